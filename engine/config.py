@@ -1,0 +1,82 @@
+"""Settings of the model and of generation, as the user writes them. Standard library only: the driver imports this without torch."""
+
+from dataclasses import dataclass, field
+
+DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which model a worker loads and how much of it runs at once.
+
+    path: a folder or a hub name; revision: branch, tag or commit on the hub.
+    dtype: auto = bfloat16 on CUDA, float32 on a CPU. device: auto = CUDA when present.
+    max_context: positions per sequence; None = what the model was made for.
+    max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA.
+    cache_tokens: tokens of K/V kept in pages; None = max_running x max_context, within the memory that is free.
+    page_size: K/V slots per page. prefill_chunk: prompt tokens run in one step at most. threads: torch threads per worker.
+    """
+
+    path: str = ""
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    trust_remote_code: bool = False
+    max_context: int | None = None
+    max_running: int | None = None
+    cache_tokens: int | None = None
+    page_size: int = 16
+    prefill_chunk: int = 512
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
+        for name in ("max_context", "max_running", "cache_tokens", "page_size", "prefill_chunk", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"model.{name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How tokens are chosen and when a sequence ends; a row's own `sampling` overrides these field by field.
+
+    temperature: 0 = greedy. top_k: 0 = off. top_p: 1 = off. min_p: 0 = off, relative to the likeliest token.
+    seed: of the job; a row's own seed is derived from it and the row's place in the input.
+    ignore_eos: go on to max_tokens. stop_token_ids: end like eos; the stop token itself is kept in the ids.
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_generation(vars(self), "generation.")
+
+
+def check_generation(values: dict[str, object], prefix: str = "") -> None:
+    """Raises ValueError, naming value, limit and field, for a value outside its range; fields that are absent pass."""
+    _check(values, prefix, "max_tokens", int, lambda v: v >= 1, "an integer of at least 1")
+    _check(values, prefix, "temperature", (int, float), lambda v: 0 <= v < float("inf"), "a number of at least 0 (0 = greedy)")
+    _check(values, prefix, "top_p", (int, float), lambda v: 0 < v <= 1, "a number above 0 and at most 1 (1 = off)")
+    _check(values, prefix, "top_k", int, lambda v: v >= 0, "an integer of at least 0 (0 = off)")
+    _check(values, prefix, "min_p", (int, float), lambda v: 0 <= v < 1, "a number of at least 0 and below 1 (0 = off)")
+    _check(values, prefix, "seed", int, lambda v: True, "an integer")
+    _check(values, prefix, "ignore_eos", bool, lambda v: True, "true or false")
+    ids = "a list of token ids"
+    _check(values, prefix, "stop_token_ids", (list, tuple), lambda v: all(isinstance(i, int) and i >= 0 for i in v), ids)
+
+
+def _check(values, prefix, name, types, fits, wanted) -> None:  # type: ignore[no-untyped-def]
+    if name not in values:
+        return
+    value = values[name]
+    right_type = isinstance(value, types) and (types is bool or not isinstance(value, bool))
+    if not right_type or not fits(value):
+        raise ValueError(f"{prefix}{name} is {value!r}; it must be {wanted}")
