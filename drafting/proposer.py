@@ -14,6 +14,7 @@ class Proposer(Protocol):
 
     source_names: tuple[str, ...]
     max_nodes: int
+    max_depth: int
 
     def start(self, token_ids: NDArray[np.int32]) -> Any:
         """The state of a sequence that begins with these tokens (prompt, and output if it was preempted)."""

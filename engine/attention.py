@@ -1,0 +1,150 @@
+"""Attention of the packed rows over the paged cache, as a function that unmodified transformers models call ("ngram_tree").
+
+Owns the K/V pages and the SDPA path (CPU and CUDA). Knows nothing of sequences: it executes a StepPlan's groups.
+Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md, "The model".
+
+Letters: T rows, Hq query and Hkv key heads, G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/plan.py.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface
+
+from engine.plan import Group, StepPlan
+
+NAME = "ngram_tree"  # must not contain "sdpa", "flash" or "paged|": transformers dispatches on those
+
+
+class KVCache:
+    """K and V of committed tokens in pages, and of a step's draft nodes in the staging pages behind them.
+
+    keys, values: per layer [num_pages * Hkv * S, D]; a page holds [Hkv, S, D], so that gathering (page, head) blocks
+    gives [B, Hkv, L, D] in one copy. Zeroed at first: a masked slot must never hold a NaN.
+    """
+
+    def __init__(self, layer_shapes: list[tuple[int, int, int]], num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.page_size, self.num_pages = page_size, num_pages
+        self.num_heads = [heads for heads, _, _ in layer_shapes]
+        rows = [num_pages * heads * page_size for heads in self.num_heads]
+        make = lambda count, size: torch.zeros(count, size, dtype=dtype, device=device)  # noqa: E731
+        self.keys = tuple(make(n, size) for n, (_, size, _) in zip(rows, layer_shapes, strict=True))
+        self.values = tuple(make(n, size) for n, (_, _, size) in zip(rows, layer_shapes, strict=True))
+
+    @staticmethod
+    def bytes_per_token(layer_shapes: list[tuple[int, int, int]], dtype: torch.dtype) -> int:
+        """Memory of one token's K and V in all layers."""
+        return sum(heads * (key_size + value_size) for heads, key_size, value_size in layer_shapes) * dtype.itemsize
+
+    def copy_slots(self, source: Tensor, target: Tensor) -> None:
+        """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
+        by_heads = {heads: (self.head_slots(source, heads), self.head_slots(target, heads)) for heads in set(self.num_heads)}
+        for heads, keys, values in zip(self.num_heads, self.keys, self.values, strict=True):
+            source_rows, target_rows = by_heads[heads]
+            keys.index_copy_(0, target_rows, keys.index_select(0, source_rows))
+            values.index_copy_(0, target_rows, values.index_select(0, source_rows))
+
+    def head_slots(self, slots: Tensor, num_heads: int) -> Tensor:
+        """Rows in keys and values of each (slot, head): slots [N] -> [N * Hkv]."""
+        page, place = slots // self.page_size, slots % self.page_size
+        heads = torch.arange(num_heads, device=slots.device)
+        return ((page[:, None] * num_heads + heads) * self.page_size + place[:, None]).flatten()
+
+    def head_pages(self, pages: Tensor, num_heads: int) -> Tensor:
+        """(page, head) blocks in gathering order: pages [B, P] -> [B * Hkv * P]."""
+        heads = torch.arange(num_heads, device=pages.device)
+        return (pages[:, None, :] * num_heads + heads[:, None]).flatten()
+
+
+class GroupTensors(NamedTuple):
+    """A Group on the device. rows [B * Q], or None when they are [first, first + B * Q) in order; blocks by Hkv;
+    masks additive, by (window, Hkv): [B, 1, G * Q, L], or [B, 1, 1, L] when Q is 1."""
+
+    batch: int
+    width: int
+    first: int
+    rows: Tensor | None
+    blocks: dict[int, Tensor]
+    masks: dict[tuple[int | None, int], Tensor]
+    causal: bool
+
+
+class StepTensors(NamedTuple):
+    """What the attention function needs of a step, made once and used by every layer. slots: by Hkv, [T * Hkv]."""
+
+    cache: KVCache
+    slots: dict[int, Tensor]
+    groups: list[GroupTensors]
+
+
+def to_device(plan: StepPlan, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> StepTensors:
+    """Moves a plan to the device, with indices per head count and masks in the model's dtype."""
+    head_counts = set(cache.num_heads)
+    slots = torch.from_numpy(plan.write_slots).to(device)
+    groups = [_group_to_device(group, cache, num_query_heads, dtype, device) for group in plan.groups]
+    return StepTensors(cache, {heads: cache.head_slots(slots, heads) for heads in head_counts}, groups)
+
+
+def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> GroupTensors:
+    batch, width = group.rows.shape
+    first, flat = int(group.rows[0, 0]), group.rows.ravel()
+    in_order = flat[-1] - first + 1 == flat.size and bool((flat[1:] > flat[:-1]).all())
+    rows = None if in_order else torch.from_numpy(flat).to(device)
+    pages = torch.from_numpy(group.pages).to(device)
+    blocks = {heads: cache.head_pages(pages, heads) for heads in set(cache.num_heads)}
+    masks = {}
+    for window, mask in group.masks.items():
+        allowed = torch.from_numpy(mask).to(device)[:, None]
+        additive = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
+        for heads in set(cache.num_heads):
+            masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
+    return GroupTensors(batch, width, first, rows, blocks, masks, group.causal)
+
+
+def tree_attention(
+    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, ngram_step: StepTensors | None = None, sliding_window: int | None = None, **_: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """query [1, Hq, T, D], key and value [1, Hkv, T, D] after RoPE -> [1, T, Hq, Dv]; writes the rows' K/V, then attends group by group."""
+    assert ngram_step is not None, "the model dropped our keyword argument: the probe at load should have refused it"
+    cache, layer, num_kv_heads = ngram_step.cache, int(module.layer_idx), key.shape[1]  # type: ignore[arg-type]
+    keys, values = cache.keys[layer], cache.values[layer]
+    slots = ngram_step.slots[num_kv_heads]
+    keys.index_copy_(0, slots, key[0].transpose(0, 1).reshape(-1, key.shape[-1]))
+    values.index_copy_(0, slots, value[0].transpose(0, 1).reshape(-1, value.shape[-1]))
+    query_TNE = query[0].transpose(0, 1)
+    out = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
+    for group in ngram_step.groups:
+        end = group.first + group.batch * group.width
+        if group.causal:
+            own = (x[:, :, group.first : end] for x in (query, key, value))
+            attended = F.scaled_dot_product_attention(*own, is_causal=True, scale=scaling, enable_gqa=True)  # type: ignore[misc]
+            out[group.first : end] = attended[0].transpose(0, 1)
+            continue
+        picked = query_TNE[group.first : end] if group.rows is None else query_TNE.index_select(0, group.rows)
+        attended = _attend(picked, keys, values, group, cache.page_size, num_kv_heads, sliding_window, scaling)
+        if group.rows is None:
+            out[group.first : end] = attended
+        else:
+            out.index_copy_(0, group.rows, attended)
+    return out[None], None
+
+
+def _attend(
+    query: Tensor, keys: Tensor, values: Tensor, group: GroupTensors, page_size: int, num_kv_heads: int, window: int | None, scaling: float | None
+) -> Tensor:  # fmt: skip
+    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
+    batch, width, blocks = group.batch, group.width, group.blocks[num_kv_heads]
+    folds = query.shape[1] // num_kv_heads
+    gathered_K = keys.view(-1, page_size * keys.shape[-1]).index_select(0, blocks).view(batch, num_kv_heads, -1, keys.shape[-1])
+    gathered_V = values.view(-1, page_size * values.shape[-1]).index_select(0, blocks).view(batch, num_kv_heads, -1, values.shape[-1])
+    folded = query.view(batch, width, num_kv_heads, folds, -1).permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, folds * width, -1)
+    mask = group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
+    attended = F.scaled_dot_product_attention(folded, gathered_K, gathered_V, attn_mask=mask, scale=scaling)
+    unfolded = attended.view(batch, num_kv_heads, folds, width, -1).permute(0, 3, 1, 2, 4)
+    return unfolded.reshape(batch * width, query.shape[1], -1)
+
+
+AttentionInterface.register(NAME, tree_attention)

@@ -1,0 +1,76 @@
+"""Makes an engine from settings: loads the model, sizes the cache to the memory that is free, gets the draft tables.
+
+The only place that knows all settings of engine/ and drafting/; everything below takes the leaf values it uses.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+
+from drafting.config import SpeculationConfig
+from drafting.mixed import MixedProposer
+from drafting.proposer import Proposer
+from drafting.tables import Tables
+from engine.attention import KVCache
+from engine.config import ModelConfig
+from engine.engine import Engine
+from engine.loading import LoadedModel, load_model
+from engine.model_runner import ModelRunner
+from engine.pages import PagePool
+from engine.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+# Of the memory free after the weights; the rest is for activations and the other processes.
+CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
+DEFAULT_MAX_RUNNING = {"cuda": 256, "cpu": 16}
+
+
+def build_engine(model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None) -> Engine:
+    """Loads a model and makes its engine; tables_folder: where draft tables are shared between workers (None = the user's cache)."""
+    loaded = load_model(model)
+    return engine_for(loaded, model, build_proposer(loaded, model, speculation, tables_folder))
+
+
+def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | None) -> Engine:
+    """An engine over a loaded model, with the cache that config asks for or that fits."""
+    max_running = config.max_running or DEFAULT_MAX_RUNNING.get(loaded.device.type, 16)
+    pages_per_sequence = -(-loaded.max_context // config.page_size)
+    num_pages = _num_pages(loaded, config, max_running * pages_per_sequence)
+    if num_pages < pages_per_sequence:
+        raise ValueError(
+            f"the K/V cache holds {num_pages * config.page_size} tokens, less than one sequence of {loaded.max_context}; "
+            "lower model.max_context, raise model.cache_tokens, or use a machine with more memory"
+        )
+    max_nodes = proposer.max_nodes if proposer else 0
+    runner = ModelRunner(loaded, num_pages, config.page_size, max_running, max_nodes)
+    scheduler = Scheduler(PagePool(num_pages, config.page_size), max_running, config.prefill_chunk)
+    logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, runner.parity)
+    return Engine(runner, scheduler, proposer, loaded.max_context)
+
+
+def _num_pages(loaded: LoadedModel, config: ModelConfig, wanted: int) -> int:
+    """Pages of the cache: as many as asked for, else as many as can be used, within the free memory."""
+    if config.cache_tokens:
+        return -(-config.cache_tokens // config.page_size)
+    if loaded.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(loaded.device)
+    else:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    page_bytes = KVCache.bytes_per_token(loaded.layer_shapes, loaded.dtype) * config.page_size
+    return min(wanted, int(free * CACHE_SHARE.get(loaded.device.type, 0.4)) // page_bytes)
+
+
+def build_proposer(loaded: LoadedModel, model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None) -> Proposer | None:
+    """The proposer that the settings ask for, with the draft tables it needs."""
+    if speculation.mode == "off":
+        return None
+    return MixedProposer(
+        num_drafts=speculation.num_drafts,
+        draft_len=speculation.draft_len,
+        query_len=speculation.query_len,
+        sources=speculation.sources,
+        max_nodes=speculation.max_nodes,
+        tables=Tables(),
+    )

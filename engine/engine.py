@@ -1,0 +1,202 @@
+"""Batched decoding on token ids, with or without speculation: add requests, step, take events.
+
+`step` is the architecture: admit, propose, forward, verify, commit, retire. Knows no text, no columns, no files, no ray.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting.proposer import Proposer
+from drafting.tree import DraftTrees
+from engine.model_runner import ModelRunner
+from engine.request import Event, FinishReason, Request, SequenceStats
+from engine.sampling import SamplingRows, target_tokens
+from engine.scheduler import Chunk, Scheduler
+from engine.sequence import Sequence
+from engine.verify import Verified, verify
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished request: all its output tokens."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stats: SequenceStats
+
+
+@dataclass
+class EngineStats:
+    """Counts since the engine was made. num_calls: forward passes per sequence that gave tokens, summed over sequences."""
+
+    num_steps: int = 0
+    num_rows: int = 0
+    num_calls: int = 0
+    num_tokens: int = 0
+    num_preemptions: int = 0
+    verified: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, int] = field(default_factory=dict)
+
+
+class Engine:
+    """One model, one cache, one proposer (None = plain decoding). engine/build.py makes one from settings."""
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, proposer: Proposer | None, max_context: int) -> None:
+        self.runner = runner
+        self.scheduler = scheduler
+        self.proposer = proposer
+        self.max_context = max_context
+        self.vocab_size = runner.loaded.vocab_size
+        self.eos_ids = runner.loaded.eos_ids
+        self.stats = EngineStats()
+        self.debug = False  # check_integrity after every step
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    def add(self, request: Request) -> None:
+        """Queues a request; raises ValueError for one that cannot run."""
+        length = len(request.prompt_ids)
+        if not 1 <= length < self.max_context:
+            raise ValueError(f"the prompt has {length} tokens; it must have 1 to {self.max_context - 1} (the context less one): shorten it")
+        low, high = min(request.prompt_ids), max(request.prompt_ids)
+        if low < 0 or high >= self.vocab_size:
+            wrong = low if low < 0 else high
+            raise ValueError(f"the prompt holds token id {wrong}; ids of this model go from 0 to {self.vocab_size - 1}")
+        if request.max_tokens < 1:
+            raise ValueError(f"max_tokens is {request.max_tokens}; it must be at least 1")
+        if self.scheduler.find(request.id):
+            raise ValueError(f"request id {request.id!r} is already running; give each request its own id")
+        stop_ids = request.stop_ids | (frozenset() if request.ignore_eos else self.eos_ids)
+        self.scheduler.waiting.append(Sequence(request, stop_ids, self.max_context))
+
+    def abort(self, request_id: str) -> bool:
+        """Forgets an unfinished request and frees its pages; False when there is none of this id."""
+        sequence = self.scheduler.find(request_id)
+        if sequence:
+            self.scheduler.abort(sequence)
+        return sequence is not None
+
+    def step(self) -> list[Event]:
+        """One forward pass for everything that runs; new tokens as events, one per sequence that got any."""
+        self.scheduler.admit()
+        chunks = self.scheduler.schedule()
+        if not chunks:
+            return []
+        trees = self._propose(chunks)
+        plan = self.runner.plan(chunks, trees)
+        logits = self.runner.forward(plan)
+        finishing = [chunk for chunk in chunks if chunk.last]
+        trees = _of_last_chunks(trees, chunks)
+        targets = target_tokens(logits, _sampling_rows(finishing, trees))
+        verified = verify(trees, targets)
+        self._keep_accepted(finishing, verified, plan.staged_slots)
+        events = self._commit(chunks, trees, verified)
+        self._retire()
+        self.stats.num_steps += 1
+        self.stats.num_rows += len(plan.token_ids)
+        self.stats.num_preemptions = self.scheduler.num_preemptions
+        if self.debug:
+            self.scheduler.check_integrity()
+        return events
+
+    def generate(self, requests: Iterable[Request]) -> list[Completion]:
+        """Runs requests to their ends; completions in the order of the requests."""
+        order = []
+        for request in requests:
+            self.add(request)
+            order.append(request.id)
+        tokens: dict[str, list[int]] = {request_id: [] for request_id in order}
+        done: dict[str, Completion] = {}
+        while len(done) < len(order):
+            for event in self.step():
+                tokens[event.request_id] += event.token_ids
+                if event.finish_reason and event.stats:
+                    ids = tuple(tokens[event.request_id])
+                    done[event.request_id] = Completion(event.request_id, ids, event.finish_reason, event.stats)
+        return [done[request_id] for request_id in order]
+
+    def _propose(self, chunks: list[Chunk]) -> DraftTrees:
+        """A tree for each chunk that ends with its sequence's last token, as deep as tokens and free pages allow."""
+        depths = np.zeros(len(chunks), np.int32)
+        if self.proposer is None:
+            return DraftTrees.empty(len(chunks))
+        for index, chunk in enumerate(chunks):
+            sequence = chunk.sequence
+            if chunk.last:
+                wanted = min(sequence.max_draft_depth, self.proposer.max_depth)
+                fitting = self.scheduler.reserve(sequence, sequence.num_tokens + wanted) - sequence.num_tokens
+                depths[index] = max(0, fitting)
+            if sequence.draft_state is None:
+                sequence.draft_state = self.proposer.start(sequence.token_ids)
+        return self.proposer.propose([chunk.sequence.draft_state for chunk in chunks], depths)
+
+    def _keep_accepted(self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]) -> None:
+        """Moves the K/V of accepted nodes to the slots behind their sequence's last token."""
+        page_size, targets = self.runner.page_size, np.empty(len(verified.nodes), np.int64)
+        for index, chunk in enumerate(finishing):
+            first, end = verified.offsets[index], verified.offsets[index + 1]
+            if first < end:
+                places = chunk.sequence.num_tokens + np.arange(end - first)
+                targets[first:end] = np.asarray(chunk.sequence.page_ids)[places // page_size] * page_size + places % page_size
+        self.runner.keep(staged_slots[verified.nodes], targets)
+
+    def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified) -> list[Event]:
+        """Tokens to the sequences, counts to the statistics, and what the proposer learns from."""
+        events, index = [], 0
+        for chunk in chunks:
+            sequence = chunk.sequence
+            sequence.num_cached += chunk.num_rows
+            if sequence.num_cached < sequence.num_tokens:
+                continue
+            nodes = verified.nodes[verified.offsets[index] : verified.offsets[index + 1]]
+            tokens = [*trees.token_ids[nodes].tolist(), int(verified.bonus[index])]
+            taken = sequence.append(tokens)
+            if not sequence.finish_reason:
+                sequence.num_cached += len(nodes)
+            sources = self._count(sequence, trees, index, nodes[:taken], taken)
+            events.append(sequence.event(tokens[:taken], sources))
+            if self.proposer and not sequence.finish_reason:
+                self.proposer.extend(sequence.draft_state, np.array(tokens[:taken], np.int32))
+            index += 1
+        return events
+
+    def _count(self, sequence: Sequence, trees: DraftTrees, index: int, accepted: NDArray[np.int64], taken: int) -> tuple[str | None, ...]:
+        """Adds a step to the counts of the sequence and of the engine; returns the source of each token taken."""
+        names = self.proposer.source_names if self.proposer else ()
+        sequence.stats.num_steps += 1
+        self.stats.num_calls += 1
+        self.stats.num_tokens += taken
+        own = trees.sources[trees.offsets[index] : trees.offsets[index + 1]]
+        for kind, sources in (("verified", own), ("accepted", trees.sources[accepted])):
+            for source, count in enumerate(np.bincount(sources, minlength=len(names)).tolist()):
+                if count:
+                    for stats in (getattr(sequence.stats, kind), getattr(self.stats, kind)):
+                        stats[names[source]] = stats.get(names[source], 0) + count
+        found = [names[source] for source in trees.sources[accepted]]
+        return tuple(found) + (None,) * (taken - len(found))
+
+    def _retire(self) -> None:
+        for sequence in [s for s in self.scheduler.running if s.finish_reason]:
+            self.scheduler.retire(sequence)
+
+
+def _of_last_chunks(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
+    """The trees without the (empty) ones of chunks that give no token."""
+    kept = [0, *(index + 1 for index, chunk in enumerate(chunks) if chunk.last)]
+    return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets[kept])
+
+
+def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows:
+    sampling, positions = [], []
+    for index, chunk in enumerate(finishing):
+        depths = trees.depths[trees.offsets[index] : trees.offsets[index + 1]]
+        sampling += [chunk.sequence.request.sampling] * (1 + len(depths))
+        positions.append(chunk.sequence.num_output + np.concatenate([[0], depths]))
+    return SamplingRows(sampling, np.concatenate(positions or [np.zeros(0)]).astype(np.int64))

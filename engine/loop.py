@@ -1,0 +1,140 @@
+"""Runs an engine in its own thread and hands its events to asyncio callers. The batch worker and the Serve replica share it.
+
+A cancelled or closed stream aborts its request. An engine fault ends the loop: every caller gets EngineDead, and the
+process is expected to exit, for the state of the device is unknown.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+
+from engine.engine import Completion, Engine, EngineStats
+from engine.request import Event, Request
+
+
+class EngineDead(RuntimeError):
+    """The engine failed in a step; nothing more will come out of it."""
+
+
+@dataclass(frozen=True)
+class _Caller:
+    """Where a request's events go: a queue of the asyncio loop that asked."""
+
+    loop: asyncio.AbstractEventLoop
+    events: "asyncio.Queue[Event | Exception]"
+
+    def give(self, item: Event | Exception) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self.events.put_nowait, item)
+        except RuntimeError:  # the caller's loop has closed: nobody waits any more
+            pass
+
+
+class EngineLoop:
+    """Owns the thread that steps the engine; the engine is touched by no other thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.fault: BaseException | None = None
+        self._callers: dict[str, _Caller] = {}
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine still takes requests."""
+        return self.fault is None and self._thread.is_alive()
+
+    async def stream(self, request: Request) -> AsyncIterator[Event]:
+        """The request's events as they come; raises ValueError for a request that cannot run, EngineDead after a fault."""
+        caller = _Caller(asyncio.get_running_loop(), asyncio.Queue())
+        self._submit(request, caller)
+        finished = False
+        try:
+            while not finished:
+                item = await caller.events.get()
+                if isinstance(item, Exception):
+                    finished = True
+                    raise item
+                finished = item.finish_reason is not None
+                yield item
+        finally:
+            if not finished:
+                self._commands.put(lambda: self._abort(request.id))
+
+    async def complete(self, request: Request) -> Completion:
+        """All of a request's tokens, once it is finished."""
+        token_ids: list[int] = []
+        async for event in self.stream(request):
+            token_ids += event.token_ids
+            if event.finish_reason and event.stats:
+                return Completion(request.id, tuple(token_ids), event.finish_reason, event.stats)
+        raise AssertionError(f"request {request.id!r} ended without a finish reason")
+
+    def stats(self) -> EngineStats:
+        """A copy of the engine's counts."""
+        stats = self.engine.stats
+        return replace(stats, verified=dict(stats.verified), accepted=dict(stats.accepted))
+
+    def close(self) -> None:
+        """Ends the thread after the step it is in; unfinished requests get EngineDead."""
+        self._commands.put(None)
+        self._thread.join()
+
+    def _submit(self, request: Request, caller: _Caller) -> None:
+        def add() -> None:
+            try:
+                self.engine.add(request)
+            except ValueError as error:
+                caller.give(error)
+            else:
+                self._callers[request.id] = caller
+
+        if not self.alive:
+            raise EngineDead(f"the engine has ended: {self.fault or 'closed'}") from self.fault
+        self._commands.put(add)
+
+    def _abort(self, request_id: str) -> None:
+        self.engine.abort(request_id)
+        self._callers.pop(request_id, None)
+
+    def _run(self) -> None:
+        try:
+            while self._take_commands():
+                for event in self.engine.step():
+                    caller = self._callers.pop(event.request_id) if event.finish_reason else self._callers[event.request_id]
+                    caller.give(event)
+        except BaseException as error:
+            self.fault = error
+        finally:
+            self._end()
+
+    def _take_commands(self) -> bool:
+        """Runs what callers asked for, waiting for it when the engine is idle; False when the loop was closed."""
+        while True:
+            try:
+                command = self._commands.get(block=not self.engine.has_work)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+
+    def _end(self) -> None:
+        """Tells everybody who waits, also those whose request was still on its way."""
+        self.fault = self.fault or EngineDead("the engine was closed")
+        dead = EngineDead(f"the engine has ended: {type(self.fault).__name__}: {self.fault}")
+        dead.__cause__ = self.fault
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                break
+            if command:
+                command()
+        for caller in self._callers.values():
+            caller.give(dead)
+        self._callers.clear()

@@ -1,0 +1,64 @@
+"""The only caller of the model: turns a StepPlan into logits, and keeps the accepted nodes' K/V.
+
+Knows pages and rows; does not know requests, sampling or where drafts come from.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drafting.tree import DraftTrees
+from engine import attention
+from engine.loading import LoadedModel, check_parity
+from engine.plan import StepPlan, plan_step
+from engine.request import Request
+from engine.scheduler import Chunk
+from engine.sequence import Sequence
+
+
+class ModelRunner:
+    """A model, its cache of num_pages committed pages, and staging pages for max_nodes draft nodes of max_running sequences."""
+
+    def __init__(self, loaded: LoadedModel, num_pages: int, page_size: int, max_running: int, max_nodes: int) -> None:
+        self.loaded = loaded
+        self.page_size = page_size
+        self.num_pages = num_pages
+        staging_pages = max(max_running * -(-max_nodes // page_size), 1)  # one at least, for the parity check
+        self.cache = attention.KVCache(loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device)
+        self.parity = check_parity(self)
+
+    def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:
+        """The packed rows of a step."""
+        return plan_step(chunks, trees, self.page_size, self.num_pages, self.loaded.windows)
+
+    @torch.inference_mode()
+    def forward(self, plan: StepPlan) -> Tensor:
+        """One forward pass over all rows; logits [R, V] of the plan's logits_rows, in the model's dtype."""
+        loaded = self.loaded
+        step = attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device)
+        to_device = lambda array: torch.from_numpy(array).to(loaded.device)  # noqa: E731
+        logits: Tensor = loaded.model(
+            input_ids=to_device(plan.token_ids)[None],
+            position_ids=to_device(plan.positions)[None],
+            logits_to_keep=to_device(plan.logits_rows),
+            use_cache=False,
+            ngram_step=step,
+        ).logits[0]
+        return logits
+
+    @torch.inference_mode()
+    def keep(self, staged_slots: NDArray[np.int64], committed_slots: NDArray[np.int64]) -> None:
+        """Copies accepted nodes' K/V from their staging slots [N] to their final slots [N]."""
+        if len(staged_slots):
+            source, target = torch.from_numpy(staged_slots), torch.from_numpy(committed_slots)
+            self.cache.copy_slots(source.to(self.loaded.device), target.to(self.loaded.device))
+
+    def score_tree(self, token_ids: list[int], tree: DraftTrees) -> Tensor:
+        """Logits [1 + nodes, V] of the last token and of a tree's nodes, prefilled in two chunks; for the parity check."""
+        sequence = Sequence(Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30)
+        sequence.page_ids = list(range(-(-len(token_ids) // self.page_size)))
+        first = len(token_ids) - 3
+        self.forward(self.plan([Chunk(sequence, first)], DraftTrees.empty(1)))
+        sequence.num_cached = first
+        return self.forward(self.plan([Chunk(sequence, 3)], tree))

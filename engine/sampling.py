@@ -1,0 +1,80 @@
+"""The one function that makes target tokens from logits, in every mode (design: lossless by construction).
+
+Greedy, or a draw by inverse CDF in vocabulary order from a uniform number that depends on (seed, output position) alone:
+so a token does not depend on drafts, batch, arrival order or worker, up to differences of the logits themselves.
+
+Letters: R rows, V vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.request import Sampling
+
+
+@dataclass(frozen=True)
+class SamplingRows:
+    """Per row of logits: its request's sampling, and the output position that its target token will have."""
+
+    sampling: list[Sampling]
+    positions: NDArray[np.int64]
+
+
+@torch.inference_mode()
+def target_tokens(logits: Tensor, rows: SamplingRows) -> NDArray[np.int64]:
+    """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins."""
+    logits = logits.float()
+    drawn = [index for index, sampling in enumerate(rows.sampling) if sampling.temperature > 0]
+    targets = logits.argmax(-1).cpu().numpy()
+    if drawn:
+        sampling = [rows.sampling[index] for index in drawn]
+        uniform = uniforms([s.seed for s in sampling], rows.positions[drawn])
+        targets[drawn] = _draw(logits[drawn], sampling, torch.from_numpy(uniform).to(logits.device)).cpu().numpy()
+    return targets
+
+
+def uniforms(seeds: list[int], positions: NDArray[np.int64]) -> NDArray[np.float64]:
+    """One number in [0, 1) per (seed, position): two rounds of splitmix64 (Steele, Lea, Flood 2014), the top 53 bits."""
+    seed = np.array([s & 0xFFFFFFFFFFFFFFFF for s in seeds], np.uint64)
+    mixed = _splitmix64(_splitmix64(seed) + positions.astype(np.uint64))
+    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    z = state + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
+    """Inverse CDF over the kept tokens, in float64: a float32 sum over 150 k tokens would be off by more than a token's share."""
+    probabilities = kept_probabilities(logits, sampling)
+    cumulative = probabilities.cumsum(-1)
+    wanted = uniform[:, None] * cumulative[:, -1:]
+    # right=True: the first token whose cumulative share is above u; a token of probability 0 is never it.
+    tokens = torch.searchsorted(cumulative, wanted, right=True)[:, 0]
+    last_kept = (probabilities > 0).long().mul_(torch.arange(logits.shape[1], device=logits.device)).amax(-1)
+    return torch.minimum(tokens, last_kept)
+
+
+def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
+    """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is 0."""
+    column = lambda name: torch.tensor([getattr(s, name) for s in sampling], dtype=torch.float64, device=logits.device)[:, None]  # noqa: E731
+    scaled = logits.double() / column("temperature")
+    probabilities = (scaled - scaled.amax(-1, keepdim=True)).exp_()  # the likeliest token has 1
+    keep = probabilities >= column("min_p")
+    if any(s.top_k or s.top_p < 1 for s in sampling):
+        # Stable and descending: of equal probabilities the lowest id is kept first.
+        ordered, order = probabilities.sort(-1, descending=True, stable=True)
+        rank = torch.arange(logits.shape[1], device=logits.device)
+        top_k = column("top_k")
+        ordered = ordered * ((top_k == 0) | (rank < top_k))
+        before = ordered.cumsum(-1) - ordered
+        kept_in_order = (ordered > 0) & (before < column("top_p") * ordered.sum(-1, keepdim=True))
+        keep &= torch.zeros_like(keep).scatter_(-1, order, kept_in_order)
+    return probabilities * keep

@@ -1,0 +1,110 @@
+"""Which sequences run in the next step, and how many of their tokens: continuous batching over a pool of pages.
+
+Owns waiting, running, admission and preemption. Plain Python: no tensors, no model, no drafts. Oldest first everywhere:
+the oldest running sequence is never preempted, so every sequence ends.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from engine.pages import PagePool
+from engine.sequence import Sequence
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next num_rows uncached tokens of a sequence; `last` when they end with its last token, whose logits are then needed."""
+
+    sequence: Sequence
+    num_rows: int
+
+    @property
+    def last(self) -> bool:
+        """Whether the chunk's last row gives the sequence's next token."""
+        return self.num_rows == self.sequence.num_uncached
+
+
+class Scheduler:
+    """At most max_running sequences at once; at most prefill_chunk prompt tokens in a step."""
+
+    def __init__(self, pool: PagePool, max_running: int, prefill_chunk: int) -> None:
+        self.pool = pool
+        self.max_running = max_running
+        self.prefill_chunk = prefill_chunk
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # oldest first
+        self.num_preemptions = 0
+
+    def admit(self) -> None:
+        """Moves waiting sequences into the running set while their tokens, and one more, have pages."""
+        while self.waiting and len(self.running) < self.max_running:
+            sequence = self.waiting[0]
+            num_pages = self.pool.pages_for(sequence.num_tokens + 1)
+            # The one token more keeps a sequence from being admitted only to be preempted by its first step,
+            # but must not shut out one that fills the whole pool to its last slot.
+            if min(num_pages, self.pool.num_pages) > self.pool.num_free:
+                return
+            sequence.page_ids = self.pool.take(self.pool.pages_for(sequence.num_tokens))
+            self.running.append(self.waiting.popleft())
+
+    def schedule(self) -> list[Chunk]:
+        """The chunks of the next step: every decoding sequence's last token, then prompt tokens, oldest first."""
+        for sequence in list(self.running):
+            if sequence in self.running:
+                self._reserve_root(sequence)
+        decoding = [Chunk(s, 1) for s in self.running if s.num_uncached == 1]
+        budget = self.prefill_chunk
+        prefilling = []
+        for sequence in self.running:
+            if sequence.num_uncached > 1 and budget > 0:
+                prefilling.append(Chunk(sequence, min(sequence.num_uncached, budget)))
+                budget -= prefilling[-1].num_rows
+        # Neighbours of like length share an attention group without their rows being gathered.
+        return sorted(decoding, key=lambda c: c.sequence.num_cached) + prefilling
+
+    def reserve(self, sequence: Sequence, num_tokens: int) -> int:
+        """Takes free pages so that num_tokens tokens fit, as far as there are any; returns how many tokens fit now."""
+        missing = self.pool.pages_for(num_tokens) - len(sequence.page_ids)
+        if missing > 0:
+            sequence.page_ids += self.pool.take(min(missing, self.pool.num_free))
+        return min(num_tokens, len(sequence.page_ids) * self.pool.page_size)
+
+    def retire(self, sequence: Sequence) -> None:
+        """Takes a finished or aborted sequence out of the running set and frees its pages."""
+        self.running.remove(sequence)
+        self._free_pages(sequence)
+
+    def find(self, request_id: str) -> Sequence | None:
+        """The unfinished sequence of a request, if there is one."""
+        return next((s for s in [*self.running, *self.waiting] if s.request.id == request_id), None)
+
+    def abort(self, sequence: Sequence) -> None:
+        """Forgets an unfinished sequence, wherever it is."""
+        if sequence in self.waiting:
+            self.waiting.remove(sequence)
+        else:
+            self.retire(sequence)
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError when pages and sequences disagree."""
+        self.pool.check_integrity(s.page_ids for s in self.running)
+        for sequence in self.running:
+            room = len(sequence.page_ids) * self.pool.page_size
+            assert 0 <= sequence.num_cached < sequence.num_tokens, (sequence.num_cached, sequence.num_tokens)
+            assert sequence.num_cached <= room, f"{sequence.num_cached} tokens cached in pages for {room}"
+        assert all(not s.page_ids and s.num_cached == 0 for s in self.waiting), "a waiting sequence holds pages"
+
+    def _reserve_root(self, sequence: Sequence) -> None:
+        """Room for all tokens the sequence has; the youngest gives way until there is, at last the sequence itself."""
+        while self.reserve(sequence, sequence.num_tokens) < sequence.num_tokens:
+            youngest = self.running.pop()
+            self._free_pages(youngest)
+            self.waiting.appendleft(youngest)
+            self.num_preemptions += 1
+            if youngest is sequence:
+                return
+
+    def _free_pages(self, sequence: Sequence) -> None:
+        self.pool.give_back(sequence.page_ids)
+        sequence.page_ids = []
+        sequence.num_cached = 0

@@ -1,0 +1,71 @@
+"""A request in flight: its tokens so far, how much of it is in the cache, the pages it holds, its counts.
+
+Owns the rule that ends a sequence, token by token, also inside an accepted path. Knows no tensors and no model.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from engine.request import Event, FinishReason, Request, SequenceStats
+
+
+class Sequence:
+    """tokens [0, num_tokens) = prompt + output; [0, num_cached) of them have their K/V in pages; the rest must still run."""
+
+    def __init__(self, request: Request, stop_ids: frozenset[int], max_context: int) -> None:
+        self.request = request
+        self.stop_ids = stop_ids
+        self.num_prompt = len(request.prompt_ids)
+        self.max_tokens_total = min(self.num_prompt + request.max_tokens, max_context)
+        self._buffer = np.empty(self.max_tokens_total, np.int32)
+        self._buffer[: self.num_prompt] = request.prompt_ids
+        self.num_tokens = self.num_prompt
+        self.num_cached = 0
+        self.page_ids: list[int] = []
+        self.draft_state: Any = None
+        self.finish_reason: FinishReason | None = None
+        self.stats = SequenceStats(num_prompt_tokens=self.num_prompt)
+
+    @property
+    def token_ids(self) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """Prompt and output so far, int32 [num_tokens]; a view."""
+        return self._buffer[: self.num_tokens]
+
+    @property
+    def num_uncached(self) -> int:
+        """Tokens that still have to run through the model: 1 while decoding, more while prefilling."""
+        return self.num_tokens - self.num_cached
+
+    @property
+    def num_output(self) -> int:
+        """Output tokens so far, which is also the position that the next draw is keyed by."""
+        return self.num_tokens - self.num_prompt
+
+    @property
+    def max_draft_depth(self) -> int:
+        """Guesses in a row that can still be of use: the last token allowed is the model's own."""
+        return max(0, self.max_tokens_total - self.num_tokens - 1)
+
+    def append(self, token_ids: list[int]) -> int:
+        """Takes tokens until one ends the sequence, and returns how many were taken.
+
+        With stop id 2: append([7, 2, 9]) takes 7 and 2, sets finish_reason "stop" and returns 2.
+        """
+        for taken, token in enumerate(token_ids, 1):
+            self._buffer[self.num_tokens] = token
+            self.num_tokens += 1
+            if token in self.stop_ids:
+                self.finish_reason = "stop"
+            elif self.num_tokens == self.max_tokens_total:
+                self.finish_reason = "length"
+            if self.finish_reason:
+                return taken
+        return len(token_ids)
+
+    def event(self, token_ids: list[int], sources: tuple[str | None, ...]) -> Event:
+        """What this step gave, with the counts when it was the last."""
+        if self.finish_reason:
+            self.stats.num_generated_tokens = self.num_output
+        stats = self.stats if self.finish_reason else None
+        return Event(self.request.id, tuple(token_ids), sources, self.finish_reason, stats)
