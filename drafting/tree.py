@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.compiled import compiled
+
 Int32 = NDArray[np.int32]
 
 
@@ -37,3 +39,84 @@ class DraftTrees:
     def num_nodes(self, sequence: int) -> int:
         """Nodes of one sequence's tree, the root not counted."""
         return int(self.offsets[sequence + 1] - self.offsets[sequence])
+
+
+def merge_drafts(drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int) -> DraftTrees:
+    """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in rank order.
+
+    Drafts are cut at max_depths_B first; a draft that equals an earlier one does not count. A tree that has reached
+    max_nodes takes no more. lengths_SBK: 0 = no draft.
+    """
+    token_ids, parents, depths, sources, offsets = _merge(drafts_SBKW, lengths_SBK, max_depths_B, num_drafts, max_nodes)
+    return DraftTrees(token_ids, parents, depths, sources, offsets)
+
+
+def walk(trees: DraftTrees, sequence: int, target_ids: Int32) -> Int32:
+    """The nodes of one sequence's tree (counted from 1) along the target's tokens, as far as the tree has them."""
+    first, last = trees.offsets[sequence], trees.offsets[sequence + 1]
+    return _walk(trees.token_ids[first:last], trees.parents[first:last], target_ids)
+
+
+@compiled
+def _merge(
+    drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int
+) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.int64]]:
+    num_sources, num_sequences, drafts_per_source = lengths_SBK.shape
+    capacity = num_sequences * max_nodes
+    token_ids, parents, depths = np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    sources = np.empty(capacity, np.uint8)
+    offsets = np.zeros(num_sequences + 1, np.int64)
+    links = np.empty((max_nodes + 1, 3), np.int32)  # by node: first child, next sibling, whether a draft ends here
+    for b in range(num_sequences):
+        first = offsets[b]
+        last = first + max_nodes
+        out = (token_ids[first:last], parents[first:last], depths[first:last], sources[first:last])
+        num_nodes, num_taken = 0, 0
+        links[0] = 0
+        for s in range(num_sources):
+            for k in range(drafts_per_source):
+                size = min(lengths_SBK[s, b, k], max_depths_B[b])
+                if size > 0 and num_taken < num_drafts and num_nodes < max_nodes:
+                    num_nodes, is_new = _add_draft(drafts_SBKW[s, b, k, :size], s, num_nodes, links, out)
+                    num_taken += is_new
+        offsets[b + 1] = first + num_nodes
+    total = offsets[num_sequences]
+    return token_ids[:total], parents[:total], depths[:total], sources[:total], offsets
+
+
+@compiled
+def _add_draft(
+    draft: Int32, source: int, num_nodes: int, links: Int32, out: tuple[Int32, Int32, Int32, NDArray[np.uint8]]
+) -> tuple[int, bool]:
+    """Adds what the tree lacks of one draft; returns the tree's size, and whether no equal draft was there before."""
+    token_ids, parents, depths, sources = out
+    node = 0
+    for i in range(len(draft)):
+        child = links[node, 0]
+        while child > 0 and token_ids[child - 1] != draft[i]:
+            child = links[child, 1]
+        if child == 0:
+            if num_nodes == len(token_ids):
+                return num_nodes, True
+            token_ids[num_nodes], parents[num_nodes], depths[num_nodes], sources[num_nodes] = draft[i], node, i + 1, source
+            num_nodes += 1
+            child = num_nodes
+            links[child, 0], links[child, 1], links[child, 2] = 0, links[node, 0], 0
+            links[node, 0] = child
+        node = child
+    is_new = links[node, 2] == 0
+    links[node, 2] = 1
+    return num_nodes, is_new
+
+
+@compiled
+def _walk(token_ids: Int32, parents: Int32, target_ids: Int32) -> Int32:
+    path = np.empty(len(target_ids), np.int32)
+    node, depth = 0, 0
+    # One pass is enough: a child comes after its parent, and siblings differ.
+    for i in range(len(token_ids)):
+        if depth < len(target_ids) and parents[i] == node and token_ids[i] == target_ids[depth]:
+            node = i + 1
+            path[depth] = node
+            depth += 1
+    return path[:depth]

@@ -1,0 +1,45 @@
+"""The model bigram: for every token its likeliest successors, and drafts made by chaining them.
+
+A table is int32 [V, R]: R successors by rank, NO_TOKEN where fewer are known. Where it comes from - a model, or text read so
+far - is not known here.
+"""
+
+import numpy as np
+
+from drafting.compiled import compiled
+from drafting.tree import Int32
+
+NO_TOKEN = -1
+
+
+def empty_table(vocab_size: int, num_successors: int) -> Int32:
+    """A table that knows nothing yet."""
+    return np.full((vocab_size, num_successors), NO_TOKEN, np.int32)
+
+
+@compiled
+def learn_successors(table_VR: Int32, token_ids: Int32) -> None:
+    """Takes in text: the most recently seen successor of a token comes first. After [5 6 5 7], row 5 is [7 6]."""
+    for i in range(len(token_ids) - 1):
+        row, token = table_VR[token_ids[i]], token_ids[i + 1]
+        for rank in range(len(row)):
+            row[rank], token = token, row[rank]
+            if token == token_ids[i + 1] or token == NO_TOKEN:
+                break
+
+
+@compiled
+def fill_bigram_drafts(table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32) -> None:
+    """Rank r of a sequence: the r-th successor of its last token, followed by first successors, up to the depth allowed."""
+    vocab_size, num_successors = table_VR.shape
+    for b in range(len(last_ids_B)):
+        if last_ids_B[b] >= vocab_size:
+            continue
+        for rank in range(min(num_successors, drafts_BKW.shape[1])):
+            token = table_VR[last_ids_B[b], rank]
+            size = 0
+            while size < max_depths_B[b] and token >= 0:
+                drafts_BKW[b, rank, size] = token
+                size += 1
+                token = table_VR[token, 0] if token < vocab_size else NO_TOKEN
+            lengths_BK[b, rank] = size

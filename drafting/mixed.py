@@ -1,0 +1,55 @@
+"""The paper's fixed strategy: sources are asked in the order given until num_drafts distinct drafts are found.
+
+Owns that order. What a sequence remembers is its ContextIndex; tables are shared by all sequences. Does not know the model.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from drafting.bigram import fill_bigram_drafts
+from drafting.context import ContextIndex
+from drafting.tables import Tables
+from drafting.tree import DraftTrees, Int32, merge_drafts
+from drafting.unigram import fill_unigram_drafts
+
+
+class MixedProposer:
+    """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see SpeculationConfig."""
+
+    def __init__(self, *, num_drafts: int, draft_len: int, query_len: int, sources: Sequence[str], max_nodes: int, tables: Tables) -> None:
+        self.source_names = tuple(sources)
+        self.max_nodes = max_nodes
+        self.max_depth = draft_len
+        self._num_drafts = num_drafts
+        self._query_len = query_len
+        self._tables = tables
+
+    def start(self, token_ids: Int32) -> ContextIndex:
+        """The state of a sequence that begins with these tokens, at least one."""
+        return ContextIndex(token_ids, self._query_len)
+
+    def extend(self, state: ContextIndex, token_ids: Int32) -> None:
+        """Takes in newly committed tokens of the sequence."""
+        state.extend(token_ids)
+
+    def propose(self, states: Sequence[ContextIndex], max_depths: Int32) -> DraftTrees:
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes."""
+        depths_B = np.minimum(max_depths, self.max_depth)
+        shape = (len(self.source_names), len(states), self._num_drafts)
+        drafts_SBKW = np.empty((*shape, self.max_depth), np.int32)
+        lengths_SBK = np.zeros(shape, np.int32)
+        for name, drafts_BKW, lengths_BK in zip(self.source_names, drafts_SBKW, lengths_SBK, strict=True):
+            self._fill(name, states, depths_B, drafts_BKW, lengths_BK)
+        return merge_drafts(drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes)
+
+    def _fill(self, name: str, states: Sequence[ContextIndex], depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32) -> None:
+        if name == "context":
+            for row, (state, depth) in enumerate(zip(states, depths_B.tolist(), strict=True)):
+                if depth > 0:
+                    state.fill(depth, drafts_BKW, lengths_BK, row)
+        elif name == "bigram" and self._tables.bigram is not None:
+            last_ids_B = np.array([state.tokens[state.length - 1] for state in states], np.int32)
+            fill_bigram_drafts(self._tables.bigram, last_ids_B, depths_B, drafts_BKW, lengths_BK)
+        elif name == "unigram" and self._tables.unigram is not None:
+            fill_unigram_drafts(self._tables.unigram, depths_B, drafts_BKW, lengths_BK)

@@ -1,0 +1,47 @@
+"""The tables that drafts come from besides the sequence itself, and their files.
+
+One .npz per table, so that a torn one is found by its checksums. Knows neither models nor locks: engine/tables.py does.
+"""
+
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from drafting.tree import Int32
+
+
+@dataclass(frozen=True)
+class Tables:
+    """bigram int32 [V, R]: successors by rank; unigram int32 [R]: likeliest tokens. None = not there: the source gives no drafts."""
+
+    bigram: Int32 | None = None
+    unigram: Int32 | None = None
+
+
+def save_table(folder: Path, name: str, ids: Int32, made_from: str) -> Path:
+    """Writes one table so that a reader sees all of it or nothing; made_from says what it was computed from."""
+    path = folder / f"{name}.npz"
+    torn = folder / f".{name}.{os.getpid()}.tmp"
+    with open(torn, "wb") as file:
+        np.savez(file, ids=ids, made_from=np.array(made_from))
+    os.replace(torn, path)
+    return path
+
+
+def load_table(folder: Path, name: str, made_from: str | None = None) -> Int32 | None:
+    """The table, or None where there is none, it is torn, or it was not made from what the caller says."""
+    try:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+            ids, origin = file["ids"], str(file["made_from"])
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    fits = ids.dtype == np.int32 and made_from in (None, origin)
+    return ids if fits else None
+
+
+def load_tables(folder: Path) -> Tables:
+    """The tables that lie in a folder."""
+    return Tables(load_table(folder, "bigram"), load_table(folder, "unigram"))

@@ -1,0 +1,120 @@
+"""Feeds recorded outputs through the drafters, without any model: how many tokens per call would they have given?
+
+    python jobs/replay.py --transcripts FILE [FILE ...] --speculate mixed --num_drafts 10 --draft_len 10 --sources context
+
+A line of a transcript (JSONL, plain or .gz) is {"id", "group", "prompt", "output"}: token ids, or text with --tokenizer.
+docs/drafting.md says how the figures are counted.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from drafting.config import MODES, SOURCES, SpeculationConfig
+
+
+def parse_args(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; its defaults are those of SpeculationConfig."""
+    defaults = SpeculationConfig()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--transcripts", nargs="+", type=Path, required=True, metavar="FILE", help="JSONL files, plain or .gz")
+    parser.add_argument("--speculate", choices=[mode for mode in MODES if mode != "off"], default=defaults.mode)
+    parser.add_argument("--num_drafts", type=int, default=defaults.num_drafts, metavar="k")
+    parser.add_argument("--draft_len", type=int, default=defaults.draft_len, metavar="w")
+    parser.add_argument("--query_len", type=int, default=defaults.query_len, metavar="q")
+    parser.add_argument("--max_nodes_per_sequence", type=int, default=None, metavar="N", help="nodes of a tree at most; default k x w")
+    parser.add_argument("--sources", default=",".join(defaults.sources), metavar="A[,B]", help=f"of {', '.join(SOURCES)}")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="a model's tables; without, bigram learns from the text")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a folder with tokenizer.json, for transcripts that are text")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
+    return parser.parse_args(arguments)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Replays the files and returns the figures as --json writes them."""
+    # Here and not above: importing a job must stay cheap, and these bring numba.
+    from drafting.mixed import MixedProposer
+    from drafting.replay import replay, report
+    from drafting.transcripts import read_transcripts
+
+    sources = args.sources.split(",")
+    config = SpeculationConfig(args.speculate, args.num_drafts, args.draft_len, args.query_len, sources, args.max_nodes_per_sequence)
+    encode = load_encode(args.tokenizer) if args.tokenizer else None
+    transcripts = [transcript for path in args.transcripts for transcript in read_transcripts(path, encode)]
+    tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
+    proposer = MixedProposer(
+        num_drafts=config.num_drafts,
+        draft_len=config.draft_len,
+        query_len=config.query_len,
+        sources=config.sources,
+        max_nodes=config.max_nodes,
+        tables=tables,
+    )
+    return report(replay(transcripts, proposer, learned_bigram), proposer.source_names)
+
+
+def choose_tables(folder: Path | None, config: SpeculationConfig, vocab_size: int) -> tuple[Any, Any]:
+    """A model's tables from their folder; without one, a bigram table that will learn from the text (also returned alone)."""
+    from drafting.bigram import empty_table
+    from drafting.tables import Tables, load_tables
+
+    learned_bigram = empty_table(vocab_size, config.num_drafts) if folder is None and "bigram" in config.sources else None
+    tables = Tables(bigram=learned_bigram) if folder is None else load_tables(folder)
+    for source in config.sources:
+        if source != "context" and getattr(tables, source) is None:
+            place = f"no {source} table in {folder}" if folder else f"{source} cannot be learned from text"
+            raise ValueError(f"{place}; make one with jobs/build_tables.py and give its folder as --tables")
+    return tables, learned_bigram
+
+
+def load_encode(folder: Path) -> Callable[[str, bool], list[int]]:
+    """Text to ids with a tokenizer's files; only a prompt gets the tokens that begin a text."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises plain Exception for a file that is missing or damaged
+        raise ValueError(f"{folder / 'tokenizer.json'} cannot be read: {error}") from error
+    return lambda text, is_prompt: list(tokenizer.encode(text, add_special_tokens=is_prompt).ids)
+
+
+def print_report(figures: dict[str, Any]) -> None:
+    """The figures as tables: by group with the total last, and by source."""
+    from rich.console import Console
+    from rich.table import Table
+
+    groups = Table("group", "tokens per call", "nodes per call")
+    for name, group in [*figures["by_group"].items(), ("all", figures)]:
+        groups.add_row(name, f"{group['tokens_per_call']:.2f}", f"{group['nodes_per_call']:.1f}")
+    sources = Table("source", "verified", "accepted", "acceptance rate")
+    for name, source in figures["by_source"].items():
+        rate = f"{100 * source['accepted'] / source['verified']:.1f} %" if source["verified"] else "-"
+        sources.add_row(name, str(source["verified"]), str(source["accepted"]), rate)
+    for table in (groups, sources):
+        for column in table.columns[1:]:
+            column.justify = "right"
+        Console().print(table)
+    print(f"{figures['tokens']} tokens in {figures['calls']} calls, {figures['nodes']} nodes verified")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the job; bad input ends it with one line and exit code 2."""
+    args = parse_args(arguments)
+    try:
+        figures = measure(args)
+        if args.json:
+            args.json.write_text(json.dumps(figures) + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"replay: {error}", file=sys.stderr)
+        return 2
+    print_report(figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
