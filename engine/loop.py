@@ -7,7 +7,7 @@ process is expected to exit, for the state of the device is unknown.
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 from engine.engine import Completion, Engine, EngineStats
@@ -48,7 +48,7 @@ class EngineLoop:
         """Whether the engine still takes requests."""
         return self.fault is None and self._thread.is_alive()
 
-    async def stream(self, request: Request) -> AsyncIterator[Event]:
+    async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
         """The request's events as they come; raises ValueError for a request that cannot run, EngineDead after a fault."""
         caller = _Caller(asyncio.get_running_loop(), asyncio.Queue())
         self._submit(request, caller)

@@ -1,0 +1,120 @@
+"""The OpenAI-compatible HTTP app of one replica: checks a request, turns it into engine requests, answers whole or as a stream.
+
+Sampling fields that a request leaves out come from the configuration; a seed that it leaves out is drawn at random.
+"""
+
+import secrets
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.responses import Response
+
+from actors.prompts import Prompt, make_request
+from actors.text import TextCodec
+from engine.config import GenerationConfig
+from serving.errors import ApiError, install_handlers
+from serving.protocol import ChatBody, CompletionBody, GenerationBody, Message
+from serving.replies import CHAT, COMPLETION, Format, Reply, events, whole
+from serving.streams import Backend, Piece, pieces
+
+
+def build_app(backend: Backend, model_name: str, generation: GenerationConfig) -> FastAPI:
+    """The app; backend: the replica it runs in."""
+    app = FastAPI(title="N-gram speculative inference", description="The part of the OpenAI API that docs/serving.md describes.")
+    install_handlers(app, {*CompletionBody.model_fields, *ChatBody.model_fields})
+    api = Api(backend, model_name, generation)
+    app.get("/health")(api.health)
+    app.get("/v1/models")(api.models)
+    app.get("/v1/models/{name:path}")(api.model)
+    app.post("/v1/completions", response_model=None)(api.completions)
+    app.post("/v1/chat/completions", response_model=None)(api.chat)
+    return app
+
+
+class Api:
+    """The endpoints; generation: what holds where a request says nothing."""
+
+    def __init__(self, backend: Backend, model_name: str, generation: GenerationConfig) -> None:
+        self._backend = backend
+        self._model_name = model_name
+        self._generation = generation
+        self._started = int(time.time())
+
+    async def health(self) -> dict[str, str]:
+        """200 while the engine lives, else 503."""
+        if not self._backend.alive:
+            raise ApiError(503, "the engine stopped; this replica is about to be replaced")
+        return {"status": "ok"}
+
+    async def models(self) -> dict[str, Any]:
+        """The one model that is served."""
+        return {"object": "list", "data": [await self.model(self._model_name)]}
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """The model of this name."""
+        self._check_model(name)
+        return {"id": name, "object": "model", "created": self._started, "owned_by": "local"}
+
+    async def completions(self, body: CompletionBody) -> Response:
+        """Continues each prompt."""
+        self._check_model(body.model)
+        return await self._answer(body, COMPLETION, [prompt_ids(self._backend.codec, prompt) for prompt in body.prompt], "prompt")
+
+    async def chat(self, body: ChatBody) -> Response:
+        """The assistant's next turn."""
+        self._check_model(body.model)
+        return await self._answer(body, CHAT, [chat_ids(self._backend.codec, body.messages)], "messages")
+
+    def _check_model(self, name: str) -> None:
+        if name != self._model_name:
+            raise ApiError(404, f"the model {name!r} does not exist; this server has {self._model_name!r}", "model", "model_not_found")
+
+    async def _answer(self, body: GenerationBody, style: Format, prompts: Sequence[list[int]], param: str) -> Response:
+        check_lengths(prompts, self._backend.max_context, param)
+        seed = secrets.randbits(63)
+        requests = [make_request(uuid.uuid4().hex, Prompt(ids, body.settings()), self._generation, seed) for ids in prompts]
+        reply, texts = Reply(style, self._model_name), pieces(self._backend, requests)
+        if not body.stream:
+            return JSONResponse(await whole(reply, len(prompts), texts))
+        # The first piece before the headers: what the engine refuses still gets its own status.
+        begun = resumed(await anext(texts), texts)
+        content = events(reply, len(prompts), begun, body.include_usage)
+        return StreamingResponse(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+
+def prompt_ids(codec: TextCodec, prompt: str | list[int]) -> list[int]:
+    """The tokens of a prompt; token ids stay as they are."""
+    return codec.encode([prompt])[0] if isinstance(prompt, str) else prompt
+
+
+def chat_ids(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
+    """The tokens of a chat, up to where the assistant answers."""
+    if not codec.tokenizer.chat_template:
+        raise ApiError(400, "this model has no chat template; use /v1/completions", "messages", "no_chat_template")
+    try:
+        text = codec.render([message.for_template() for message in messages])
+    except Exception as error:  # a template may raise anything for messages it does not like
+        raise ApiError(400, f"the model's chat template refuses these messages: {error}", "messages") from error
+    return codec.encode_rendered([text])[0]
+
+
+def check_lengths(prompts: Sequence[list[int]], max_context: int, param: str) -> None:
+    """Refuses a prompt that leaves no room for an answer."""
+    longest = max(map(len, prompts))
+    if longest >= max_context:
+        limit = f"this model's context is {max_context} and needs room for one more"
+        raise ApiError(400, f"the prompt has {longest} tokens, but {limit}: shorten it", param, "context_length_exceeded")
+
+
+async def resumed(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
+    """A stream whose first piece was already taken."""
+    try:
+        yield first
+        async for piece in rest:
+            yield piece
+    finally:
+        await rest.aclose()

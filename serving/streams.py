@@ -1,0 +1,79 @@
+"""From engine requests to pieces of text: one stream per prompt, merged into one. Leaving a stream early aborts its requests."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.text import TextCodec
+from engine.request import Event, Request, SequenceStats
+from serving.errors import ApiError
+from serving.text import Detokenizer
+
+
+class Backend(Protocol):
+    """What the app needs of a replica."""
+
+    codec: TextCodec
+    max_context: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine still takes requests."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Event, None]:
+        """The request's events; closing the iterator aborts the request."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of the prompt at `index`; the last piece has finish_reason and stats."""
+
+    index: int
+    text: str
+    finish_reason: str | None = None
+    stats: SequenceStats | None = None
+
+
+async def pieces(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
+    """The text of all requests as it grows, in the order in which it comes."""
+    queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+    tasks = [asyncio.create_task(_pump(backend, index, request, queue)) for index, request in enumerate(requests)]
+    unfinished = len(tasks)
+    try:
+        while unfinished:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            unfinished -= item.finish_reason is not None
+            yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _pump(backend: Backend, index: int, request: Request, queue: asyncio.Queue[Piece | Exception]) -> None:
+    try:
+        async with aclosing(_text(backend, index, request)) as texts:
+            async for piece in texts:
+                queue.put_nowait(piece)
+    except Exception as error:
+        queue.put_nowait(error)
+
+
+async def _text(backend: Backend, index: int, request: Request) -> AsyncGenerator[Piece, None]:
+    detokenizer = Detokenizer(backend.codec.tokenizer)
+    try:
+        async with aclosing(backend.stream(request)) as events:
+            async for event in events:
+                text = detokenizer.push(event.token_ids)
+                if event.finish_reason:
+                    yield Piece(index, text + detokenizer.finish(), event.finish_reason, event.stats)
+                elif text:
+                    yield Piece(index, text)
+    except ValueError as error:
+        raise ApiError(400, str(error)) from error
+    except RuntimeError as error:
+        raise ApiError(503, f"the engine stopped: {error}; try again, another replica takes over") from error
