@@ -8,8 +8,10 @@ Letters: T rows, Hq query and Hkv key heads, G = Hq / Hkv, D head size, B, Q, P,
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface
 
@@ -38,24 +40,23 @@ class KVCache:
         """Memory of one token's K and V in all layers."""
         return sum(heads * (key_size + value_size) for heads, key_size, value_size in layer_shapes) * dtype.itemsize
 
-    def copy_slots(self, source: Tensor, target: Tensor) -> None:
+    def copy_slots(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
-        by_heads = {heads: (self.head_slots(source, heads), self.head_slots(target, heads)) for heads in set(self.num_heads)}
+        device = self.keys[0].device
+        by_heads = {n: [torch.from_numpy(self.head_slots(slots, n)).to(device) for slots in (source, target)] for n in set(self.num_heads)}
         for heads, keys, values in zip(self.num_heads, self.keys, self.values, strict=True):
             source_rows, target_rows = by_heads[heads]
             keys.index_copy_(0, target_rows, keys.index_select(0, source_rows))
             values.index_copy_(0, target_rows, values.index_select(0, source_rows))
 
-    def head_slots(self, slots: Tensor, num_heads: int) -> Tensor:
+    def head_slots(self, slots: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """Rows in keys and values of each (slot, head): slots [N] -> [N * Hkv]."""
-        page, place = slots // self.page_size, slots % self.page_size
-        heads = torch.arange(num_heads, device=slots.device)
-        return ((page[:, None] * num_heads + heads) * self.page_size + place[:, None]).flatten()
+        first = slots + slots // self.page_size * ((num_heads - 1) * self.page_size)  # (page * Hkv) * S + place
+        return (first[:, None] + np.arange(num_heads) * self.page_size).ravel()
 
-    def head_pages(self, pages: Tensor, num_heads: int) -> Tensor:
+    def head_pages(self, pages: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """(page, head) blocks in gathering order: pages [B, P] -> [B * Hkv * P]."""
-        heads = torch.arange(num_heads, device=pages.device)
-        return (pages[:, None, :] * num_heads + heads[:, None]).flatten()
+        return (pages[:, None, :] * num_heads + np.arange(num_heads)[:, None]).ravel()
 
 
 class GroupTensors(NamedTuple):
@@ -68,6 +69,7 @@ class GroupTensors(NamedTuple):
     rows: Tensor | None
     blocks: dict[int, Tensor]
     masks: dict[tuple[int | None, int], Tensor]
+    num_visible: int
     causal: bool
 
 
@@ -81,10 +83,8 @@ class StepTensors(NamedTuple):
 
 def to_device(plan: StepPlan, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> StepTensors:
     """Moves a plan to the device, with indices per head count and masks in the model's dtype."""
-    head_counts = set(cache.num_heads)
-    slots = torch.from_numpy(plan.write_slots).to(device)
-    groups = [_group_to_device(group, cache, num_query_heads, dtype, device) for group in plan.groups]
-    return StepTensors(cache, {heads: cache.head_slots(slots, heads) for heads in head_counts}, groups)
+    slots = {heads: torch.from_numpy(cache.head_slots(plan.write_slots, heads)).to(device) for heads in set(cache.num_heads)}
+    return StepTensors(cache, slots, [_group_to_device(group, cache, num_query_heads, dtype, device) for group in plan.groups])
 
 
 def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> GroupTensors:
@@ -92,15 +92,14 @@ def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: 
     first, flat = int(group.rows[0, 0]), group.rows.ravel()
     in_order = flat[-1] - first + 1 == flat.size and bool((flat[1:] > flat[:-1]).all())
     rows = None if in_order else torch.from_numpy(flat).to(device)
-    pages = torch.from_numpy(group.pages).to(device)
-    blocks = {heads: cache.head_pages(pages, heads) for heads in set(cache.num_heads)}
+    blocks = {heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device) for heads in set(cache.num_heads)}
     masks = {}
     for window, mask in group.masks.items():
-        allowed = torch.from_numpy(mask).to(device)[:, None]
-        additive = torch.zeros(allowed.shape, dtype=dtype, device=device).masked_fill_(~allowed, float("-inf"))
+        hidden = torch.from_numpy(mask).to(device).logical_not_()[:, None]
+        additive = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
         for heads in set(cache.num_heads):
             masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
-    return GroupTensors(batch, width, first, rows, blocks, masks, group.causal)
+    return GroupTensors(batch, width, first, rows, blocks, masks, group.num_visible, group.causal)
 
 
 def tree_attention(
@@ -115,6 +114,9 @@ def tree_attention(
     keys.index_copy_(0, slots, key[0].transpose(0, 1).reshape(-1, key.shape[-1]))
     values.index_copy_(0, slots, value[0].transpose(0, 1).reshape(-1, value.shape[-1]))
     query_TNE = query[0].transpose(0, 1)
+    only = ngram_step.groups[0]
+    if len(ngram_step.groups) == 1 and only.rows is None and not only.causal:
+        return _attend(query_TNE, keys, values, only, cache.page_size, num_kv_heads, sliding_window, scaling)[None], None
     out = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
     for group in ngram_step.groups:
         end = group.first + group.batch * group.width
@@ -141,7 +143,10 @@ def _attend(
     gathered_K = keys.view(-1, page_size * keys.shape[-1]).index_select(0, blocks).view(batch, num_kv_heads, -1, keys.shape[-1])
     gathered_V = values.view(-1, page_size * values.shape[-1]).index_select(0, blocks).view(batch, num_kv_heads, -1, values.shape[-1])
     folded = query.view(batch, width, num_kv_heads, folds, -1).permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, folds * width, -1)
-    mask = group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
+    if group.masks:
+        mask = group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
+    else:
+        mask, gathered_K, gathered_V = None, gathered_K[:, :, : group.num_visible], gathered_V[:, :, : group.num_visible]
     attended = F.scaled_dot_product_attention(folded, gathered_K, gathered_V, attn_mask=mask, scale=scaling)
     unfolded = attended.view(batch, num_kv_heads, folds, width, -1).permute(0, 3, 1, 2, 4)
     return unfolded.reshape(batch * width, query.shape[1], -1)

@@ -51,8 +51,7 @@ class ModelRunner:
     def keep(self, staged_slots: NDArray[np.int64], committed_slots: NDArray[np.int64]) -> None:
         """Copies accepted nodes' K/V from their staging slots [N] to their final slots [N]."""
         if len(staged_slots):
-            source, target = torch.from_numpy(staged_slots), torch.from_numpy(committed_slots)
-            self.cache.copy_slots(source.to(self.loaded.device), target.to(self.loaded.device))
+            self.cache.copy_slots(staged_slots, committed_slots)
 
     def score_tree(self, token_ids: list[int], tree: DraftTrees) -> Tensor:
         """Logits [1 + nodes, V] of the last token and of a tree's nodes, prefilled in two chunks; for the parity check."""

@@ -9,7 +9,6 @@ staged), S slots per page, L = P * S key columns.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -25,13 +24,18 @@ GROUP_COST_IN_PAGES = 64
 
 @dataclass(frozen=True)
 class Group:
-    """Sequences that attend in one call. rows [B, Q] of the packed step, short ones repeat their last row; pages [B, P];
-    mask bool [B, Q, L] by attention window (None = unlimited); causal: one fresh prompt that sees only its own rows."""
+    """Sequences that attend in one call.
+
+    rows [B, Q] of the packed step (short ones repeat their last row); pages [B, P]; masks bool [B, Q, L] by attention
+    window (None = unlimited). Without masks every row sees the first num_visible columns; causal: a fresh prompt that
+    sees its own rows only, and needs no pages.
+    """
 
     rows: Ints
     pages: Ints
     masks: dict[int | None, NDArray[np.bool_]]
-    causal: bool
+    num_visible: int = 0
+    causal: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,113 +51,109 @@ class StepPlan:
     groups: list[Group]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """One sequence's part of the step: rows [first, first + num_chunk + num_nodes)."""
-
-    first: int
-    start: int  # position of the first row
-    num_chunk: int
-    num_nodes: int
-    first_node: int  # in the packed trees
-    committed_pages: list[int]
-    staged_pages: list[int]
-
-    @property
-    def num_rows(self) -> int:
-        return self.num_chunk + self.num_nodes
-
-
 def plan_step(chunks: list[Chunk], trees: DraftTrees, page_size: int, first_staging_page: int, windows: tuple[int | None, ...]) -> StepPlan:
     """The packed rows of a step; trees has one entry per chunk (empty where the chunk is not the last)."""
-    parts = _lay_out(chunks, trees, page_size, first_staging_page)
-    num_rows = parts[-1].first + parts[-1].num_rows
-    token_ids, positions, slots = (np.empty(num_rows, np.int64) for _ in range(3))
-    staged_slots = np.empty(len(trees.token_ids), np.int64)
-    logits_rows = []
-    for chunk, part in zip(chunks, parts, strict=True):
-        tokens_end, rows_end = part.first + part.num_chunk, part.first + part.num_rows
-        end = part.start + part.num_chunk
-        token_ids[part.first : tokens_end] = chunk.sequence.token_ids[part.start : end]
-        positions[part.first : tokens_end] = places = np.arange(part.start, end)
-        slots[part.first : tokens_end] = _slots(part.committed_pages, places, page_size)
-        if part.num_nodes:
-            nodes = slice(part.first_node, part.first_node + part.num_nodes)
-            token_ids[tokens_end:rows_end] = trees.token_ids[nodes]
-            positions[tokens_end:rows_end] = end - 1 + trees.depths[nodes]
-            staged_slots[nodes] = slots[tokens_end:rows_end] = _slots(part.staged_pages, np.arange(part.num_nodes), page_size)
-        if chunk.last:
-            logits_rows.append(np.arange(tokens_end - 1, rows_end))
-    groups = [_group(parts_of_group, trees, page_size, windows) for parts_of_group in _grouped(parts)]
-    return StepPlan(token_ids, positions, slots, np.concatenate(logits_rows or [np.zeros(0, np.int64)]), staged_slots, groups)
-
-
-def _lay_out(chunks: list[Chunk], trees: DraftTrees, page_size: int, staging_page: int) -> list[_Rows]:
-    parts, first = [], 0
+    layout = _lay_out(chunks, trees, page_size, first_staging_page)
+    page_table = np.zeros((len(chunks), int(layout[:, PAGES].max())), np.int64)
     for index, chunk in enumerate(chunks):
-        start, num_nodes = chunk.sequence.num_cached, trees.num_nodes(index)
-        num_pages = -(-(start + chunk.num_rows) // page_size)
-        num_staged = -(-num_nodes // page_size)
-        staged = list(range(staging_page, staging_page + num_staged))
-        staging_page += num_staged
-        committed = chunk.sequence.page_ids[:num_pages]
-        parts.append(_Rows(first, start, chunk.num_rows, num_nodes, int(trees.offsets[index]), committed, staged))
-        first += parts[-1].num_rows
-    return parts
+        num_pages = layout[index, PAGES]
+        page_table[index, :num_pages] = chunk.sequence.page_ids[:num_pages]
+    chunk_ids = np.concatenate([c.sequence.token_ids[c.sequence.num_cached : c.sequence.num_cached + c.num_rows] for c in chunks])
+    last = np.array([chunk.last for chunk in chunks])
+    packed = _pack(layout, page_table, chunk_ids, last, trees.token_ids, trees.depths, page_size)
+    groups = [_group(layout[members], page_table[members], trees, page_size, windows) for members in _grouped(layout)]
+    return StepPlan(*packed, groups)
 
 
-def _slots(page_ids: list[int], places: Ints, page_size: int) -> Ints:
-    return np.asarray(page_ids, np.int64)[places // page_size] * page_size + places % page_size
+# Columns of `layout` [C, 7], one line per chunk. A sequence owns rows FIRST .. FIRST + ROWS - 1 (its chunk, then its
+# nodes), whose positions begin at START; NODE is its first node in the packed trees; PAGES are committed, STAGED its first staging page.
+FIRST, START, ROWS, NODES, NODE, PAGES, STAGED = range(7)
 
 
-def _grouped(parts: list[_Rows]) -> list[list[_Rows]]:
+def _lay_out(chunks: list[Chunk], trees: DraftTrees, page_size: int, staging_page: int) -> Ints:
+    layout = np.empty((len(chunks), 7), np.int64)
+    layout[:, START] = [chunk.sequence.num_cached for chunk in chunks]
+    layout[:, NODES] = np.diff(trees.offsets)
+    layout[:, ROWS] = [chunk.num_rows for chunk in chunks]
+    layout[:, PAGES] = -(-(layout[:, START] + layout[:, ROWS]) // page_size)
+    layout[:, ROWS] += layout[:, NODES]
+    layout[:, FIRST] = layout[:, ROWS].cumsum() - layout[:, ROWS]
+    layout[:, NODE] = trees.offsets[:-1]
+    staged = -(-layout[:, NODES] // page_size)
+    layout[:, STAGED] = staging_page + staged.cumsum() - staged
+    return layout
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _pack(layout, page_table, chunk_ids, last, node_ids, depths, page_size):  # type: ignore[no-untyped-def]
+    """The arrays of StepPlan, in its order."""
+    num_rows = layout[-1, FIRST] + layout[-1, ROWS]
+    token_ids, positions, slots = np.empty(num_rows, np.int64), np.empty(num_rows, np.int64), np.empty(num_rows, np.int64)
+    logits_rows, staged_slots = np.empty(num_rows, np.int64), np.empty(len(node_ids), np.int64)
+    taken, num_logits = 0, 0
+    for c in range(len(layout)):
+        first, start, num_nodes, node = layout[c, FIRST], layout[c, START], layout[c, NODES], layout[c, NODE]
+        num_chunk = layout[c, ROWS] - num_nodes
+        for i in range(num_chunk):
+            token_ids[first + i] = chunk_ids[taken + i]
+            positions[first + i] = start + i
+            slots[first + i] = page_table[c, (start + i) // page_size] * page_size + (start + i) % page_size
+        taken += num_chunk
+        for i in range(num_nodes):
+            row = first + num_chunk + i
+            token_ids[row] = node_ids[node + i]
+            positions[row] = start + num_chunk - 1 + depths[node + i]
+            staged_slots[node + i] = slots[row] = layout[c, STAGED] * page_size + i
+        if last[c]:
+            for row in range(first + num_chunk - 1, first + num_chunk + num_nodes):
+                logits_rows[num_logits] = row
+                num_logits += 1
+    return token_ids, positions, slots, logits_rows[:num_logits], staged_slots
+
+
+def _grouped(layout: Ints) -> list[list[int]]:
     """Decoding sequences of like width and length together; each prefill chunk its own group, as it is wide enough alone."""
-    groups = [[part] for part in parts if part.num_chunk > 1]
-    decoding = sorted((p for p in parts if p.num_chunk == 1), key=lambda p: (_width(p), len(p.committed_pages)))
-    current: list[_Rows] = []
-    for part in decoding:
-        if current:
-            wasted = len(current) * (len(part.committed_pages) - len(current[-1].committed_pages))
-            if _width(part) != _width(current[0]) or wasted > GROUP_COST_IN_PAGES:
-                groups.append(current)
-                current = []
-        current.append(part)
+    rows, nodes, pages = (layout[:, column].tolist() for column in (ROWS, NODES, PAGES))
+    groups = [[c] for c in range(len(rows)) if rows[c] - nodes[c] > 1]
+    width = lambda c: (rows[c] - 1).bit_length()  # noqa: E731  (1 | 2 | 3-4 | 5-8 | ... rows)
+    decoding = sorted((c for c in range(len(rows)) if rows[c] - nodes[c] == 1), key=lambda c: (width(c), pages[c], c))
+    current: list[int] = []
+    for c in decoding:
+        if current and (width(c) != width(current[0]) or len(current) * (pages[c] - pages[current[-1]]) > GROUP_COST_IN_PAGES):
+            groups.append(current)
+            current = []
+        current.append(c)
     return groups + ([current] if current else [])
 
 
-def _width(part: _Rows) -> int:
-    return (part.num_rows - 1).bit_length()  # 1 | 2 | 3-4 | 5-8 | ...
-
-
-def _group(parts: list[_Rows], trees: DraftTrees, page_size: int, windows: tuple[int | None, ...]) -> Group:
-    width = max(part.num_rows for part in parts)
-    first, num_rows = np.array([p.first for p in parts]), np.array([p.num_rows for p in parts])
-    rows = first[:, None] + np.minimum(np.arange(width), num_rows[:, None] - 1)
-    only = parts[0]
-    if len(parts) == 1 and only.start == 0 and not only.num_nodes and all(w is None or w >= width for w in windows):
+def _group(layout: Ints, page_table: Ints, trees: DraftTrees, page_size: int, windows: tuple[int | None, ...]) -> Group:
+    width = int(layout[:, ROWS].max())
+    rows = layout[:, FIRST, None] + np.minimum(np.arange(width), layout[:, ROWS, None] - 1)
+    alone, start = len(layout) == 1 and not layout[0, NODES], int(layout[0, START])
+    unlimited = all(window is None or window >= start + width for window in windows)
+    if alone and unlimited and start == 0:
         return Group(rows, np.zeros((1, 0), np.int64), {}, causal=True)
-    num_committed = max(len(part.committed_pages) for part in parts)
-    num_staged = max(len(part.staged_pages) for part in parts)
-    pages = np.zeros((len(parts), num_committed + num_staged), np.int64)
-    for index, part in enumerate(parts):
-        pages[index, : len(part.committed_pages)] = part.committed_pages
-        pages[index, num_committed : num_committed + len(part.staged_pages)] = part.staged_pages
-    layout = np.array([[p.start, p.num_chunk, p.num_nodes, p.first_node] for p in parts])
-    masks: dict[int | None, NDArray[Any]] = {}
+    num_pages = int(layout[:, PAGES].max())
+    if alone and unlimited and width == 1:
+        return Group(rows, page_table[:, :num_pages], {}, num_visible=start + 1)
+    staged = layout[:, STAGED, None] + np.arange(-(-int(layout[:, NODES].max()) // page_size))
+    # A sequence with fewer nodes than the widest repeats its first staging page: masked, but never beyond the cache.
+    staged = np.where(staged < layout[:, STAGED, None] - (-layout[:, NODES, None] // page_size), staged, 0)
+    pages = np.concatenate([page_table[:, :num_pages], staged], 1)
+    masks: dict[int | None, NDArray[np.bool_]] = {}
     for window in windows:
-        mask = np.zeros((len(parts), width, pages.shape[1] * page_size), np.bool_)
-        _fill_mask(mask, layout, trees.parents, trees.depths, num_committed * page_size, window or 0)
-        masks[window] = mask
-    return Group(rows, pages, masks, causal=False)
+        masks[window] = np.zeros((len(layout), width, pages.shape[1] * page_size), np.bool_)
+        _fill_mask(masks[window], layout, trees.parents, trees.depths, num_pages * page_size, window or 0)
+    return Group(rows, pages, masks)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _fill_mask(mask, layout, parents, depths, num_committed_slots, window):  # type: ignore[no-untyped-def]
     """mask [B, Q, L] starts all False. Windows count positions, not slots: siblings in a tree share a position."""
     for b in range(mask.shape[0]):
-        start, num_chunk, num_nodes, first_node = layout[b]
+        start, num_rows, num_nodes, first_node = layout[b, START], layout[b, ROWS], layout[b, NODES], layout[b, NODE]
+        num_chunk = num_rows - num_nodes
         end = start + num_chunk
-        num_rows = num_chunk + num_nodes
         for q in range(mask.shape[1]):
             row = min(q, num_rows - 1)
             node = row - num_chunk  # from 0; below 0: a row of the chunk
