@@ -1,7 +1,6 @@
 """Errors as the OpenAI API shapes them: {"error": {"message", "type", "param", "code"}}, for every status that this server sends."""
 
 import difflib
-import json
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 
 class ApiError(Exception):
@@ -38,12 +37,10 @@ def install_handlers(app: FastAPI, parameters: Collection[str]) -> None:
         app.add_exception_handler(kind, _handler(convert))
 
 
-def _handler(convert: Callable[[Any], ApiError]) -> Callable[[Request, Exception], Response]:
-    def answer(request: Request, error: Exception) -> Response:
+def _handler(convert: Callable[[Any], ApiError]) -> Callable[[Request, Exception], JSONResponse]:
+    def answer(request: Request, error: Exception) -> JSONResponse:
         api_error = convert(error)
-        # ASCII: a name of half a surrogate pair, quoted in a message, must not break the answer
-        body = json.dumps(api_error.body())
-        return Response(body, api_error.status, getattr(error, "headers", None), "application/json")
+        return JSONResponse(api_error.body(), api_error.status, headers=getattr(error, "headers", None))
 
     return answer
 
