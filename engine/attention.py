@@ -3,9 +3,10 @@
 Owns the K/V pages and the SDPA path (CPU and CUDA). Knows nothing of sequences: it executes a StepPlan's groups.
 Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md, "The model".
 
-Letters: T rows, Hq query and Hkv key heads, G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/plan.py.
+Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/plan.py.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,6 +35,9 @@ class KVCache:
         make = lambda count, size: torch.zeros(count, size, dtype=dtype, device=device)  # noqa: E731
         self.keys = tuple(make(n, size) for n, (_, size, _) in zip(rows, layer_shapes, strict=True))
         self.values = tuple(make(n, size) for n, (_, _, size) in zip(rows, layer_shapes, strict=True))
+        # The same memory as (page, head) blocks [num_pages * Hkv, S * D].
+        self.key_blocks = tuple(keys.view(-1, page_size * keys.shape[1]) for keys in self.keys)
+        self.value_blocks = tuple(values.view(-1, page_size * values.shape[1]) for values in self.values)
 
     @staticmethod
     def bytes_per_token(layer_shapes: list[tuple[int, int, int]], dtype: torch.dtype) -> int:
@@ -108,48 +112,46 @@ def tree_attention(
 ) -> tuple[Tensor, None]:  # fmt: skip
     """query [1, Hq, T, D], key and value [1, Hkv, T, D] after RoPE -> [1, T, Hq, Dv]; writes the rows' K/V, then attends group by group."""
     assert ngram_step is not None, "the model dropped our keyword argument: the probe at load should have refused it"
-    cache, layer, num_kv_heads = ngram_step.cache, int(module.layer_idx), key.shape[1]  # type: ignore[arg-type]
-    keys, values = cache.keys[layer], cache.values[layer]
-    slots = ngram_step.slots[num_kv_heads]
-    keys.index_copy_(0, slots, key[0].transpose(0, 1).reshape(-1, key.shape[-1]))
-    values.index_copy_(0, slots, value[0].transpose(0, 1).reshape(-1, value.shape[-1]))
-    query_TNE = query[0].transpose(0, 1)
+    cache, layer = ngram_step.cache, int(module.layer_idx)  # type: ignore[arg-type]
+    slots = ngram_step.slots[key.shape[1]]
+    cache.keys[layer].index_copy_(0, slots, key[0].transpose(0, 1).reshape(-1, key.shape[-1]))
+    cache.values[layer].index_copy_(0, slots, value[0].transpose(0, 1).reshape(-1, value.shape[-1]))
+    query_TND = query[0].transpose(0, 1)
+    attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling)
     only = ngram_step.groups[0]
     if len(ngram_step.groups) == 1 and only.rows is None and not only.causal:
-        return _attend(query_TNE, keys, values, only, cache.page_size, num_kv_heads, sliding_window, scaling)[None], None
+        return attend(query_TND, only)[None], None
     out = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
     for group in ngram_step.groups:
-        end = group.first + group.batch * group.width
+        place = slice(group.first, group.first + group.batch * group.width)
         if group.causal:
-            own = (x[:, :, group.first : end] for x in (query, key, value))
+            own = (x[:, :, place] for x in (query, key, value))
             attended = F.scaled_dot_product_attention(*own, is_causal=True, scale=scaling, enable_gqa=True)  # type: ignore[misc]
-            out[group.first : end] = attended[0].transpose(0, 1)
-            continue
-        picked = query_TNE[group.first : end] if group.rows is None else query_TNE.index_select(0, group.rows)
-        attended = _attend(picked, keys, values, group, cache.page_size, num_kv_heads, sliding_window, scaling)
-        if group.rows is None:
-            out[group.first : end] = attended
+            out[place] = attended[0].transpose(0, 1)
+        elif group.rows is None:
+            out[place] = attend(query_TND[place], group)
         else:
-            out.index_copy_(0, group.rows, attended)
+            out.index_copy_(0, group.rows, attend(query_TND.index_select(0, group.rows), group))
     return out[None], None
 
 
-def _attend(
-    query: Tensor, keys: Tensor, values: Tensor, group: GroupTensors, page_size: int, num_kv_heads: int, window: int | None, scaling: float | None
-) -> Tensor:  # fmt: skip
+def _attend(query: Tensor, group: GroupTensors, *, cache: KVCache, layer: int, window: int | None, scaling: float | None) -> Tensor:
     """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
-    batch, width, blocks = group.batch, group.width, group.blocks[num_kv_heads]
-    folds = query.shape[1] // num_kv_heads
-    gathered_K = keys.view(-1, page_size * keys.shape[-1]).index_select(0, blocks).view(batch, num_kv_heads, -1, keys.shape[-1])
-    gathered_V = values.view(-1, page_size * values.shape[-1]).index_select(0, blocks).view(batch, num_kv_heads, -1, values.shape[-1])
-    folded = query.view(batch, width, num_kv_heads, folds, -1).permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, folds * width, -1)
+    batch, width, heads, num_kv_heads = group.batch, group.width, query.shape[1], cache.num_heads[layer]
+    folds, blocks = heads // num_kv_heads, group.blocks[num_kv_heads]
+    keys = cache.key_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, query.shape[2])
+    values = cache.value_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, cache.values[layer].shape[1])
     if group.masks:
         mask = group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
     else:
-        mask, gathered_K, gathered_V = None, gathered_K[:, :, : group.num_visible], gathered_V[:, :, : group.num_visible]
-    attended = F.scaled_dot_product_attention(folded, gathered_K, gathered_V, attn_mask=mask, scale=scaling)
+        mask, keys, values = None, keys.narrow(2, 0, group.num_visible), values.narrow(2, 0, group.num_visible)
+    if width == 1:
+        attended = F.scaled_dot_product_attention(query.view(batch, num_kv_heads, folds, -1), keys, values, attn_mask=mask, scale=scaling)
+        return attended.reshape(batch, heads, -1)
+    folded = query.view(batch, width, num_kv_heads, folds, -1).permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, folds * width, -1)
+    attended = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
     unfolded = attended.view(batch, num_kv_heads, folds, width, -1).permute(0, 3, 1, 2, 4)
-    return unfolded.reshape(batch * width, query.shape[1], -1)
+    return unfolded.reshape(batch * width, heads, -1)
 
 
 AttentionInterface.register(NAME, tree_attention)

@@ -71,17 +71,14 @@ FIRST, START, ROWS, NODES, NODE, PAGES, STAGED = range(7)
 
 
 def _lay_out(chunks: list[Chunk], trees: DraftTrees, page_size: int, staging_page: int) -> Ints:
-    layout = np.empty((len(chunks), 7), np.int64)
-    layout[:, START] = [chunk.sequence.num_cached for chunk in chunks]
-    layout[:, NODES] = np.diff(trees.offsets)
-    layout[:, ROWS] = [chunk.num_rows for chunk in chunks]
-    layout[:, PAGES] = -(-(layout[:, START] + layout[:, ROWS]) // page_size)
-    layout[:, ROWS] += layout[:, NODES]
-    layout[:, FIRST] = layout[:, ROWS].cumsum() - layout[:, ROWS]
-    layout[:, NODE] = trees.offsets[:-1]
-    staged = -(-layout[:, NODES] // page_size)
-    layout[:, STAGED] = staging_page + staged.cumsum() - staged
-    return layout
+    layout, first, node = [], 0, 0
+    for chunk, end_node in zip(chunks, trees.offsets[1:].tolist(), strict=True):
+        start, num_nodes = chunk.sequence.num_cached, end_node - node
+        num_pages = -(-(start + chunk.num_rows) // page_size)
+        layout.append((first, start, chunk.num_rows + num_nodes, num_nodes, node, num_pages, staging_page))
+        first, node = first + chunk.num_rows + num_nodes, end_node
+        staging_page += -(-num_nodes // page_size)
+    return np.array(layout, np.int64)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -127,15 +124,15 @@ def _grouped(layout: Ints) -> list[list[int]]:
 
 
 def _group(layout: Ints, page_table: Ints, trees: DraftTrees, page_size: int, windows: tuple[int | None, ...]) -> Group:
-    width = int(layout[:, ROWS].max())
+    first, start, width, num_nodes, _, num_pages, _ = layout[0].tolist()
+    if len(layout) == 1 and not num_nodes and all(window is None or window >= start + width for window in windows):
+        rows = np.arange(first, first + width)[None]
+        if start == 0:
+            return Group(rows, page_table[:, :0], {}, causal=True)
+        if width == 1:
+            return Group(rows, page_table[:, :num_pages], {}, num_visible=start + 1)
+    width, num_pages = int(layout[:, ROWS].max()), int(layout[:, PAGES].max())
     rows = layout[:, FIRST, None] + np.minimum(np.arange(width), layout[:, ROWS, None] - 1)
-    alone, start = len(layout) == 1 and not layout[0, NODES], int(layout[0, START])
-    unlimited = all(window is None or window >= start + width for window in windows)
-    if alone and unlimited and start == 0:
-        return Group(rows, np.zeros((1, 0), np.int64), {}, causal=True)
-    num_pages = int(layout[:, PAGES].max())
-    if alone and unlimited and width == 1:
-        return Group(rows, page_table[:, :num_pages], {}, num_visible=start + 1)
     staged = layout[:, STAGED, None] + np.arange(-(-int(layout[:, NODES].max()) // page_size))
     # A sequence with fewer nodes than the widest repeats its first staging page: masked, but never beyond the cache.
     staged = np.where(staged < layout[:, STAGED, None] - (-layout[:, NODES, None] // page_size), staged, 0)

@@ -65,16 +65,17 @@ def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
 def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is 0."""
     column = lambda name: torch.tensor([getattr(s, name) for s in sampling], dtype=torch.float64, device=logits.device)[:, None]  # noqa: E731
-    scaled = logits.double() / column("temperature")
-    probabilities = (scaled - scaled.amax(-1, keepdim=True)).exp_()  # the likeliest token has 1
+    below_best = logits.double() - logits.amax(-1, keepdim=True)
+    probabilities = below_best.div_(column("temperature")).exp_()  # the likeliest token has 1
     keep = probabilities >= column("min_p")
     if any(s.top_k or s.top_p < 1 for s in sampling):
         # Stable and descending: of equal probabilities the lowest id is kept first.
-        ordered, order = probabilities.sort(-1, descending=True, stable=True)
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         rank = torch.arange(logits.shape[1], device=logits.device)
-        top_k = column("top_k")
+        top_k, top_p = column("top_k"), column("top_p")
         ordered = ordered * ((top_k == 0) | (rank < top_k))
         before = ordered.cumsum(-1) - ordered
-        kept_in_order = (ordered > 0) & (before < column("top_p") * ordered.sum(-1, keepdim=True))
+        # Off must be off to the last bit: another row's top_p must not cost this row its rarest token by rounding.
+        kept_in_order = (ordered > 0) & ((top_p == 1) | (before < top_p * ordered.sum(-1, keepdim=True)))
         keep &= torch.zeros_like(keep).scatter_(-1, order, kept_in_order)
     return probabilities * keep
