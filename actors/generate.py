@@ -1,0 +1,86 @@
+"""Generation for people with their own Ray Data pipeline: `ds.map_batches(Generate, ...)` adds the output columns.
+
+    ds = ray.data.read_parquet("prompts/").map_batches(
+        Generate, fn_constructor_kwargs={"model": "demo/model", "max_tokens": 64}, batch_size=16,
+        compute=ray.data.ActorPoolStrategy(size=1, max_concurrent_calls_per_actor=8),
+    )
+
+Rows only: no run folder, no parts, no resume; those are jobs/offline.py's.
+"""
+
+import asyncio
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from actors.engine_process import end_process, start_loop
+from actors.outputs import OutputColumns
+from actors.prompts import Prompt, PromptColumns, PromptReader, make_request, row_seed
+from actors.text import load_codec
+from drafting.config import SpeculationConfig
+from engine.config import GenerationConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from engine.engine import Completion
+
+
+class Generate:
+    """Keyword arguments: of the model a path or a ModelConfig, the columns' names, and GenerationConfig's fields.
+
+    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named.
+    """
+
+    def __init__(
+        self,
+        model: str | ModelConfig,
+        *,
+        speculation: SpeculationConfig | None = None,
+        prompt_column: str = "prompt",
+        messages_column: str | None = None,
+        sampling_column: str | None = "sampling",
+        id_column: str | None = None,
+        prefix: str = "",
+        generated_ids: bool = False,
+        **generation: Any,
+    ) -> None:
+        config = ModelConfig(path=model) if isinstance(model, str) else model
+        self.generation = GenerationConfig(**generation)
+        self.columns = OutputColumns(prefix, generated_ids)
+        self.id_column = id_column
+        self.codec = load_codec(config)
+        self.reader = PromptReader(self.codec, PromptColumns(prompt_column, messages_column, sampling_column))
+        self.loop = start_loop(config, speculation or SpeculationConfig())
+
+    async def __call__(self, batch: Any) -> pa.Table:
+        table = _as_table(batch)
+        clash = set(self.columns.schema.names) & set(table.column_names)
+        if clash:
+            raise ValueError(f"the rows already have columns {', '.join(sorted(clash))}; give a prefix for the added ones")
+        rows = table.to_pylist()
+        prompts = await asyncio.to_thread(self.reader.read, rows)
+        results = await asyncio.gather(*(self._row(row, prompt) for row, prompt in zip(rows, prompts, strict=True)))
+        added = await asyncio.to_thread(self.columns.table, results, self.codec.decode)
+        for field, column in zip(added.schema, added.columns, strict=True):
+            table = table.append_column(field, column)
+        return table
+
+    async def _row(self, row: dict[str, Any], prompt: Prompt) -> "Completion | str":
+        if prompt.error is not None:
+            return prompt.error
+        place = row[self.id_column] if self.id_column else ",".join(map(str, prompt.token_ids))
+        request = make_request(uuid.uuid4().hex, prompt, self.generation, row_seed(self.generation.seed, place))
+        try:
+            return await self.loop.complete(request)
+        except ValueError as error:  # the engine cannot run this request
+            return str(error)
+        except RuntimeError as fault:  # EngineDead
+            end_process(fault)
+
+
+def _as_table(batch: Any) -> pa.Table:
+    """Whatever batch_format gave, as Arrow, so that the added columns have the same types in every block."""
+    from ray.data.block import BlockAccessor
+
+    block = BlockAccessor.batch_to_block(batch)
+    return block if isinstance(block, pa.Table) else pa.Table.from_pandas(block, preserve_index=False)

@@ -1,0 +1,92 @@
+"""The batch worker: one engine that takes prepared shards, several at once, and commits each as a part.
+
+An adapter: shards come in as Arrow bytes from pipeline/prepare.py, rows go through the engine's loop, only counts go
+back to the driver. Does not know files of the input, Ray's dataset or how drafts are made.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from actors.engine_process import check_faults, end_process, start_loop
+from actors.outputs import OutputColumns, summarize
+from actors.parts import Summary, read_summary, write_part
+from actors.prompts import Prompt, make_request
+from actors.text import TextCodec, load_codec
+from drafting.config import SpeculationConfig
+from engine.config import GenerationConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from engine.engine import Completion
+    from engine.loop import EngineLoop
+
+# What prepare makes of a shard besides the columns that are carried through
+PROMPTS_SCHEMA = pa.schema([("token_ids", pa.list_(pa.int32())), ("sampling", pa.string()), ("seed", pa.uint64()), ("error", pa.string())])
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What every worker of a job does. output: folder of the parts; max_shards: taken at once."""
+
+    output: str
+    model: ModelConfig
+    speculation: SpeculationConfig
+    generation: GenerationConfig
+    columns: OutputColumns
+    max_shards: int
+    max_engine_faults: int
+    start_loop: "Callable[[ModelConfig, SpeculationConfig], EngineLoop]" = start_loop
+    load_codec: Callable[[ModelConfig], TextCodec] = load_codec
+
+
+class BatchWorker:
+    """Ray calls it with batches of prepared shards: columns shard, carried and prompts (Arrow streams)."""
+
+    def __init__(self, job: WorkerJob) -> None:
+        check_faults(job.output, job.max_engine_faults)
+        self.job = job
+        self.codec = job.load_codec(job.model)
+        self.loop = job.start_loop(job.model, job.speculation)
+        self.free_shards = asyncio.Semaphore(job.max_shards)
+        self.ready = time.time()
+
+    async def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        columns = (batch["shard"], batch["carried"], batch["prompts"])
+        shards = [self._shard(int(shard), carried, prompts) for shard, carried, prompts in zip(*columns, strict=True)]
+        summaries = await asyncio.gather(*shards)
+        return {"summary": [summary.to_json() for summary in summaries], "ready": [self.ready] * len(summaries)}
+
+    async def _shard(self, shard: int, carried: bytes, prompts: bytes) -> Summary:
+        async with self.free_shards:
+            done = await asyncio.to_thread(read_summary, self.job.output, shard)
+            if done:  # a call that Ray repeats after a worker has died
+                return done
+            rows = pa.ipc.open_stream(prompts).read_all().to_pylist()
+            results = await asyncio.gather(*(self._row(f"{shard}-{index}", row) for index, row in enumerate(rows)))
+            return await asyncio.to_thread(self._commit, shard, carried, results)
+
+    async def _row(self, request_id: str, row: dict[str, Any]) -> "Completion | str":
+        """The completion of a row, or its error."""
+        if row["error"] is not None:
+            return row["error"]
+        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]))
+        try:
+            return await self.loop.complete(make_request(request_id, prompt, self.job.generation, row["seed"]))
+        except ValueError as error:  # the engine cannot run this request
+            return str(error)
+        except RuntimeError as fault:  # EngineDead
+            end_process(fault, self.job.output)
+
+    def _commit(self, shard: int, carried: bytes, results: "list[Completion | str]") -> Summary:
+        table, summary = pa.ipc.open_stream(carried).read_all(), summarize(results)
+        added = self.job.columns.table(results, self.codec.decode)
+        assert table.num_rows == added.num_rows == summary.num_rows, (shard, table.num_rows, added.num_rows, summary.num_rows)
+        for field, column in zip(added.schema, added.columns, strict=True):
+            table = table.append_column(field, column)
+        write_part(self.job.output, shard, table, summary)
+        return summary

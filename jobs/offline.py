@@ -1,0 +1,133 @@
+"""The main job: prompts through a model with speculation, into Parquet, each row once.
+
+    python jobs/offline.py --config jobs/configs/demo.yaml
+    python jobs/offline.py --input 'prompts/*.jsonl' --output /data/out --model <hub name or folder> --generation.max_tokens 256
+
+Everything that can be wrong is checked before Ray or a model is started. The same command again continues a broken run.
+"""
+
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from actors.config import PoolConfig
+from actors.outputs import OutputColumns
+from actors.parts import Summary, list_parts, read_summary
+from actors.prompts import PromptColumns
+from actors.storage import is_uri, read_file
+from actors.worker import WorkerJob
+from drafting.config import SpeculationConfig
+from engine.config import GenerationConfig, ModelConfig
+from jobs.config import parse
+from pipeline.config import InputConfig, OutputConfig
+from pipeline.model import ResolvedModel, resolve_model
+from pipeline.plan import Plan, carried_schema, make_plan
+from pipeline.prepare import PrepareJob
+from pipeline.progress import ProgressLine
+from pipeline.report import make_report, print_report
+from pipeline.run_folder import REPORT, check_same, make_record, open_run, read_record, write_json
+from pipeline.session import JobFailed, connect, in_submitted_job
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """Generates text for every row of the input."""
+
+    input: InputConfig
+    output: OutputConfig
+    model: ModelConfig
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
+    pool: PoolConfig = field(default_factory=PoolConfig)
+
+def main(argv: list[str]) -> int:
+    """Runs the job; 0 = every row is in the output, 1 = the job failed, 2 = the settings or the input are wrong."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray job stop` and cluster managers send it
+    try:
+        run(parse(OfflineConfig, argv))
+    except KeyboardInterrupt:
+        print("stopped; the same command continues this run", file=sys.stderr)
+        return 130
+    except JobFailed as error:
+        print(f"failed: {error}; the same command continues this run", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(config: OfflineConfig) -> None:
+    """Checks, plans, generates what is missing, and reports."""
+    model = check_before_start(config)
+    config = replace(config, model=model.config)
+    output = config.output.path
+    previous = read_record(output)
+    resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None
+    plan = make_plan(config.input, config.pool.num_workers, resolved)
+    carried = carried_schema(plan, config.input, config.output)
+    record = make_record(asdict(config), plan, model.fingerprint)
+    if previous:
+        check_same(previous, record, output)
+    open_run(output, record, plan)
+    done = sorted(list_parts(output))
+    pending = plan.shards.filter(pc.invert(pc.is_in(plan.shards["shard"], pa.array(done, pa.int64()))))
+    with ThreadPoolExecutor(16) as pool:
+        earlier = sum((found for found in pool.map(lambda shard: read_summary(output, shard), done) if found), Summary())
+    print(f"{plan.num_rows:,} rows in {plan.shards.num_rows:,} shards, {len(done):,} of them done", file=sys.stderr)
+    progress = ProgressLine(plan.num_rows, earlier.num_rows)
+    if pending.num_rows:
+        generate(config, plan, pending, carried, model.max_context, progress)
+    total = earlier + progress.total
+    missing = plan.shards.num_rows - len(list_parts(output))
+    if missing or total.num_rows != plan.num_rows:
+        raise JobFailed(f"{plan.num_rows:,} rows went in, {total.num_rows:,} came out; {missing} parts are missing")
+    report = make_report(total, progress.total, progress.seconds, output)
+    if pending.num_rows or read_file(output, REPORT) is None:
+        write_json(output, REPORT, report)
+    print_report(report)
+
+
+def check_before_start(config: OfflineConfig) -> ResolvedModel:
+    """What can be known without reading the input: the output's place, the model's files."""
+    output = config.output.path
+    if in_submitted_job() and not is_uri(output) and not os.path.isabs(output):
+        raise ValueError(f"output.path {output!r} is relative and would land in Ray's session folder; give an absolute path or a URI")
+    model = resolve_model(config.model)
+    if config.input.messages_column and not model.has_chat_template:
+        raise ValueError(f"model {config.model.path!r} has no chat template, which input.messages_column needs; use input.prompt_column")
+    return model
+
+
+def generate(config: OfflineConfig, plan: Plan, pending: pa.Table, carried: pa.Schema, max_context: int | None, progress: ProgressLine) -> None:
+    """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
+    connect(config.pool)
+    from pipeline.flow import run_flow
+
+    source = config.input
+    columns = PromptColumns(source.prompt_column, source.messages_column, source.sampling_column)
+    prepare = PrepareJob(config.model, columns, plan.schema, carried, config.output.columns is None, config.generation.seed, max_context)
+    worker = WorkerJob(
+        output=config.output.path if is_uri(config.output.path) else os.path.abspath(config.output.path),
+        model=config.model,
+        speculation=config.speculation,
+        generation=config.generation,
+        columns=OutputColumns(config.output.prefix, config.output.generated_ids),
+        max_shards=config.pool.shards_per_worker(plan.rows_per_shard, config.model.max_running),
+        max_engine_faults=config.pool.max_engine_faults,
+    )
+    with progress:
+        for summary, ready in run_flow(pending, prepare, worker, config.pool):
+            progress.add(summary, ready)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Settings of the input and of the output, as the user writes them. Standard library only."""
+
+from dataclasses import dataclass
+
+FORMATS = ("auto", "jsonl", "parquet")
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """Which rows are read, and which of their columns mean something.
+
+    path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name.
+    messages_column: a chat (list of role and content), rendered by the model's template; used instead of the prompt.
+    sampling_column: a struct of a row's own settings. id_column: must exist, and is always carried to the output.
+    rows_per_shard: auto = a 64th of each worker's rows, within 16 to 4096. limit: the first rows only.
+    schema_rows: rows of each JSONL file that the columns and their types are learned from.
+    """
+
+    path: str | list[str]
+    format: str = "auto"
+    prompt_column: str = "prompt"
+    messages_column: str | None = None
+    sampling_column: str | None = "sampling"
+    id_column: str | None = None
+    rows_per_shard: int | str = "auto"
+    limit: int | None = None
+    schema_rows: int = 1000
+
+    def __post_init__(self) -> None:
+        if not self.path or not all(self.paths):
+            raise ValueError("input.path is empty; name a file, folder, glob or URI (--input)")
+        if self.format not in FORMATS:
+            raise ValueError(f"input.format is {self.format!r}; it must be one of {', '.join(FORMATS)}")
+        if self.rows_per_shard != "auto" and (isinstance(self.rows_per_shard, str) or self.rows_per_shard < 1):
+            raise ValueError(f"input.rows_per_shard is {self.rows_per_shard!r}; it must be 'auto' or an integer of at least 1")
+        for name in ("limit", "schema_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"input.{name} is {value}; it must be at least 1")
+
+    @property
+    def paths(self) -> list[str]:
+        """The path or paths as a list."""
+        return [self.path] if isinstance(self.path, str) else list(self.path)
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Where the parts go and what they hold.
+
+    columns: input columns to carry, None = all. prefix: put before the names of the added columns.
+    generated_ids: also the token ids of the output.
+    """
+
+    path: str
+    columns: list[str] | None = None
+    prefix: str = ""
+    generated_ids: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("output.path is empty; name a folder or URI (--output)")

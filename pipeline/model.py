@@ -1,0 +1,103 @@
+"""What the driver must know of a model before anything is started: that it can be read, that it is supported, which one it is.
+
+Reads files only; loads neither torch nor transformers. A hub name is pinned to a commit, so that all workers load the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import ModelConfig
+from engine.families import check_supported
+
+SAMPLES, SAMPLE_BYTES = 1024, 4096
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """config: with an absolute folder or a pinned commit. fingerprint: of the files, or the commit. max_context: None = unknown."""
+
+    config: ModelConfig
+    fingerprint: str
+    max_context: int | None
+    has_chat_template: bool
+
+
+def resolve_model(config: ModelConfig) -> ResolvedModel:
+    """Finds a model's folder or its commit on the hub and checks its config.json; raises ValueError with what is wrong."""
+    if not config.path:
+        raise ValueError("model.path is empty; name a folder or a hub name (--model)")
+    folder = Path(config.path)
+    if folder.is_dir():
+        config, fingerprint = replace(config, path=str(folder.resolve())), None
+    elif config.path.count("/") > 1 or config.path.startswith((".", "/", "~")):
+        raise ValueError(f"model.path {config.path!r} does not exist; give a folder in Hugging Face format or a hub name")
+    else:
+        folder, fingerprint = _from_hub(config)
+        config = replace(config, revision=fingerprint)
+    settings = _read_config(folder, config.path)
+    own = settings.get("max_position_embeddings") or settings.get("n_positions")
+    if own and config.max_context and config.max_context > own:
+        raise ValueError(f"model.max_context is {config.max_context}, but the model was made for {own} positions; lower it")
+    return ResolvedModel(config, fingerprint or _fingerprint(folder), config.max_context or own, _has_chat_template(folder))
+
+
+def _read_config(folder: Path, path: str) -> dict[str, Any]:
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+        model_type = settings["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
+        raise ValueError(f"model.path {path!r} has no readable config.json ({reason}); give a folder in Hugging Face format") from error
+    try:
+        check_supported(model_type)
+    except ValueError as error:
+        raise ValueError(f"model.path {path!r}: {error}") from error
+    return settings
+
+
+def _from_hub(config: ModelConfig) -> tuple[Path, str]:
+    """The cached folder with the small files, and the commit that the revision names now."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        folder = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=["*.json", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = "the hub cannot be reached and the model is not in its cache" if isinstance(error, LocalEntryNotFoundError) else str(error).splitlines()[0]
+        raise ValueError(f"model.path {config.path!r} is no folder and no model of the hub: {reason}") from error
+    return folder, folder.name
+
+
+def _has_chat_template(folder: Path) -> bool:
+    tokenizer = folder / "tokenizer_config.json"
+    inside = tokenizer.is_file() and "chat_template" in json.loads(tokenizer.read_text())
+    return inside or (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file()
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of a folder's configuration and tokenizer files whole, and of its weights by size and evenly spread samples."""
+    weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
+    if not weights:
+        raise ValueError(f"model.path {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); give a folder in Hugging Face format")
+    digest = hashlib.sha256()
+    for path in sorted({*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model"), *weights}):
+        digest.update(f"{path.name} {path.stat().st_size}\0".encode())
+        for piece in _pieces(path):
+            digest.update(piece)
+    return digest.hexdigest()[:16]
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= SAMPLES * SAMPLE_BYTES:
+            yield file.read()
+            return
+        for index in range(SAMPLES):
+            file.seek(index * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+            yield file.read(SAMPLE_BYTES)

@@ -1,0 +1,109 @@
+"""The run folder of an output: what made it (run.json), its plan, its report, and the rule that one output holds one run.
+
+Parts are the truth about what is done; nothing here records doneness.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from actors.engine_process import list_faults
+from actors.parts import list_parts
+from actors.storage import RUN_FOLDER, SCRATCH, locate, read_file, write_file
+from pipeline.plan import Plan
+
+RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parquet", "report.json"))
+# Settings of these groups decide what the rows say, but not those named here: places may move (plan and model are known
+# by their content), and how much runs at once may be tuned between two starts.
+IDENTITY_GROUPS = ("input", "output", "model", "generation")
+NOT_IDENTITY = {"input.path", "output.path", "model.path", "model.revision", "model.trust_remote_code"} | {
+    f"model.{name}" for name in ("max_running", "cache_tokens", "page_size", "prefill_chunk", "threads")
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json holds. config: resolved, by group; plan and model: digests and figures; versions: of the libraries."""
+
+    config: dict[str, dict[str, Any]]
+    plan: dict[str, Any]
+    model: dict[str, Any]
+    versions: dict[str, str]
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides what the rows say, flat."""
+        settings = {f"{group}.{key}": value for group in IDENTITY_GROUPS for key, value in self.config[group].items()}
+        own = {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
+        return {**own, "input (rows, digest)": [self.plan["num_rows"], self.plan["digest"]], "model (fingerprint)": self.model["fingerprint"]}
+
+
+def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str) -> RunRecord:
+    """The record of a run that is about to start."""
+    figures = {"digest": plan.digest, "num_rows": plan.num_rows, "num_shards": plan.shards.num_rows, "rows_per_shard": plan.rows_per_shard}
+    versions = {name: version(name) for name in ("ray", "torch", "transformers", "pyarrow")}
+    return RunRecord(config, figures, {"fingerprint": fingerprint}, versions)
+
+
+def read_record(output: str) -> RunRecord | None:
+    """The record of the run that an output belongs to, None for a fresh output; raises ValueError for a foreign one."""
+    text = read_file(output, RUN)
+    if text is None:
+        if list_parts(output):
+            raise ValueError(f"output.path {output!r} holds part files but no {RUN}: it is not this program's; name another folder")
+        return None
+    try:
+        return RunRecord(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{output}/{RUN} cannot be read ({error}); name another folder, or remove this one") from error
+
+
+def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
+    """Raises ValueError, showing each difference as old -> new, when an output belongs to a different run."""
+    before, after = old.identity(), new.identity()
+    differences = [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    if differences:
+        moved = {f"{group}.path": (old.config[group]["path"], new.config[group]["path"]) for group in ("input", "model")}
+        differences += [f"{key}: {one} -> {other}" for key, (one, other) in moved.items() if one != other]
+        raise ValueError(f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); name another folder, or remove this one")
+
+
+def open_run(output: str, record: RunRecord, plan: Plan) -> None:
+    """Writes the record and the plan of a new run, and clears what an earlier start has left: temp files, faults."""
+    filesystem, root = locate(output)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        try:
+            os.makedirs(f"{root}/{SCRATCH}", exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"output.path {output!r} cannot be made: {error.strerror}; name a folder that can be written") from error
+        _lock(root)
+        for name in os.listdir(f"{root}/{SCRATCH}"):
+            os.remove(f"{root}/{SCRATCH}/{name}")
+    for fault in list_faults(output):
+        filesystem.delete_file(f"{root}/{fault}")
+    if read_file(output, RUN) is None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(plan.shards, sink)
+        write_file(output, PLAN, sink.getvalue())
+        write_json(output, RUN, vars(record))  # last: a run folder without it is a fresh one
+
+
+def _lock(root: str) -> None:
+    """Keeps a second driver off this output for as long as this process lives."""
+    descriptor = os.open(f"{root}/{RUN_FOLDER}/lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f"another process is writing {root}; wait for its end, or name another folder") from error
+
+
+def write_json(output: str, name: str, content: Mapping[str, Any]) -> None:
+    """Writes a small JSON file below the output."""
+    write_file(output, name, json.dumps(content, indent=2).encode() + b"\n")

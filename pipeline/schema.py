@@ -1,0 +1,172 @@
+"""The types of the input's columns: learned once at planning, the same in every part. What does not fit is said, never dropped.
+
+JSON has no schema, so types come from the first rows; a later value that does not fit them becomes an error of its row.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from actors.prompts import shown
+
+SAMPLING_TYPE = pa.struct(
+    [
+        ("max_tokens", pa.int64()),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("top_k", pa.int64()),
+        ("min_p", pa.float64()),
+        ("seed", pa.int64()),
+        ("ignore_eos", pa.bool_()),
+        ("stop_token_ids", pa.list_(pa.int64())),
+    ]
+)
+
+
+class Misfit(ValueError):
+    """A value has no place in its column's type."""
+
+
+def learn(rows: Iterable[Mapping[str, Any]], known: Mapping[str, pa.DataType]) -> pa.Schema:
+    """The columns of JSON rows in the order they appear; known: types that do not depend on the rows.
+
+    Where values of one column disagree, the commonest type wins and takes in what can be merged with it.
+    """
+    seen: dict[str, Counter[pa.DataType]] = {}
+    for row in rows:
+        for name, value in row.items():
+            types = seen.setdefault(name, Counter())
+            if name not in known:
+                types.update(_json_types(value))
+    return pa.schema([(name, known.get(name) or _commonest(types)) for name, types in seen.items()])
+
+
+def _json_types(value: Any) -> list[pa.DataType]:
+    """The Arrow type of a JSON value, or nothing for a value that has none."""
+    try:
+        return [_json_type(value)]
+    except Misfit:
+        return []
+
+
+def _json_type(value: Any) -> pa.DataType:
+    if value is None or value == {}:  # Parquet has no struct without fields
+        return pa.null()
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise Misfit(f"{value} does not fit 64 bits")
+        return pa.int64()
+    if isinstance(value, float):
+        return pa.float64()
+    if isinstance(value, str):
+        return pa.string()
+    if isinstance(value, list):
+        merged = pa.null()
+        for item in value:
+            merged = merge(merged, _json_type(item))
+        return pa.list_(merged)
+    return pa.struct([(name, _json_type(item)) for name, item in value.items()])
+
+
+def merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds values of both; raises Misfit when there is none."""
+    try:
+        schemas = [pa.schema([("value", type_)]) for type_ in (one, other)]
+        return pa.unify_schemas(schemas, promote_options="permissive").field("value").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+        raise Misfit(str(error)) from error
+
+
+def _commonest(types: Counter[pa.DataType]) -> pa.DataType:
+    merged = pa.null()
+    for type_, _ in types.most_common():
+        try:
+            merged = merge(merged, type_)
+        except Misfit:
+            continue  # the rows that hold this type get an error
+    return merged
+
+
+def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
+    """One schema for files (by name) that may lack columns; raises ValueError naming the files when types cannot be merged."""
+    merged: dict[str, tuple[pa.DataType, str]] = {}
+    for file, schema in schemas.items():
+        if len(set(schema.names)) < len(schema.names):
+            raise ValueError(f"{file} has two columns of one name: {schema.names}; rename one")
+        for field in schema:
+            type_, first = merged.get(field.name, (pa.null(), file))
+            try:
+                merged[field.name] = (merge(type_, field.type), first)
+            except Misfit as error:
+                remedy = "convert one of the files, or leave the column out with output.columns"
+                raise ValueError(f"column {field.name!r} is {type_} in {first} and {field.type} in {file}; {remedy}") from error
+    return pa.schema([(name, type_) for name, (type_, _) in merged.items()])
+
+
+def fit_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool) -> tuple[pa.Table, list[str | None]]:
+    """JSON rows as a table of the schema, and for each row what did not fit (there the table holds null).
+
+    strict: a column that the schema lacks is an error too; otherwise the user has chosen the columns.
+    """
+    errors: list[str | None] = [None] * len(rows)
+    remedy = "mend the row, or raise input.schema_rows so that types are learned from more rows"
+    columns = []
+    for field in schema:
+        values: list[Any] = []
+        for index, row in enumerate(rows):
+            try:
+                values.append(_fit(row.get(field.name), field.type))
+            except Misfit as error:
+                values.append(None)
+                errors[index] = errors[index] or f"column {field.name!r} is {shown(row[field.name])}: {error}; {remedy}"
+        columns.append(pa.array(values, field.type))
+    for index, row in enumerate(rows if strict else ()):
+        new = [name for name in row if name not in schema.names]
+        if new:
+            errors[index] = errors[index] or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; {remedy}"
+    return pa.Table.from_arrays(columns, schema=schema) if columns else _no_columns(len(rows)), errors
+
+
+def _no_columns(num_rows: int) -> pa.Table:
+    # Arrow gives a table without columns no rows either
+    return pa.table({"": pa.nulls(num_rows)}).select([])
+
+
+def _fit(value: Any, type_: pa.DataType) -> Any:
+    """The value as pyarrow takes it for this type without loss; raises Misfit."""
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return _fit_struct(value, type_)
+    if isinstance(value, list):
+        if not pa.types.is_list(type_):
+            raise Misfit(f"a list, where {type_} is expected")
+        return [_fit(item, type_.value_type) for item in value]
+    if isinstance(value, str) and pa.types.is_string(type_):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Misfit(f"not valid Unicode at position {error.start}") from error
+        return value
+    number = not isinstance(value, (bool, str))
+    fits = pa.types.is_boolean(type_) and isinstance(value, bool)
+    fits |= pa.types.is_int64(type_) and number and isinstance(value, int) and -(2**63) <= value < 2**63
+    fits |= pa.types.is_float64(type_) and number and (isinstance(value, float) or abs(value) <= 2**53)
+    if not fits:
+        raise Misfit(f"not {type_}")
+    return value
+
+
+def _fit_struct(value: dict[str, Any], type_: pa.DataType) -> dict[str, Any] | None:
+    if value == {} and pa.types.is_null(type_):
+        return None
+    if not pa.types.is_struct(type_):
+        raise Misfit(f"an object, where {type_} is expected")
+    for name in value:
+        if type_.get_field_index(name) < 0:
+            raise Misfit(f"its field {name!r} is new")
+    return {name: _fit(item, type_.field(name).type) for name, item in value.items()}
