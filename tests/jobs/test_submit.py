@@ -69,7 +69,7 @@ class Head:
         """Ends the head, then whatever it left: its agents outlive a head that had no time to end them."""
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(30)
+            self.process.wait(10)
         deadline = time.monotonic() + 30
         while left := session_members(self.process.pid):
             assert time.monotonic() < deadline, f"still running: {left}"
