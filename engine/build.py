@@ -12,7 +12,7 @@ import torch
 from drafting.config import SpeculationConfig
 from drafting.mixed import MixedProposer
 from drafting.proposer import Proposer
-from drafting.tables import Tables
+from engine import tables
 from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -62,15 +62,16 @@ def _num_pages(loaded: LoadedModel, config: ModelConfig, wanted: int) -> int:
     return min(wanted, int(free * CACHE_SHARE.get(loaded.device.type, 0.4)) // page_bytes)
 
 
-def build_proposer(loaded: LoadedModel, model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None) -> Proposer | None:
-    """The proposer that the settings ask for, with the draft tables it needs."""
+def build_proposer(loaded: LoadedModel, model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None) -> Proposer | None:
+    """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
     if speculation.mode == "off":
         return None
+    cache = tables_folder or tables.default_cache()
     return MixedProposer(
         num_drafts=speculation.num_drafts,
         draft_len=speculation.draft_len,
         query_len=speculation.query_len,
         sources=speculation.sources,
         max_nodes=speculation.max_nodes,
-        tables=Tables(),
+        tables=tables.load_or_build_tables(loaded.model, tables.weights_folder(model.path, model.revision), cache, speculation.sources),
     )

@@ -1,0 +1,103 @@
+"""Plain and mixed decoding against transformers' generate, on the same prompts, in one process, in alternation. No Ray.
+
+    python -m benchmarks.bench_engine --workload ragged     # 64 prompts through 16 running sequences, 32..256 tokens each
+    python -m benchmarks.bench_engine --workload equal      # 16 prompts, equal lengths
+    python -m benchmarks.bench_engine --workload single     # one prompt at a time; also generate's own prompt lookup
+
+One torch thread, float32. generate takes the prompts as many at a time as run at once here, in input order, padded on
+the left, each batch to its longest max_tokens; only the tokens asked for count. Every output is compared.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from benchmarks.measure import alternate, report
+from drafting.config import SpeculationConfig
+from engine.build import build_proposer, engine_for
+from engine.config import ModelConfig
+from engine.loading import load_model
+from engine.request import Request
+
+DEMO = Path(__file__).parent.parent / "demo"
+WORKLOADS = {"ragged": (64, 16), "equal": (16, 16), "single": (8, 1)}  # prompts, running at once
+
+
+def engine_contender(loaded: Any, config: ModelConfig, speculation: SpeculationConfig, requests: list[Request]) -> Callable[[], dict[str, Any]]:
+    """Runs all requests through one engine; counts what verification cost and gave."""
+    engine = engine_for(loaded, config, build_proposer(loaded, config, speculation))
+
+    def run() -> dict[str, Any]:
+        before = (engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens)
+        completions = engine.generate(requests)
+        calls, nodes, tokens = (
+            after - earlier for after, earlier in zip((engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens), before, strict=True)
+        )  # fmt: skip
+        outputs = [list(completion.token_ids) for completion in completions]
+        return {"outputs": outputs, "acceptance_length": tokens / calls, "nodes_per_call": nodes / calls}
+
+    return run
+
+
+def generate_contender(model: Any, requests: list[Request], batch_size: int, **options: Any) -> Callable[[], dict[str, Any]]:
+    """transformers' generate over batches in input order."""
+
+    def run() -> dict[str, Any]:
+        outputs = []
+        for first in range(0, len(requests), batch_size):
+            batch = requests[first : first + batch_size]
+            width = max(len(request.prompt_ids) for request in batch)
+            ids = torch.tensor([[0] * (width - len(r.prompt_ids)) + list(r.prompt_ids) for r in batch])
+            mask = torch.tensor([[0] * (width - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in batch])
+            longest = max(request.max_tokens for request in batch)
+            out = model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
+            outputs += [row[: request.max_tokens] for row, request in zip(out[:, width:].tolist(), batch, strict=True)]
+        return {"outputs": outputs}
+
+    return run
+
+
+def main() -> None:
+    """Parses the workload, runs the contenders, prints table and JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workload", choices=WORKLOADS, default="ragged")
+    parser.add_argument("--model", default=str(DEMO / "model"))
+    parser.add_argument("--prompts", type=Path, default=DEMO / "prompts.jsonl", help="JSONL with a column `prompt`")
+    parser.add_argument("--max_tokens", type=int, default=128, help="per prompt, for the workloads equal and single")
+    parser.add_argument("--mixed", nargs="*", default=["1,4", "2,4", "5,4", "10,10"], help="k,w of the mixed contenders")
+    parser.add_argument("--alternations", type=int, default=10)
+    arguments = parser.parse_args()
+    num_prompts, running = WORKLOADS[arguments.workload]
+    config = ModelConfig(path=arguments.model, dtype="float32", device="cpu", max_running=running)
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    prompts = [json.loads(line)["prompt"] for line in arguments.prompts.read_text(encoding="utf-8").split("\n") if line][:num_prompts]
+    lengths = random.Random(0)
+    requests = [
+        Request(str(i), tuple(tokenizer(p).input_ids), lengths.randint(32, 256) if arguments.workload == "ragged" else arguments.max_tokens, ignore_eos=True)
+        for i, p in enumerate(prompts)
+    ]  # fmt: skip
+    loaded = load_model(config)
+    reference = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa").eval()
+    contenders = {"generate": generate_contender(reference, requests, running)}
+    if running == 1:
+        contenders["generate, prompt lookup"] = generate_contender(reference, requests, 1, prompt_lookup_num_tokens=10)
+    contenders["plain"] = engine_contender(loaded, config, SpeculationConfig(mode="off"), requests)
+    for grid in arguments.mixed:
+        k, w = (int(part) for part in grid.split(","))
+        contenders[f"mixed ({k},{w})"] = engine_contender(loaded, config, SpeculationConfig(num_drafts=k, draft_len=w), requests)
+    runs = alternate(contenders, sum(r.max_tokens for r in requests), arguments.alternations)
+    outputs = {name: run.counts.pop("outputs") for name, run in runs.items()}
+    for name, run in runs.items():
+        run.counts["rows_equal_to_plain"] = sum(a == b for a, b in zip(outputs[name], outputs["plain"], strict=True))
+    settings = {"workload": arguments.workload, "prompts": len(requests), "running": running, "alternations": arguments.alternations}
+    report(f"{arguments.workload}: {len(requests)} prompts, {running} at once", runs, ["generate", "plain"], settings)
+
+
+if __name__ == "__main__":
+    main()
