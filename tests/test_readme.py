@@ -1,0 +1,91 @@
+"""What the README shows exists: files, links, make targets, jobs and their flags, and the Python example's names."""
+
+import ast
+import inspect
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.generate import Generate
+from engine.config import GenerationConfig
+from jobs.config import ALIASES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PACKAGES = ("jobs", "pipeline", "serving", "actors", "engine", "drafting")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def tree() -> list[str]:
+    """Paths in the tree: a line at the margin names a folder or file, an indented one a file in the folder above."""
+    paths, folder = [], ""
+    for line in blocks("text")[-1].splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+        paths.append(name if not line.startswith(" ") else folder + name)
+    return paths
+
+
+def commands() -> list[list[str]]:
+    """Words of each command, comments left out."""
+    return [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
+
+
+def test_everything_in_the_tree_exists() -> None:
+    assert [path for path in tree() if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_file_of_a_package_is_in_the_tree(package: str) -> None:
+    files = [file.relative_to(ROOT).as_posix() for file in (ROOT / package).rglob("*") if file.suffix in (".py", ".yaml", ".html")]
+    assert sorted(set(files) - set(tree()) - {f"{package}/__init__.py"}) == []
+
+
+def test_links_lead_to_files() -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
+    assert "docs/architecture.md" in links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
+def test_make_targets_exist() -> None:
+    targets = {words[1] for words in commands() if words[0] == "make"}
+    assert targets == {"offline", "test", "serve"}
+    assert targets <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("job", ["jobs/offline.py", "jobs/serve.py", "jobs/build_tables.py", "jobs/replay.py"])
+def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
+    uses = [words[words.index(job) + 1 :] for words in commands() if job in words]
+    assert uses
+    shown = subprocess.run([sys.executable, job, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    known = set(re.findall(r"--([\w.]+)", shown.stdout))
+    known |= {alias for alias, name in ALIASES.items() if name in known}
+    given = {word[2:] for words in uses for word in words if word.startswith("--")}
+    assert sorted(given - known) == []
+    assert [word for words in uses for word in words if word.endswith(".yaml") and not (ROOT / word).is_file()] == []
+
+
+def test_flags_named_in_the_text_exist() -> None:
+    shown = subprocess.run([sys.executable, "jobs/offline.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    named = set(re.findall(r"`--([\w.]+)", README)) - {"help"}
+    assert {"input.prompt_column", "speculation.mode"} <= named
+    assert sorted(named - set(re.findall(r"--([\w.]+)", shown.stdout))) == []
+
+
+def test_the_python_example_calls_the_callable_with_settings_that_it_has() -> None:
+    (example,) = blocks("python")
+    calls = [node for node in ast.walk(ast.parse(example)) if isinstance(node, ast.Call)]
+    keywords = {keyword.arg: keyword.value for call in calls for keyword in call.keywords}
+    given = set(ast.literal_eval(keywords["fn_constructor_kwargs"]))
+    assert given == {"model", "max_tokens"}
+    assert given <= set(inspect.signature(Generate).parameters) | set(inspect.signature(GenerationConfig).parameters)
