@@ -15,6 +15,7 @@ from drafting.tree import DraftTrees
 from engine import attention
 from engine.config import ModelConfig
 from engine.families import check_supported
+from engine.packed_linear import pack_linears
 
 # Largest |difference of logits| / largest |logit| between our attention and the model's own. Many families compute
 # norms and rotary angles in float32 whatever their dtype, hence no finer limit for float64.
@@ -52,7 +53,10 @@ def load_model(config: ModelConfig) -> LoadedModel:
     except (OSError, KeyError, json.JSONDecodeError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"model.path {config.path!r} cannot be loaded: {first_line}; give a hub name or a folder in Hugging Face format") from error
-    return inspect_model(model.to(device).eval(), config.max_context)
+    model = model.to(device).eval()
+    if device.type == "cpu":
+        pack_linears(model, model.get_output_embeddings())
+    return inspect_model(model, config.max_context)
 
 
 def inspect_model(model: Any, max_context: int | None = None) -> LoadedModel:
