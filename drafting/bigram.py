@@ -35,10 +35,11 @@ def fill_bigram_drafts(table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, 
     for b in range(len(last_ids_B)):
         if last_ids_B[b] >= vocab_size:
             continue
+        depth = min(max_depths_B[b], drafts_BKW.shape[2])
         for rank in range(min(num_successors, drafts_BKW.shape[1])):
             token = table_VR[last_ids_B[b], rank]
             size = 0
-            while size < max_depths_B[b] and token >= 0:
+            while size < depth and token >= 0:
                 drafts_BKW[b, rank, size] = token
                 size += 1
                 token = table_VR[token, 0] if token < vocab_size else NO_TOKEN

@@ -1,0 +1,147 @@
+"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, and one readable line for bad input."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.replay import main
+
+ROOT = Path(__file__).parents[2]
+ROW = {"id": "a", "group": "chat", "prompt": [5, 7, 8, 5], "output": [7, 8, 5, 1, 7, 7]}
+
+
+def write(path: Path, *rows: Any) -> Path:
+    lines = "".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    return path
+
+
+def replayed(tmp_path: Path, *arguments: Any) -> dict[str, Any]:
+    out = tmp_path / "figures.json"
+    assert main([*map(str, arguments), "--json", str(out)]) == 0
+    return json.loads(out.read_text())
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    assert main([*map(str, arguments)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1, "one line, no traceback"
+    return printed.err
+
+
+def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> None:
+    transcripts = write(tmp_path / "a.jsonl", ROW)
+    command = [
+        "jobs/replay.py",
+        "--speculate",
+        "mixed",
+        "--num_drafts",
+        "2",
+        "--draft_len",
+        "3",
+        "--query_len",
+        "1",
+        "--sources",
+        "context",
+    ]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    out = tmp_path / "out.json"
+    done = subprocess.run(
+        [sys.executable, *command, "--transcripts", transcripts, "--json", out], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tokens per call" in done.stdout and "6 tokens in 3 calls, 7 nodes verified" in done.stdout
+    # 7 8 5 from the prompt and 1 for free; after 1 nothing is known; after 7 the drafts [8 5 1] and [8 5 7] fail on the last 7.
+    assert json.loads(out.read_text()) == {
+        "tokens_per_call": 2.0,
+        "nodes_per_call": 7 / 3,
+        "calls": 3,
+        "tokens": 6,
+        "nodes": 7,
+        "by_source": {"context": {"verified": 7, "accepted": 3}},
+        "by_group": {"chat": {"tokens_per_call": 2.0, "nodes_per_call": 7 / 3}},
+    }
+
+
+def test_several_files_plain_and_gz_count_together(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.jsonl", ROW)
+    packed = write(tmp_path / "b.jsonl.gz", {**ROW, "group": "code"}, {**ROW, "output": []})
+    figures = replayed(tmp_path, "--transcripts", plain, packed, "--sources", "context")
+    assert figures["tokens"] == 12
+    assert sorted(figures["by_group"]) == ["chat", "code"]
+
+
+def test_the_bigram_learns_from_what_was_read_when_there_is_no_model(tmp_path: Path) -> None:
+    transcripts = write(tmp_path / "a.jsonl", {"id": 1, "group": "g", "prompt": [1, 2, 1], "output": [2, 1, 2, 1]})
+    figures = replayed(tmp_path, "--transcripts", transcripts, "--sources", "bigram", "--num_drafts", 1, "--draft_len", 3)
+    assert (figures["calls"], figures["by_source"]) == (1, {"bigram": {"verified": 3, "accepted": 3}})
+
+
+def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, "?": 3}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    transcripts = write(tmp_path / "a.jsonl", {"id": "a", "group": "g", "prompt": "a b c a", "output": "b c a"})
+    figures = replayed(tmp_path, "--transcripts", transcripts, "--tokenizer", tmp_path, "--sources", "context")
+    assert (figures["calls"], figures["tokens"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{\n", "not JSON"),
+        ("\n", "not JSON"),
+        ("\0\0\0", "not JSON"),
+        ("[1]\n", "found list"),
+        ({"prompt": [1, -4], "output": [2]}, "prompt holds -4; a token id is an integer from 0"),
+        ({"prompt": [1], "output": [2.5]}, "output holds 2.5"),
+        ({"prompt": [1], "output": [True]}, "output holds true"),
+        ({"prompt": [1], "output": [2**40]}, "output holds 1099511627776"),
+        ({"prompt": [], "output": [2]}, "the prompt is empty"),
+        ({"prompt": [1]}, "output is null"),
+        ({"prompt": "a b", "output": [2]}, "prompt is text; give --tokenizer DIR"),
+    ],
+)
+def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: Any, complaint: str) -> None:
+    message = refusal(capsys, "--transcripts", write(tmp_path / "bad.jsonl", ROW, line))
+    assert f"bad.jsonl, line 2: {complaint}" in message
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "none.jsonl cannot be read: No such file" in refusal(capsys, "--transcripts", tmp_path / "none.jsonl")
+    assert "empty.jsonl is empty" in refusal(capsys, "--transcripts", write(tmp_path / "empty.jsonl"))
+    torn = write(tmp_path / "torn.jsonl.gz", *[ROW] * 50)
+    torn.write_bytes(torn.read_bytes()[:-20])
+    assert "torn.jsonl.gz cannot be read" in refusal(capsys, "--transcripts", torn)
+    (tmp_path / "plain.jsonl.gz").write_text(json.dumps(ROW))
+    assert "plain.jsonl.gz cannot be read: Not a gzipped file" in refusal(capsys, "--transcripts", tmp_path / "plain.jsonl.gz")
+
+
+def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no output token" in refusal(capsys, "--transcripts", write(tmp_path / "a.jsonl", {**ROW, "output": []}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--num_drafts", "0"], "num_drafts is 0; it must be at least 1"),
+        (["--sources", "context,oracle"], "'oracle'; known are context"),
+        (["--sources", "unigram"], "unigram cannot be learned from text; make one with jobs/build_tables.py"),
+        (["--sources", "bigram", "--tables", "nowhere"], "no bigram table in nowhere"),
+        (["--tokenizer", "nowhere"], "tokenizer.json cannot be read"),
+        (["--json", "nowhere/out.json"], "No such file"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    assert complaint in refusal(capsys, "--transcripts", write(tmp_path / "a.jsonl", ROW), *arguments)
