@@ -48,14 +48,20 @@ class BatchWorker:
     """Ray calls it with batches of prepared shards: columns shard, carried and prompts (Arrow streams)."""
 
     def __init__(self, job: WorkerJob) -> None:
-        check_faults(job.output, job.max_engine_faults)
         self.job = job
-        self.codec = job.load_codec(job.model)
-        self.loop = job.start_loop(job.model, job.speculation)
         self.free_shards = asyncio.Semaphore(job.max_shards)
+        self.failure: Exception | None = None
+        try:
+            check_faults(job.output, job.max_engine_faults)
+            self.codec = job.load_codec(job.model)
+            self.loop = job.start_loop(job.model, job.speculation)
+        except Exception as error:  # raised by the first call: Ray would print pages about an actor that cannot be made
+            self.failure = error
         self.ready = time.time()
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        if self.failure:
+            raise self.failure
         columns = (batch["shard"], batch["carried"], batch["prompts"])
         shards = [self._shard(int(shard), carried, prompts) for shard, carried, prompts in zip(*columns, strict=True)]
         summaries = await asyncio.gather(*shards)

@@ -1,21 +1,23 @@
-"""The stream: one Ray Data chain from shard numbers to summaries.
+"""The stream: one Ray Data chain from the plan's shards to summaries.
 
-Shard numbers are cheap, so they are what is streamed first; text is read by the prepare tasks, and rows leave for good
-in the workers, which write the parts. Only counts come back.
+What enters it are a few numbers per shard; text is read by the prepare tasks, and rows leave for good in the workers,
+which write the parts. Only counts come back.
 """
 
+import re
 from collections.abc import Iterator
-from typing import Any
 
 import pyarrow as pa
 import ray
 
 from actors.config import PoolConfig
 from actors.parts import Summary
+from actors.storage import RUN_FOLDER, write_file
 from actors.worker import BatchWorker, WorkerJob
 from pipeline.prepare import PrepareJob, prepare_shards
-from pipeline.session import PREPARE_CPUS
+from pipeline.session import PREPARE_CPUS, JobFailed
 
+FAILURE = f"{RUN_FOLDER}/failure.txt"
 MAX_GROUP = 16  # shards per block: one each costs 68 ms through the stages, 16 together 4.5 ms each
 
 
@@ -23,11 +25,10 @@ def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
     """Runs these shards of the plan; yields each part's summary and the time at which its worker was ready."""
     size = max(1, min(MAX_GROUP, shards.num_rows // (4 * pool.num_workers * worker.max_shards)))
     groups = group_shards(shards["unit"].to_pylist(), size)
-    arguments = {"shards": ray.put(shards), "groups": ray.put(groups), "job": prepare}
     compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=-(-worker.max_shards // size) + 1)
     summaries = (
-        ray.data.range(len(groups), override_num_blocks=len(groups))
-        .map_batches(_prepare, fn_kwargs=arguments, batch_size=None, num_cpus=PREPARE_CPUS)
+        ray.data.from_blocks([shards.slice(first, end - first) for first, end in groups])
+        .map_batches(prepare_shards, fn_kwargs={"job": prepare}, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
         .map_batches(
             BatchWorker,
             fn_constructor_args=(worker,),
@@ -37,9 +38,14 @@ def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
             num_gpus=pool.gpus_per_worker or None,
         )
     )
-    for batch in summaries.iter_batches(batch_size=None):
-        for summary, ready in zip(batch["summary"], batch["ready"], strict=True):
-            yield Summary.from_json(summary), float(ready)
+    try:
+        for batch in summaries.iter_batches(batch_size=None):
+            for summary, ready in zip(batch["summary"], batch["ready"], strict=True):
+                yield Summary.from_json(summary), float(ready)
+    except ray.exceptions.RayError as error:
+        story = str(error)
+        write_file(worker.output, FAILURE, story.encode())
+        raise JobFailed(f"{root_cause(story)} (the whole story is in {worker.output}/{FAILURE})") from error
 
 
 def group_shards(units: list[int], size: int) -> list[tuple[int, int]]:
@@ -55,8 +61,14 @@ def group_shards(units: list[int], size: int) -> list[tuple[int, int]]:
     return groups
 
 
-def _prepare(batch: dict[str, Any], shards: Any, groups: Any, job: PrepareJob) -> Iterator[dict[str, list[Any]]]:
-    table, bounds = ray.get(shards), ray.get(groups)
-    for group in batch["id"]:
-        first, end = bounds[int(group)]
-        yield from prepare_shards(table.slice(first, end - first).to_pylist(), job)
+def root_cause(story: str) -> str:
+    """In one line what a Ray error began with: ours are ValueErrors, which say all; others are named.
+
+    Only the text of another process's error reaches the driver: its traceback, then Ray's own errors about it.
+    """
+    raised = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Dead|Interrupt|Exit)): (.*)$", story, re.MULTILINE)
+    own = [(name, text) for name, text in raised if not name.startswith("ray.")]
+    if not own:
+        return story.strip().splitlines()[-1]
+    name, text = own[-1]
+    return text if name == "ValueError" else f"{name.rsplit('.', 1)[-1]}: {text}"

@@ -84,12 +84,30 @@ def _fingerprint(folder: Path) -> str:
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights:
         raise ValueError(f"model.path {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); give a folder in Hugging Face format")
+    for path in weights:
+        _check_whole(path)
     digest = hashlib.sha256()
     for path in sorted({*folder.glob("*.json"), *folder.glob("*.jinja"), *folder.glob("*.model"), *weights}):
         digest.update(f"{path.name} {path.stat().st_size}\0".encode())
         for piece in _pieces(path):
             digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def _check_whole(path: Path) -> None:
+    """Raises ValueError for a safetensors file that a broken download or copy has cut short."""
+    if path.suffix != ".safetensors":
+        return
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(header_size, size)))
+        wanted = 8 + header_size + max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a whole safetensors file: its header cannot be read; copy or download the model again") from error
+    if size != wanted:
+        raise ValueError(f"{path} is not a whole safetensors file: {size} bytes of {wanted}; copy or download the model again")
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -33,11 +33,11 @@ class PrepareJob:
     max_context: int | None
 
 
-def prepare_shards(shards: list[dict[str, Any]], job: PrepareJob) -> Iterator[dict[str, list[Any]]]:
-    """Ray rows of these shards of the plan, one at a time, in order; a unit's row groups are read once."""
+def prepare_shards(shards: pa.Table, job: PrepareJob) -> Iterator[dict[str, list[Any]]]:
+    """Ray rows of these rows of the plan, one at a time, in order; a unit's row groups are read once."""
     reader = PromptReader(load_codec(job.model), job.columns, job.max_context)
     unit, table = None, None
-    for shard in shards:
+    for shard in shards.to_pylist():
         if shard["format"] == "jsonl":
             carried, prompts, places = _prepare_jsonl(shard, job, reader)
         else:

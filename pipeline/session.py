@@ -3,6 +3,7 @@
 Knows no rows. Import it only to run: it brings in ray.
 """
 
+import atexit
 import logging
 import math
 import os
@@ -22,7 +23,19 @@ def in_submitted_job() -> bool:
 
 
 def connect(pool: PoolConfig) -> None:
-    """Joins the cluster that RAY_ADDRESS names, else starts a local Ray; raises ValueError when it can never hold the pool."""
+    """A Ray session for the pool; raises ValueError when the cluster can never hold it."""
+    start_ray(math.ceil(pool.num_workers * pool.cpus_per_worker) + 1)
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1024  # each prepared shard a block of its own, so that one task's shards spread over all workers
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # run_flow tells a failure in one line
+    check_resources(pool, *cluster_resources())
+
+
+def start_ray(min_cpus: int) -> None:
+    """Joins the cluster that RAY_ADDRESS names, else starts a local Ray that counts at least min_cpus."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joins = bool(os.environ.get("RAY_ADDRESS"))
@@ -32,17 +45,20 @@ def connect(pool: PoolConfig) -> None:
 
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not joins:
-        cpus = max(os.cpu_count() or 1, math.ceil(pool.num_workers * pool.cpus_per_worker) + 1)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        # Ray hands its workers the script's folder and the current one, neither of which need hold the packages
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        ray.init(address="local", num_cpus=max(os.cpu_count() or 1, min_cpus), include_dashboard=False, **quiet)
     elif in_submitted_job():
         ray.init(**quiet)
     else:  # the cluster's machines may not have this code
         ray.init(runtime_env={"working_dir": str(PROJECT_ROOT), "excludes": ["/demo/model/checkpoint.*", "/tests"]}, **quiet)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.target_max_block_size = 1024  # each prepared shard a block of its own, so that one task's shards spread over all workers
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    check_resources(pool, ray.cluster_resources(), ray._private.state.state.get_max_resources_from_cluster_config() or {})
+
+
+def cluster_resources() -> tuple[dict[str, float], dict[str, float]]:
+    """What the machines present have, and what an autoscaler may add up to."""
+    import ray
+
+    return ray.cluster_resources(), ray._private.state.state.get_max_resources_from_cluster_config() or {}
 
 
 def check_resources(pool: PoolConfig, present: dict[str, float], promised: dict[str, float]) -> None:
@@ -62,6 +78,7 @@ def _own_token() -> None:
     descriptor, path = tempfile.mkstemp(prefix="ray-token-")
     os.write(descriptor, secrets.token_hex(16).encode())
     os.close(descriptor)
+    atexit.register(os.unlink, path)
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=path)
 
 
