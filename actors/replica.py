@@ -9,6 +9,7 @@ from typing import Any
 
 from ray import serve
 
+from actors.engine_process import start_loop
 from actors.text import TextCodec
 from drafting.config import SpeculationConfig
 from engine.config import ModelConfig
@@ -20,14 +21,11 @@ class Replica:
     """Loads the model when Serve starts it; `build_app` makes the ASGI app from the replica."""
 
     def __init__(self, model: ModelConfig, speculation: SpeculationConfig, build_app: Callable[["Replica"], Any]) -> None:
-        from engine.build import build_engine
-        from engine.loop import EngineLoop
-
         self.codec = TextCodec(model.path, model.revision, model.trust_remote_code)
         if not hasattr(self.codec.tokenizer, "backend_tokenizer"):
             kind = type(self.codec.tokenizer).__name__
             raise ValueError(f"the tokenizer of {model.path!r} is a {kind}; serving needs one that comes as a tokenizer.json")
-        self._loop = EngineLoop(build_engine(model, speculation))
+        self._loop = start_loop(model, speculation)
         self.max_context = self._loop.engine.max_context
         self._build_app = build_app
 

@@ -1,0 +1,159 @@
+"""Serves a model over HTTP, in the manner of the OpenAI API, until SIGINT or SIGTERM.
+
+    python jobs/serve.py --config jobs/configs/serve-demo.yaml [--host H --port P]
+    python jobs/serve.py --model <hub name or folder> --serve.max_replicas 4
+
+Joins the cluster that RAY_ADDRESS names, else starts a local Ray of its own and takes it down at the end.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from math import ceil
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from drafting.config import SpeculationConfig
+from engine.config import GenerationConfig, ModelConfig
+from jobs.config import parse
+from pipeline.model import resolve_model
+from pipeline.session import JobFailed, cluster_resources, start_ray
+from serving.config import ServeConfig
+
+APPLICATION = "ngram-serve"
+
+
+@dataclass(frozen=True)
+class ServeJobConfig:
+    """Serves a model over HTTP, in the manner of the OpenAI API."""
+
+    model: ModelConfig
+    serve: ServeConfig = field(default_factory=ServeConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
+
+
+def main(argv: list[str]) -> int:
+    """Serves until stopped; 0 = stopped by a signal, 1 = the model or Serve did not start, 2 = the settings are wrong."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(parse(ServeJobConfig, argv))
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    except JobFailed as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(config: ServeJobConfig) -> None:
+    """Checks what can be checked, starts Ray, Serve and the replicas, and waits for a signal."""
+    model = resolve_model(config.model).config
+    settings = replace(config.serve, model_name=config.serve.model_name or Path(config.model.path).name)
+    joins = bool(os.environ.get("RAY_ADDRESS"))
+    if not joins:
+        check_address(settings.host, settings.port)
+    started = time.monotonic()
+    with ray_session(settings), serve_session(settings):
+        deploy(replace(config, model=model, serve=settings))
+        print_ready(settings, time.monotonic() - started)
+        while True:
+            signal.pause()
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises ValueError when nothing can listen there."""
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another --port or --host") from error
+
+
+def check_resources(config: ServeConfig, present: dict[str, float], promised: dict[str, float]) -> None:
+    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold min_replicas."""
+    for kind, each in (("CPU", config.cpus_per_replica), ("GPU", config.gpus_per_replica)):
+        wanted, found = each * config.min_replicas, max(present.get(kind, 0), promised.get(kind, 0))
+        if wanted > found:
+            remedy = f"lower serve.min_replicas or serve.{kind.lower()}s_per_replica{' (0 = decode on CPUs)' if kind == 'GPU' else ''}"
+            raise ValueError(
+                f"{config.min_replicas} replicas need {wanted:g} {kind}s, but this cluster has {found:g}; {remedy}, or add machines"
+            )
+
+
+@contextlib.contextmanager
+def ray_session(config: ServeConfig) -> Iterator[None]:
+    """Ray, with room for the replicas; ends what it began."""
+    try:
+        start_ray(ceil(config.max_replicas * config.cpus_per_replica))
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init puts its own in place
+        check_resources(config, *cluster_resources())
+        yield
+    finally:
+        import ray  # not before start_ray: Ray reads its secret's place when it is imported
+
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def serve_session(config: ServeConfig) -> Iterator[None]:
+    """Serve's controller and HTTP proxy; at the end the application goes, and Serve too if it was not there before."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    running = _get_global_client(raise_if_no_controller_running=False)
+    if running and (running.http_config.host, running.http_config.port) != (config.host, config.port):
+        theirs = f"{running.http_config.host} port {running.http_config.port}"
+        raise ValueError(f"Serve runs on this cluster already, on {theirs}; give that --host and --port, or shut it down first")
+    try:
+        serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
+        yield
+    finally:
+        if running:
+            serve.delete(APPLICATION)
+        else:
+            with contextlib.redirect_stdout(io.StringIO()):  # Ray prints there that the controller, told to end, has ended
+                serve.shutdown()
+
+
+def deploy(config: ServeJobConfig) -> None:
+    """Starts the replicas and waits until they answer; raises JobFailed with the last line of what went wrong."""
+    from ray import serve
+
+    from serving.deployment import application
+
+    try:
+        serve.run(application(config.serve, config.model, config.generation, config.speculation), name=APPLICATION)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise JobFailed(f"the model did not start: {lines[-1]}") from error
+
+
+def print_ready(config: ServeConfig, seconds: float) -> None:
+    """Where it listens and how to try it."""
+    url = f"http://[{config.host}]:{config.port}" if ":" in config.host else f"http://{config.host}:{config.port}"
+    body = json.dumps({"model": config.model_name, "prompt": "def is_even(n):", "max_tokens": 32})
+    print(f"ready after {seconds:.0f} s: model {config.model_name!r} at {url}/v1, stop with Ctrl-C\n")
+    print(f"  curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'\n", flush=True)
+    with contextlib.suppress(ValueError):  # a host name
+        if ip_address(config.host).is_loopback:
+            return
+    print(f"note: there is no authentication; whoever reaches {config.host} can use it", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
