@@ -45,4 +45,4 @@ check: setup
 	$(BIN)/python -m checks.line_counts
 
 bench: setup
-	$(BIN)/python -m benchmarks.bench_engine
+	for workload in ragged equal single; do $(BIN)/python -m benchmarks.bench_engine --workload $$workload || exit 1; done
