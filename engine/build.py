@@ -62,16 +62,19 @@ def _num_pages(loaded: LoadedModel, config: ModelConfig, wanted: int) -> int:
     return min(wanted, int(free * CACHE_SHARE.get(loaded.device.type, 0.4)) // page_bytes)
 
 
-def build_proposer(loaded: LoadedModel, model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None) -> Proposer | None:
+def build_proposer(
+    loaded: LoadedModel, model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None
+) -> Proposer | None:
     """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
     if speculation.mode == "off":
         return None
-    cache = tables_folder or tables.default_cache()
+    weights, cache = tables.weights_folder(model.path, model.revision), tables_folder or tables.default_cache()
+    num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(
         num_drafts=speculation.num_drafts,
         draft_len=speculation.draft_len,
         query_len=speculation.query_len,
         sources=speculation.sources,
         max_nodes=speculation.max_nodes,
-        tables=tables.load_or_build_tables(loaded.model, tables.weights_folder(model.path, model.revision), cache, speculation.sources),
+        tables=tables.load_or_build_tables(loaded.model, weights, cache, speculation.sources, num_successors),
     )

@@ -76,6 +76,8 @@ def build_bigram(
     None, with a notice, when the whole would take longer than max_seconds: batches grow from 8 rows, and the estimate is
     made from those that are of full size or took a second, so that a start-up cost is not taken for the speed.
     """
+    if any(not 0 <= token < vocab_size for token in prefix_ids):
+        raise ValueError(f"prefix_ids is {list(prefix_ids)}; ids of this model go from 0 to {vocab_size - 1}")
     started, rows, most_rows = time.monotonic(), 8, max(16, min(4096, LOGITS_AT_ONCE // vocab_size))
     table_VR = np.empty((vocab_size, min(num_successors, vocab_size)), np.int32)
     first = 0

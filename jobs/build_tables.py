@@ -1,6 +1,6 @@
 """Computes a model's draft tables ahead of a job and says where they lie.
 
-    python jobs/build_tables.py --model DIR [--out DIR] [--num_successors 25]
+    python jobs/build_tables.py --model DIR [--out DIR] [--num_successors 25] [--prefix_ids ID ...]
 
 Jobs do this by themselves; it serves to look at the tables, to replay with them, or to fill a shared folder beforehand.
 """
@@ -20,6 +20,9 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, metavar="DIR", help="a folder in Hugging Face format, or a hub name")
     parser.add_argument("--out", type=Path, metavar="DIR", help="tables of all models, one folder each; default: this user's cache")
     parser.add_argument("--num_successors", type=int, default=25, help="successors kept of each token")
+    parser.add_argument(
+        "--prefix_ids", type=int, nargs="*", default=[], metavar="ID", help="tokens before each one, such as BOS, to compare"
+    )
     return parser.parse_args(arguments)
 
 
@@ -37,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         model = load_model(ModelConfig(path=args.model)).model
         weights, cache = weights_folder(args.model), args.out or default_cache()
-        tables = load_or_build_tables(model, weights, cache, SOURCES, args.num_successors)
+        tables = load_or_build_tables(model, weights, cache, SOURCES, args.num_successors, tuple(args.prefix_ids))
     except (ValueError, OSError) as error:
         print(f"build_tables: {error}", file=sys.stderr)
         return 2

@@ -42,6 +42,11 @@ def test_prefix_tokens_come_before_each_token() -> None:
     assert table is not None and table[5].tolist() == [16]
 
 
+def test_prefix_tokens_outside_the_vocabulary_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"prefix_ids is \[40\]; ids of this model go from 0 to 39"):
+        build_bigram(logits_of_successor, vocab_size=40, num_successors=1, prefix_ids=(40,))
+
+
 def test_a_table_that_would_take_too_long_is_skipped_with_a_notice(caplog: pytest.LogCaptureFixture) -> None:
     calls = []
 
@@ -133,6 +138,14 @@ def test_the_command_builds_and_says_where_the_tables_lie(model_folder: Path, tm
     folder = tmp_path / "out" / weights_fingerprint(model_folder)
     assert capsys.readouterr().out == f"{folder / 'bigram.npz'}: 97 x 6\n{folder / 'unigram.npz'}: 6\n"
     assert load_tables(folder).bigram.shape == (97, 6)
+
+
+def test_the_command_builds_with_tokens_before_each_one(model_folder: Path, tmp_path: Path) -> None:
+    for out, prefix in (("plain", []), ("prefixed", ["--prefix_ids", "1"])):
+        assert main(["--model", str(model_folder), "--out", str(tmp_path / out), *prefix]) == 0
+    plain, prefixed = (load_tables(tmp_path / out / weights_fingerprint(model_folder)) for out in ("plain", "prefixed"))
+    assert plain.bigram.tolist() != prefixed.bigram.tolist()
+    assert plain.unigram.tolist() == prefixed.unigram.tolist()
 
 
 def test_the_command_refuses_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
