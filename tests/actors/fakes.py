@@ -1,0 +1,71 @@
+"""An engine loop that answers from a script, in reverse order, and fails on cue; a codec of plain bytes. No model, no Ray."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.text import TextCodec
+from drafting.config import SpeculationConfig
+from engine.config import ModelConfig
+from engine.request import Request, SequenceStats
+
+
+class ByteCodec(TextCodec):
+    """One token per byte of the text."""
+
+    def __init__(self) -> None:
+        pass
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(text.encode()) for text in texts]
+
+    def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[1, *text.encode()] for text in texts]
+
+    def render(self, messages: Sequence[dict[str, str]]) -> str:
+        if messages[0]["role"] == "nobody":
+            raise RuntimeError("no such role")
+        return "".join(f"<{m['role']}>{m['content']}" for m in messages)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return bytes(token_ids).decode()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """As engine.engine.Completion, without torch."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    finish_reason: str
+    stats: SequenceStats
+
+
+class ReversingLoop:
+    """Answers a prompt with its bytes turned round, the last request first; prompts that begin with ! or # mean trouble."""
+
+    def __init__(self) -> None:
+        self.seen: list[Request] = []
+        self.answered: list[str] = []
+
+    async def complete(self, request: Request) -> Answer:
+        self.seen.append(request)
+        await asyncio.sleep(0.05 / len(self.seen))
+        if request.prompt_ids[:1] == (ord("!"),):
+            raise RuntimeError("the device is gone")
+        if request.prompt_ids[:1] == (ord("#"),):
+            raise ValueError("the engine cannot run this")
+        self.answered.append(request.id)
+        tokens = request.prompt_ids[::-1][: request.max_tokens]
+        stats = SequenceStats(len(request.prompt_ids), len(tokens), 2, {"context": 3}, {"context": 1})
+        return Answer(request.id, tokens, "length", stats)
+
+
+def start_reversing_loop(model: ModelConfig, speculation: SpeculationConfig) -> ReversingLoop:
+    """In place of actors.engine_process.start_loop."""
+    return ReversingLoop()
+
+
+def load_byte_codec(model: ModelConfig) -> ByteCodec:
+    """In place of actors.text.load_codec."""
+    return ByteCodec()

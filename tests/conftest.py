@@ -1,0 +1,50 @@
+"""What the tests share: one Ray session with its own secret and folder, and a tiny model folder. Set before ray is imported."""
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_FOLDER = Path(tempfile.mkdtemp(prefix="tests-"))
+atexit.register(shutil.rmtree, _FOLDER, ignore_errors=True)
+(_FOLDER / "token").touch(mode=0o600)
+(_FOLDER / "token").write_text(secrets.token_hex(16))
+os.environ.pop("RAY_ADDRESS", None)
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "XDG_CACHE_HOME": str(_FOLDER / "cache"),
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN_PATH": str(_FOLDER / "token"),
+    "RAY_TMPDIR": str(_FOLDER),
+}
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray of this test run's own, for all tests that need one in their process."""
+    import ray
+
+    from actors.config import PoolConfig
+    from pipeline.session import connect
+
+    connect(PoolConfig(num_workers=2))
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random float64 Llama with a tokenizer of single bytes, in Hugging Face format; the same weights every time."""
+    from tests.serving.fakes import ByteCodec
+    from tests.tiny_models import tiny_model
+
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model("llama", "sdpa", vocab_size=257, eos_token_id=256, bos_token_id=256).save_pretrained(folder)
+    ByteCodec().tokenizer.save_pretrained(folder)
+    return folder

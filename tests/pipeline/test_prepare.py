@@ -1,0 +1,100 @@
+"""Prepared shards: every row of the plan once, bad ones with their error, the same seed however the input is cut."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.prompts import PromptColumns
+from engine.config import ModelConfig
+from pipeline import prepare
+from pipeline.config import InputConfig, OutputConfig
+from pipeline.plan import carried_schema, make_plan
+from tests.actors.fakes import load_byte_codec
+
+
+@pytest.fixture(autouse=True)
+def byte_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "load_codec", load_byte_codec)
+
+
+def prepared(path: Path, columns: list[str] | None = None, **settings: Any) -> list[dict[str, Any]]:
+    """All rows of all shards: what is carried, and what the worker gets."""
+    source = InputConfig(path=str(path), **settings)
+    plan = make_plan(source, 1)
+    carried = carried_schema(plan, source, OutputConfig(path="x", columns=columns))
+    names = PromptColumns(source.prompt_column, source.messages_column, source.sampling_column)
+    job = prepare.PrepareJob(ModelConfig(), names, plan.schema, carried, columns is None, 0, 100)
+    rows = []
+    for shard in prepare.prepare_shards(plan.shards, job):
+        tables = [pa.ipc.open_stream(shard[name][0]).read_all() for name in ("carried", "prompts")]
+        assert tables[0].schema == carried
+        rows += [{"carried": one, **other} for one, other in zip(tables[0].to_pylist(), tables[1].to_pylist(), strict=True)]
+    return rows
+
+
+BAD_INPUT = b'{"id": 1, "prompt": "a"}\n\nnot json\n{"id": 2}\n{"id": 3, "prompt": 7}\n{"id": "x", "prompt": "b"}\n{"id": 4, "prompt": "\xe2\x80\xa8"}\n\0\0\0'
+
+
+def test_bad_lines_become_rows_with_errors_and_the_rest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(BAD_INPUT)
+    rows = prepared(tmp_path, rows_per_shard=3)
+    assert [row["carried"]["id"] for row in rows] == [1, None, None, 2, 3, None, 4, None]
+    assert [(row["error"] or "")[:24] for row in rows] == [
+        "", "the line is empty; remov", "the line is not JSON: Ex", "column 'prompt' is missi", "column 'prompt' is 7; a ",
+        "column 'id' is 'x': not ", "", "the line is 3 NUL bytes,",
+    ]  # fmt: skip
+    assert [row["token_ids"] for row in rows if not row["error"]] == [[97], [0xE2, 0x80, 0xA8]]
+
+
+def test_seeds_do_not_depend_on_how_the_input_is_cut(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "a"}\n' * 10)
+    seeds = [[row["seed"] for row in prepared(tmp_path, rows_per_shard=size)] for size in (1, 3, 10)]
+    assert seeds[0] == seeds[1] == seeds[2]
+    assert len(set(seeds[0])) == 10
+
+
+def test_parquet_rows_come_in_order_with_equal_seeds_for_any_cut(tmp_path: Path) -> None:
+    table = pa.table({"prompt": [str(i) for i in range(10)], "x": pa.array(range(10), pa.int8()), "when": pa.array(range(10), pa.timestamp("us"))})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+    cuts = [prepared(tmp_path, rows_per_shard=size) for size in (2, 4, 100)]
+    assert cuts[0] == cuts[1] == cuts[2]
+    assert [row["carried"]["x"] for row in cuts[0]] == list(range(10))
+    assert [bytes(row["token_ids"]).decode() for row in cuts[0]] == [str(i) for i in range(10)]
+    assert len({row["seed"] for row in cuts[0]}) == 10
+
+
+def test_a_prompt_need_not_be_carried(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"], "x": [1]}), tmp_path / "a.parquet")
+    assert [(row["carried"], row["token_ids"]) for row in prepared(tmp_path, columns=["x"])] == [({"x": 1}, [97])]
+
+
+def test_files_of_both_formats_with_different_columns_share_one_schema(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "n": 1}\n')
+    pq.write_table(pa.table({"prompt": ["b"], "score": [0.5]}), tmp_path / "b.parquet")
+    assert [row["carried"] for row in prepared(tmp_path)] == [
+        {"prompt": "a", "n": 1, "score": None},
+        {"prompt": "b", "n": None, "score": 0.5},
+    ]
+
+
+def test_a_rows_own_settings_reach_the_worker_also_when_the_first_rows_had_none(tmp_path: Path) -> None:
+    lines = [{"prompt": "a"}, {"prompt": "b", "sampling": {"top_k": 3}}, {"prompt": "c", "sampling": {"top_k": 3, "seed": 9}}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = prepared(tmp_path, schema_rows=2)
+    assert [row["sampling"] for row in rows] == ["{}", '{"top_k": 3}', '{"top_k": 3, "seed": 9}']
+    assert [row["error"] for row in rows] == [None] * 3
+
+
+def test_an_input_that_changes_after_the_plan_fails_the_job_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"prompt": "a"}\n' * 2)
+    source = InputConfig(path=str(file))
+    plan = make_plan(source, 1)
+    file.write_text('{"prompt": "a"}\n')
+    job = prepare.PrepareJob(ModelConfig(), PromptColumns(), plan.schema, plan.schema, True, 0, None)
+    with pytest.raises(ValueError, match=r"a.jsonl has changed since the plan: shard 0 has 1 rows, not 2"):
+        list(prepare.prepare_shards(plan.shards, job))
