@@ -131,16 +131,20 @@ def serve_session(config: ServeConfig) -> Iterator[None]:
 
 
 def deploy(config: ServeJobConfig) -> None:
-    """Starts the replicas and waits until they answer; raises JobFailed with the last line of what went wrong."""
+    """Starts the replicas and waits until they answer; raises JobFailed with the line that says why they do not."""
     from ray import serve
+    from ray.serve.exceptions import RayServeException
 
     from serving.deployment import application
 
     try:
         serve.run(application(config.serve, config.model, config.generation, config.speculation), name=APPLICATION)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise JobFailed(f"the model did not start: {lines[-1]}") from error
+    except (RuntimeError, RayServeException) as error:
+        found = serve.status().applications.get(APPLICATION)
+        messages = [deployment.message for deployment in found.deployments.values()] if found else []
+        # Serve quotes the replica's whole traceback; its last line is the error
+        lines = [line for text in (str(error), *messages) for line in text.splitlines() if line.strip()]
+        raise JobFailed(f"the model did not start: {lines[-1].strip()}") from error
 
 
 def print_ready(config: ServeConfig, seconds: float) -> None:

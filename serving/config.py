@@ -30,7 +30,7 @@ class ServeConfig:
     downscale_delay_s: float = 600.0
     cpus_per_replica: float = 1.0
     gpus_per_replica: float = 0.0
-    health_check_period_s: float = 10.0
+    health_check_period_s: float = 5.0
     stop_timeout_s: float = 20.0
 
     def __post_init__(self) -> None:
