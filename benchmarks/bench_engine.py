@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -29,16 +30,19 @@ DEMO = Path(__file__).parent.parent / "demo"
 WORKLOADS = {"ragged": (64, 16), "equal": (16, 16), "single": (8, 1)}  # prompts, running at once
 
 
-def engine_contender(loaded: Any, config: ModelConfig, speculation: SpeculationConfig, requests: list[Request]) -> Callable[[], dict[str, Any]]:
+def engine_contender(
+    loaded: Any, config: ModelConfig, speculation: SpeculationConfig, requests: list[Request]
+) -> Callable[[], dict[str, Any]]:
     """Runs all requests through one engine; counts what verification cost and gave."""
     engine = engine_for(loaded, config, build_proposer(loaded, config, speculation))
 
+    def counts() -> np.ndarray:
+        return np.array([engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens])
+
     def run() -> dict[str, Any]:
-        before = (engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens)
+        before = counts()
         completions = engine.generate(requests)
-        calls, nodes, tokens = (
-            after - earlier for after, earlier in zip((engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens), before, strict=True)
-        )  # fmt: skip
+        calls, nodes, tokens = (counts() - before).tolist()
         outputs = [list(completion.token_ids) for completion in completions]
         return {"outputs": outputs, "acceptance_length": tokens / calls, "nodes_per_call": nodes / calls}
 
@@ -56,7 +60,9 @@ def generate_contender(model: Any, requests: list[Request], batch_size: int, **o
             ids = torch.tensor([[0] * (width - len(r.prompt_ids)) + list(r.prompt_ids) for r in batch])
             mask = torch.tensor([[0] * (width - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in batch])
             longest = max(request.max_tokens for request in batch)
-            out = model.generate(ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=0, **options)
+            out = model.generate(
+                ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=0, **options
+            )
             outputs += [row[: request.max_tokens] for row, request in zip(out[:, width:].tolist(), batch, strict=True)]
         return {"outputs": outputs}
 
@@ -77,11 +83,11 @@ def main() -> None:
     config = ModelConfig(path=arguments.model, dtype="float32", device="cpu", max_running=running)
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     prompts = [json.loads(line)["prompt"] for line in arguments.prompts.read_text(encoding="utf-8").split("\n") if line][:num_prompts]
-    lengths = random.Random(0)
+    lengths, ragged = random.Random(0), arguments.workload == "ragged"
     requests = [
-        Request(str(i), tuple(tokenizer(p).input_ids), lengths.randint(32, 256) if arguments.workload == "ragged" else arguments.max_tokens, ignore_eos=True)
+        Request(str(i), tuple(tokenizer(p).input_ids), lengths.randint(32, 256) if ragged else arguments.max_tokens, ignore_eos=True)
         for i, p in enumerate(prompts)
-    ]  # fmt: skip
+    ]
     loaded = load_model(config)
     reference = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa").eval()
     contenders = {"generate": generate_contender(reference, requests, running)}

@@ -28,13 +28,14 @@ class KVCache:
     gives [B, Hkv, L, D] in one copy. Zeroed at first: a masked slot must never hold a NaN.
     """
 
-    def __init__(self, layer_shapes: list[tuple[int, int, int]], num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, layer_shapes: list[tuple[int, int, int]], num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.page_size, self.num_pages = page_size, num_pages
         self.num_heads = [heads for heads, _, _ in layer_shapes]
-        rows = [num_pages * heads * page_size for heads in self.num_heads]
-        make = lambda count, size: torch.zeros(count, size, dtype=dtype, device=device)  # noqa: E731
-        self.keys = tuple(make(n, size) for n, (_, size, _) in zip(rows, layer_shapes, strict=True))
-        self.values = tuple(make(n, size) for n, (_, _, size) in zip(rows, layer_shapes, strict=True))
+        rows = num_pages * page_size
+        self.keys = tuple(torch.zeros(rows * heads, size, dtype=dtype, device=device) for heads, size, _ in layer_shapes)
+        self.values = tuple(torch.zeros(rows * heads, size, dtype=dtype, device=device) for heads, _, size in layer_shapes)
         # The same memory as (page, head) blocks [num_pages * Hkv, S * D].
         self.key_blocks = tuple(keys.view(-1, page_size * keys.shape[1]) for keys in self.keys)
         self.value_blocks = tuple(values.view(-1, page_size * values.shape[1]) for values in self.values)
@@ -125,8 +126,8 @@ def tree_attention(
     for group in ngram_step.groups:
         place = slice(group.first, group.first + group.batch * group.width)
         if group.causal:
-            own = (x[:, :, place] for x in (query, key, value))
-            attended = F.scaled_dot_product_attention(*own, is_causal=True, scale=scaling, enable_gqa=True)  # type: ignore[misc]
+            own_Q, own_K, own_V = (x[:, :, place] for x in (query, key, value))
+            attended = F.scaled_dot_product_attention(own_Q, own_K, own_V, is_causal=True, scale=scaling, enable_gqa=True)
             out[place] = attended[0].transpose(0, 1)
         elif group.rows is None:
             out[place] = attend(query_TND[place], group)

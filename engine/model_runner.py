@@ -37,11 +37,10 @@ class ModelRunner:
         """One forward pass over all rows; logits [R, V] of the plan's logits_rows, in the model's dtype."""
         loaded = self.loaded
         step = attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device)
-        to_device = lambda array: torch.from_numpy(array).to(loaded.device)  # noqa: E731
         logits: Tensor = loaded.model(
-            input_ids=to_device(plan.token_ids)[None],
-            position_ids=to_device(plan.positions)[None],
-            logits_to_keep=to_device(plan.logits_rows),
+            input_ids=torch.from_numpy(plan.token_ids)[None].to(loaded.device),
+            position_ids=torch.from_numpy(plan.positions)[None].to(loaded.device),
+            logits_to_keep=torch.from_numpy(plan.logits_rows).to(loaded.device),
             use_cache=False,
             ngram_step=step,
         ).logits[0]

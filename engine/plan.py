@@ -11,13 +11,14 @@ staged), S slots per page, L = P * S key columns.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from drafting.tree import DraftTrees
+from drafting.compiled import compiled
+from drafting.tree import DraftTrees, Int32
 from engine.scheduler import Chunk
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 # Starting one more group costs about as much as attending to this many pages in vain (measured on a CPU).
 GROUP_COST_IN_PAGES = 64
 
@@ -33,7 +34,7 @@ class Group:
 
     rows: Ints
     pages: Ints
-    masks: dict[int | None, NDArray[np.bool_]]
+    masks: dict[int | None, Bools]
     num_visible: int = 0
     causal: bool = False
 
@@ -81,8 +82,10 @@ def _lay_out(chunks: list[Chunk], trees: DraftTrees, page_size: int, staging_pag
     return np.array(layout, np.int64)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _pack(layout, page_table, chunk_ids, last, node_ids, depths, page_size):  # type: ignore[no-untyped-def]
+@compiled
+def _pack(
+    layout: Ints, page_table: Ints, chunk_ids: Int32, last: Bools, node_ids: Int32, depths: Int32, page_size: int
+) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """The arrays of StepPlan, in its order."""
     num_rows = layout[-1, FIRST] + layout[-1, ROWS]
     token_ids, positions, slots = np.empty(num_rows, np.int64), np.empty(num_rows, np.int64), np.empty(num_rows, np.int64)
@@ -112,11 +115,11 @@ def _grouped(layout: Ints) -> list[list[int]]:
     """Decoding sequences of like width and length together; each prefill chunk its own group, as it is wide enough alone."""
     rows, nodes, pages = (layout[:, column].tolist() for column in (ROWS, NODES, PAGES))
     groups = [[c] for c in range(len(rows)) if rows[c] - nodes[c] > 1]
-    width = lambda c: (rows[c] - 1).bit_length()  # noqa: E731  (1 | 2 | 3-4 | 5-8 | ... rows)
-    decoding = sorted((c for c in range(len(rows)) if rows[c] - nodes[c] == 1), key=lambda c: (width(c), pages[c], c))
+    widths = [(count - 1).bit_length() for count in rows]  # 1 | 2 | 3-4 | 5-8 | ... rows
+    decoding = sorted((c for c in range(len(rows)) if rows[c] - nodes[c] == 1), key=lambda c: (widths[c], pages[c], c))
     current: list[int] = []
     for c in decoding:
-        if current and (width(c) != width(current[0]) or len(current) * (pages[c] - pages[current[-1]]) > GROUP_COST_IN_PAGES):
+        if current and (widths[c] != widths[current[0]] or len(current) * (pages[c] - pages[current[-1]]) > GROUP_COST_IN_PAGES):
             groups.append(current)
             current = []
         current.append(c)
@@ -137,15 +140,15 @@ def _group(layout: Ints, page_table: Ints, trees: DraftTrees, page_size: int, wi
     # A sequence with fewer nodes than the widest repeats its first staging page: masked, but never beyond the cache.
     staged = np.where(staged < layout[:, STAGED, None] - (-layout[:, NODES, None] // page_size), staged, 0)
     pages = np.concatenate([page_table[:, :num_pages], staged], 1)
-    masks: dict[int | None, NDArray[np.bool_]] = {}
+    masks: dict[int | None, Bools] = {}
     for window in windows:
         masks[window] = np.zeros((len(layout), width, pages.shape[1] * page_size), np.bool_)
         _fill_mask(masks[window], layout, trees.parents, trees.depths, num_pages * page_size, window or 0)
     return Group(rows, pages, masks)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill_mask(mask, layout, parents, depths, num_committed_slots, window):  # type: ignore[no-untyped-def]
+@compiled
+def _fill_mask(mask: Bools, layout: Ints, parents: Int32, depths: Int32, num_committed_slots: int, window: int) -> None:
     """mask [B, Q, L] starts all False. Windows count positions, not slots: siblings in a tree share a position."""
     for b in range(mask.shape[0]):
         start, num_rows, num_nodes, first_node = layout[b, START], layout[b, ROWS], layout[b, NODES], layout[b, NODE]

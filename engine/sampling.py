@@ -64,18 +64,22 @@ def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
 
 def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is 0."""
-    column = lambda name: torch.tensor([getattr(s, name) for s in sampling], dtype=torch.float64, device=logits.device)[:, None]  # noqa: E731
     below_best = logits.double() - logits.amax(-1, keepdim=True)
-    probabilities = below_best.div_(column("temperature")).exp_()  # the likeliest token has 1
-    keep = probabilities >= column("min_p")
+    probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()  # the likeliest token has 1
+    keep = probabilities >= _column(sampling, "min_p", logits.device)
     if any(s.top_k or s.top_p < 1 for s in sampling):
         # Stable and descending: of equal probabilities the lowest id is kept first.
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         rank = torch.arange(logits.shape[1], device=logits.device)
-        top_k, top_p = column("top_k"), column("top_p")
+        top_k, top_p = _column(sampling, "top_k", logits.device), _column(sampling, "top_p", logits.device)
         ordered = ordered * ((top_k == 0) | (rank < top_k))
         before = ordered.cumsum(-1) - ordered
         # Off must be off to the last bit: another row's top_p must not cost this row its rarest token by rounding.
         kept_in_order = (ordered > 0) & ((top_p == 1) | (before < top_p * ordered.sum(-1, keepdim=True)))
         keep &= torch.zeros_like(keep).scatter_(-1, order, kept_in_order)
     return probabilities * keep
+
+
+def _column(sampling: list[Sampling], name: str, device: torch.device) -> Tensor:
+    """One setting of every row, float64 [R, 1]."""
+    return torch.tensor([getattr(row, name) for row in sampling], dtype=torch.float64, device=device)[:, None]

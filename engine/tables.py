@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from drafting.tables import Tables, load_table, save_table
 from drafting.tree import Int32

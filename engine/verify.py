@@ -1,13 +1,14 @@
 """Verification: which drafted nodes the target agrees with. A pure function of trees and targets: no model, no cache, no config."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from drafting.tree import DraftTrees
+from drafting.compiled import compiled
+from drafting.tree import DraftTrees, Int32
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,12 @@ class Verified:
     """nodes int64 [A]: accepted nodes, root to leaf, as indices into the packed trees; sequence b owns
     nodes offsets[b] .. offsets[b + 1] - 1; bonus int64 [B]: the target's own token after each path."""
 
-    nodes: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    bonus: NDArray[np.int64]
+    nodes: Ints
+    offsets: Ints
+    bonus: Ints
 
 
-def verify(trees: DraftTrees, targets: NDArray[np.int64]) -> Verified:
+def verify(trees: DraftTrees, targets: Ints) -> Verified:
     """Walks each tree from its root: on to the child that equals the target token, until there is none.
 
     targets int64 [N + B]: for each sequence the target after its root, then after each of its nodes. Example: a tree
@@ -31,8 +32,8 @@ def verify(trees: DraftTrees, targets: NDArray[np.int64]) -> Verified:
     return Verified(nodes, offsets, bonus)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _walk(token_ids: Any, parents: Any, offsets: Any, targets: Any) -> Any:
+@compiled
+def _walk(token_ids: Int32, parents: Int32, offsets: Ints, targets: Ints) -> tuple[Ints, Ints, Ints]:
     num_sequences = len(offsets) - 1
     accepted = np.empty(len(token_ids), np.int64)
     accepted_offsets = np.zeros(num_sequences + 1, np.int64)
