@@ -1,5 +1,6 @@
 """Settings of the model and of generation, as the user writes them. Standard library only: the driver imports this without torch."""
 
+import re
 from dataclasses import dataclass, field
 
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
@@ -32,6 +33,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"model.device is {self.device!r}; it must be auto, cpu, cuda or cuda:N")
         for name in ("max_context", "max_running", "cache_tokens", "page_size", "prefill_chunk", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

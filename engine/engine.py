@@ -108,10 +108,16 @@ class Engine:
 
     def generate(self, requests: Iterable[Request]) -> list[Completion]:
         """Runs requests to their ends; completions in the order of the requests."""
-        order = []
-        for request in requests:
-            self.add(request)
-            order.append(request.id)
+        assert not self.has_work, "generate needs an idle engine: events of other requests would be lost"
+        order: list[str] = []
+        try:
+            for request in requests:
+                self.add(request)
+                order.append(request.id)
+        except ValueError:
+            for request_id in order:  # nothing of this call stays behind
+                self.abort(request_id)
+            raise
         tokens: dict[str, list[int]] = {request_id: [] for request_id in order}
         done: dict[str, Completion] = {}
         while len(done) < len(order):
@@ -135,7 +141,11 @@ class Engine:
                 depths[index] = max(0, fitting)
             if sequence.draft_state is None:
                 sequence.draft_state = self.proposer.start(sequence.token_ids)
-        return self.proposer.propose([chunk.sequence.draft_state for chunk in chunks], depths)
+        trees = self.proposer.propose([chunk.sequence.draft_state for chunk in chunks], depths)
+        if self.debug:
+            assert (trees.depths <= depths.repeat(np.diff(trees.offsets))).all(), "a tree is deeper than was asked for"
+            assert np.diff(trees.offsets).max() <= self.proposer.max_nodes, "a tree has more nodes than there is staging room for"
+        return trees
 
     def _keep_accepted(self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]) -> None:
         """Moves the K/V of accepted nodes to the slots behind their sequence's last token."""

@@ -3,13 +3,15 @@
 Owns dtype, device and context choices, the probe and the parity check. Raises ValueError with what failed and the remedy.
 """
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from drafting.tree import DraftTrees
 from engine import attention
@@ -40,23 +42,48 @@ class LoadedModel:
 def load_model(config: ModelConfig) -> LoadedModel:
     """Loads weights, probes how the model calls attention; raises ValueError for a model that cannot be loaded or run."""
     torch.set_num_threads(config.threads)
-    device = torch.device(config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"model.device is {config.device!r}, but this machine has no CUDA device; use model.device: auto or cpu")
+    device = _device(config.device)
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = default if config.dtype == "auto" else getattr(torch, config.dtype)
     source = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
+    with _explained(config.path):
         hf_config = AutoConfig.from_pretrained(config.path, **source)
-        check_supported(hf_config.model_type)
-        model = AutoModelForCausalLM.from_pretrained(config.path, dtype=dtype, attn_implementation=attention.NAME, **source)
-    except (OSError, KeyError, json.JSONDecodeError, RuntimeError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"model.path {config.path!r} cannot be loaded: {first_line}; give a hub name or a folder in Hugging Face format") from error
+    check_supported(hf_config.model_type)
+    with _explained(config.path):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            config.path, dtype=dtype, attn_implementation=attention.NAME, ignore_mismatched_sizes=True, output_loading_info=True, **source
+        )
+    model, report = loaded
+    # transformers only warns about these, and fills them with random numbers.
+    if wrong := sorted(report["missing_keys"]) or sorted(name for name, *_ in report["mismatched_keys"]):
+        raise ValueError(
+            f"model.path {config.path!r} cannot be loaded: {len(wrong)} weights that its config.json asks for are missing "
+            f"or of another shape, first {wrong[0]}; get the whole model again"
+        )
     model = model.to(device).eval()
     if device.type == "cpu":
         pack_linears(model, model.get_output_embeddings())
     return inspect_model(model, config.max_context)
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"model.device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices; use model.device: auto or cpu"
+        )
+    return device
+
+
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Turns what goes wrong while reading a model into a ValueError: hub, config, safetensors and pickle raise kinds of their own."""
+    try:
+        yield
+    except Exception as error:
+        what = "cannot be loaded" if Path(path).exists() else "is no folder on this machine and cannot be loaded from the hub"
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"model.path {path!r} {what}: {why}; give a hub name or a folder in Hugging Face format") from error
 
 
 def inspect_model(model: Any, max_context: int | None = None) -> LoadedModel:
@@ -105,18 +132,20 @@ class _Recorder:
 def _probe(model: Any) -> tuple[list[tuple[int, int, int]], tuple[int | None, ...]]:
     """Shapes and windows, from one forward pass in which every layer must call our function once, in order."""
     name, recorder = type(model).__name__, _Recorder()
-    attention.AttentionInterface.register(attention.NAME, recorder)
+    AttentionInterface.register(attention.NAME, recorder)
     try:
         ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
         model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False, ngram_step=recorder)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{name} cannot run on this engine: {error}; use another model, or transformers' own generate") from error
     finally:
-        attention.AttentionInterface.register(attention.NAME, attention.tree_attention)
+        AttentionInterface.register(attention.NAME, attention.tree_attention)
     layers = [layer for layer, _, _ in recorder.calls]
     wanted = model.config.get_text_config().num_hidden_layers
     if layers != list(range(wanted)):
-        raise ValueError(f"{name} cannot run on this engine: {len(layers)} of its {wanted} layers called the attention function; use another model")
+        raise ValueError(
+            f"{name} cannot run on this engine: {len(layers)} of its {wanted} layers called the attention function; use another model"
+        )
     return [shapes for _, shapes, _ in recorder.calls], tuple({window: None for _, _, window in recorder.calls})
 
 

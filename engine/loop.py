@@ -8,6 +8,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from engine.engine import Completion, Engine, EngineStats
@@ -26,10 +27,8 @@ class _Caller:
     events: "asyncio.Queue[Event | Exception]"
 
     def give(self, item: Event | Exception) -> None:
-        try:
+        with suppress(RuntimeError):  # the caller's loop has closed: nobody waits any more
             self.loop.call_soon_threadsafe(self.events.put_nowait, item)
-        except RuntimeError:  # the caller's loop has closed: nobody waits any more
-            pass
 
 
 class EngineLoop:
@@ -63,7 +62,7 @@ class EngineLoop:
                 yield item
         finally:
             if not finished:
-                self._commands.put(lambda: self._abort(request.id))
+                self._commands.put(lambda: self._abort(request.id, caller))
 
     async def complete(self, request: Request) -> Completion:
         """All of a request's tokens, once it is finished."""
@@ -93,13 +92,15 @@ class EngineLoop:
             else:
                 self._callers[request.id] = caller
 
-        if not self.alive:
-            raise EngineDead(f"the engine has ended: {self.fault or 'closed'}") from self.fault
         self._commands.put(add)
+        if not self.alive:  # asked only now: what is put before the end is answered by the end
+            raise EngineDead(f"the engine has ended: {self.fault or 'closed'}") from self.fault
 
-    def _abort(self, request_id: str) -> None:
-        self.engine.abort(request_id)
-        self._callers.pop(request_id, None)
+    def _abort(self, request_id: str, caller: _Caller) -> None:
+        # Not the request of another caller, who had the same id first.
+        if self._callers.get(request_id) is caller:
+            self.engine.abort(request_id)
+            del self._callers[request_id]
 
     def _run(self) -> None:
         try:
