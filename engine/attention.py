@@ -115,8 +115,8 @@ def tree_attention(
     assert ngram_step is not None, "the model dropped our keyword argument: the probe at load should have refused it"
     cache, layer = ngram_step.cache, int(module.layer_idx)  # type: ignore[arg-type]
     slots = ngram_step.slots[key.shape[1]]
-    cache.keys[layer].index_copy_(0, slots, key[0].transpose(0, 1).reshape(-1, key.shape[-1]))
-    cache.values[layer].index_copy_(0, slots, value[0].transpose(0, 1).reshape(-1, value.shape[-1]))
+    cache.keys[layer].index_copy_(0, slots, key.transpose(1, 2).reshape(-1, key.shape[3]))
+    cache.values[layer].index_copy_(0, slots, value.transpose(1, 2).reshape(-1, value.shape[3]))
     query_TND = query[0].transpose(0, 1)
     attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling)
     only = ngram_step.groups[0]
