@@ -78,7 +78,11 @@ class PromptReader:
         return text
 
     def _rendered(self, column: str, messages: Any) -> str:
-        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
+        if (
+            not isinstance(messages, list)
+            or not messages
+            or not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages)
+        ):
             raise RowError(f"column {column!r} is {shown(messages)}; it must be a list of messages, each with role and content")
         try:
             return self.codec.render([_without_none(message) for message in messages])
@@ -90,7 +94,9 @@ class PromptReader:
             return Prompt(error="the prompt is empty; each row needs at least one token")
         if self.max_context is not None and len(token_ids) >= self.max_context:
             limit = f"the context is {self.max_context} and needs room for one more"
-            return Prompt(error=f"the prompt has {len(token_ids)} tokens; {limit}: shorten it, or raise model.max_context if the model allows")
+            return Prompt(
+                error=f"the prompt has {len(token_ids)} tokens; {limit}: shorten it, or raise model.max_context if the model allows"
+            )
         return Prompt(token_ids, prompt.sampling)
 
 

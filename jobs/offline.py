@@ -12,6 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,7 +34,7 @@ from pipeline.plan import Plan, carried_schema, make_plan
 from pipeline.prepare import PrepareJob
 from pipeline.progress import ProgressLine
 from pipeline.report import make_report, print_report
-from pipeline.run_folder import REPORT, check_same, make_record, open_run, read_record, write_json
+from pipeline.run_folder import REPORT, check_same, hold_output, make_record, open_run, read_record, write_json
 from pipeline.session import JobFailed, connect, in_submitted_job
 
 
@@ -47,6 +48,7 @@ class OfflineConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
+
 
 def main(argv: list[str]) -> int:
     """Runs the job; 0 = every row is in the output, 1 = the job failed, 2 = the settings or the input are wrong."""
@@ -77,7 +79,14 @@ def run(config: OfflineConfig) -> None:
     record = make_record(asdict(config), plan, model.fingerprint)
     if previous:
         check_same(previous, record, output)
-    open_run(output, record, plan)
+    with hold_output(output):
+        open_run(output, record, plan)
+        print_report(complete(config, plan, carried, model.max_context))
+
+
+def complete(config: OfflineConfig, plan: Plan, carried: pa.Schema, max_context: int | None) -> dict[str, Any]:
+    """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is missing."""
+    output = config.output.path
     done = sorted(list_parts(output))
     pending = plan.shards.filter(pc.invert(pc.is_in(plan.shards["shard"], pa.array(done, pa.int64()))))
     with ThreadPoolExecutor(16) as pool:
@@ -85,7 +94,7 @@ def run(config: OfflineConfig) -> None:
     print(f"{plan.num_rows:,} rows in {plan.shards.num_rows:,} shards, {len(done):,} of them done", file=sys.stderr)
     progress = ProgressLine(plan.num_rows, earlier.num_rows)
     if pending.num_rows:
-        generate(config, plan, pending, carried, model.max_context, progress)
+        generate(config, plan, pending, carried, max_context, progress)
     total = earlier + progress.total
     missing = plan.shards.num_rows - len(list_parts(output))
     if missing or total.num_rows != plan.num_rows:
@@ -93,7 +102,7 @@ def run(config: OfflineConfig) -> None:
     report = make_report(total, progress.total, progress.seconds, output)
     if pending.num_rows or read_file(output, REPORT) is None:
         write_json(output, REPORT, report)
-    print_report(report)
+    return report
 
 
 def check_before_start(config: OfflineConfig) -> ResolvedModel:
@@ -107,7 +116,9 @@ def check_before_start(config: OfflineConfig) -> ResolvedModel:
     return model
 
 
-def generate(config: OfflineConfig, plan: Plan, pending: pa.Table, carried: pa.Schema, max_context: int | None, progress: ProgressLine) -> None:
+def generate(
+    config: OfflineConfig, plan: Plan, pending: pa.Table, carried: pa.Schema, max_context: int | None, progress: ProgressLine
+) -> None:
     """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
     connect(config.pool)
     from pipeline.flow import run_flow

@@ -68,7 +68,11 @@ def _from_hub(config: ModelConfig) -> tuple[Path, str]:
     try:
         folder = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=["*.json", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = "the hub cannot be reached and the model is not in its cache" if isinstance(error, LocalEntryNotFoundError) else str(error).splitlines()[0]
+        reason = (
+            "the hub cannot be reached and the model is not in its cache"
+            if isinstance(error, LocalEntryNotFoundError)
+            else str(error).splitlines()[0]
+        )
         raise ValueError(f"model.path {config.path!r} is no folder and no model of the hub: {reason}") from error
     return folder, folder.name
 

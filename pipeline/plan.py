@@ -151,5 +151,7 @@ def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig) -> pa.
         names = [source.id_column, *names]
     clash = set(names) & set(OutputColumns(output.prefix, output.generated_ids).schema.names)
     if clash:
-        raise ValueError(f"the input already has columns {', '.join(sorted(clash))}; set output.prefix to rename the added ones, or output.columns")
+        raise ValueError(
+            f"the input already has columns {', '.join(sorted(clash))}; set output.prefix to rename the added ones, or output.columns"
+        )
     return pa.schema([plan.schema.field(name) for name in names])

@@ -45,7 +45,9 @@ def prepare_shards(shards: pa.Table, job: PrepareJob) -> Iterator[dict[str, list
                 unit, table = shard["unit"], _read_unit(shard, job)
             carried, prompts, places = _prepare_parquet(shard, table, job, reader)
         if carried.num_rows != shard["num_rows"]:
-            raise ValueError(f"{shard['path']} has changed since the plan: shard {shard['shard']} has {carried.num_rows} rows, not {shard['num_rows']}")
+            raise ValueError(
+                f"{shard['path']} has changed since the plan: shard {shard['shard']} has {carried.num_rows} rows, not {shard['num_rows']}"
+            )
         seeds = [row_seed(job.job_seed, shard["file"], place) for place in places]
         yield {"shard": [shard["shard"]], "carried": [_to_bytes(carried)], "prompts": [_to_bytes(_prompt_table(prompts, seeds))]}
 
@@ -74,7 +76,9 @@ def _read_unit(shard: dict[str, Any], job: PrepareJob) -> pa.Table:
     return read_groups(shard["path"], shard["row_groups"], names, job.schema)
 
 
-def _prepare_parquet(shard: dict[str, Any], unit: pa.Table, job: PrepareJob, reader: PromptReader) -> tuple[pa.Table, list[Prompt], list[int]]:
+def _prepare_parquet(
+    shard: dict[str, Any], unit: pa.Table, job: PrepareJob, reader: PromptReader
+) -> tuple[pa.Table, list[Prompt], list[int]]:
     table = unit.slice(shard["skip_rows"], shard["num_rows"])
     special = [name for name in vars(job.columns).values() if name in table.column_names]
     places = list(range(shard["first_row"], shard["first_row"] + table.num_rows))

@@ -6,7 +6,8 @@ Parts are the truth about what is done; nothing here records doneness.
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -42,7 +43,11 @@ class RunRecord:
         """Everything that decides what the rows say, flat."""
         settings = {f"{group}.{key}": value for group in IDENTITY_GROUPS for key, value in self.config[group].items()}
         own = {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
-        return {**own, "input (rows, digest)": [self.plan["num_rows"], self.plan["digest"]], "model (fingerprint)": self.model["fingerprint"]}
+        return {
+            **own,
+            "input (rows, digest)": f"{self.plan['num_rows']}, {self.plan['digest']}",
+            "model (fingerprint)": self.model["fingerprint"],
+        }
 
 
 def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str) -> RunRecord:
@@ -68,40 +73,52 @@ def read_record(output: str) -> RunRecord | None:
 def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
     """Raises ValueError, showing each difference as old -> new, when an output belongs to a different run."""
     before, after = old.identity(), new.identity()
-    differences = [f"{key}: {before.get(key)} -> {after.get(key)}" for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    differences = [f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in changed]
     if differences:
         moved = {f"{group}.path": (old.config[group]["path"], new.config[group]["path"]) for group in ("input", "model")}
         differences += [f"{key}: {one} -> {other}" for key, (one, other) in moved.items() if one != other]
-        raise ValueError(f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); name another folder, or remove this one")
+        raise ValueError(
+            f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); name another folder, or remove this one"
+        )
+
+
+def _shown(value: Any) -> str:
+    return str(value) or "''"
+
+
+@contextmanager
+def hold_output(output: str) -> Iterator[None]:
+    """Makes the run folder and keeps a second driver off it; the system lets go of it when this process ends, however it ends."""
+    filesystem, root = locate(output)
+    if not isinstance(filesystem, fs.LocalFileSystem):  # an object store has no locks; two drivers only do the same work twice
+        yield
+        return
+    try:
+        os.makedirs(f"{root}/{SCRATCH}", exist_ok=True)
+        descriptor = os.open(f"{root}/{RUN_FOLDER}/lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise ValueError(f"output.path {output!r} cannot be made: {error.strerror}; name a folder that can be written") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ValueError(f"another process is writing {output}; wait for its end, or name another folder") from error
+    finally:
+        os.close(descriptor)
 
 
 def open_run(output: str, record: RunRecord, plan: Plan) -> None:
-    """Writes the record and the plan of a new run, and clears what an earlier start has left: temp files, faults."""
+    """Clears what an earlier start has left (temp files, faults) and writes the plan and the record of a new run."""
     filesystem, root = locate(output)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        try:
-            os.makedirs(f"{root}/{SCRATCH}", exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"output.path {output!r} cannot be made: {error.strerror}; name a folder that can be written") from error
-        _lock(root)
-        for name in os.listdir(f"{root}/{SCRATCH}"):
-            os.remove(f"{root}/{SCRATCH}/{name}")
-    for fault in list_faults(output):
-        filesystem.delete_file(f"{root}/{fault}")
+    leftovers = filesystem.get_file_info(fs.FileSelector(f"{root}/{SCRATCH}", allow_not_found=True))
+    for path in [*(info.path for info in leftovers), *(f"{root}/{fault}" for fault in list_faults(output))]:
+        filesystem.delete_file(path)
     if read_file(output, RUN) is None:
         sink = pa.BufferOutputStream()
         pq.write_table(plan.shards, sink)
         write_file(output, PLAN, sink.getvalue())
         write_json(output, RUN, vars(record))  # last: a run folder without it is a fresh one
-
-
-def _lock(root: str) -> None:
-    """Keeps a second driver off this output for as long as this process lives."""
-    descriptor = os.open(f"{root}/{RUN_FOLDER}/lock", os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"another process is writing {root}; wait for its end, or name another folder") from error
 
 
 def write_json(output: str, name: str, content: Mapping[str, Any]) -> None:

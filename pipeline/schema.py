@@ -127,7 +127,9 @@ def fit_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool)
     for index, row in enumerate(rows if strict else ()):
         new = [name for name in row if name not in schema.names]
         if new:
-            errors[index] = errors[index] or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; {remedy}"
+            errors[index] = (
+                errors[index] or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; {remedy}"
+            )
     return pa.Table.from_arrays(columns, schema=schema) if columns else _no_columns(len(rows)), errors
 
 

@@ -35,7 +35,7 @@ def connect(pool: PoolConfig) -> None:
 
 
 def start_ray(min_cpus: int) -> None:
-    """Joins the cluster that RAY_ADDRESS names, else starts a local Ray that counts at least min_cpus."""
+    """Joins the cluster that RAY_ADDRESS names, else starts a local Ray that counts at least min_cpus; a session that is on stays."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joins = bool(os.environ.get("RAY_ADDRESS"))
@@ -43,6 +43,8 @@ def start_ray(min_cpus: int) -> None:
         _own_token()
     import ray
 
+    if ray.is_initialized():
+        return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not joins:
         # Ray hands its workers the script's folder and the current one, neither of which need hold the packages

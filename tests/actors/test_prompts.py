@@ -30,10 +30,19 @@ def test_a_prompt_becomes_its_token_ids() -> None:
             "the prompt has 8 tokens; the context is 8 and needs room for one more: "
             "shorten it, or raise model.max_context if the model allows",
         ),
-        ({"prompt": "a", "sampling": {"temperature": -1.0}}, "sampling.temperature is -1.0; it must be a number of at least 0 (0 = greedy)"),
+        (
+            {"prompt": "a", "sampling": {"temperature": -1.0}},
+            "sampling.temperature is -1.0; it must be a number of at least 0 (0 = greedy)",
+        ),
         ({"prompt": "a", "sampling": {"max_tokens": 0}}, "sampling.max_tokens is 0; it must be an integer of at least 1"),
-        ({"prompt": "a", "sampling": {"tempreture": 1}}, "column 'sampling' sets 'tempreture', which is not a setting; did you mean 'temperature'?"),
-        ({"prompt": "a", "sampling": "hot"}, "column 'sampling' is 'hot'; it must be a struct of settings (input.sampling_column: null ignores it)"),
+        (
+            {"prompt": "a", "sampling": {"tempreture": 1}},
+            "column 'sampling' sets 'tempreture', which is not a setting; did you mean 'temperature'?",
+        ),
+        (
+            {"prompt": "a", "sampling": "hot"},
+            "column 'sampling' is 'hot'; it must be a struct of settings (input.sampling_column: null ignores it)",
+        ),
     ],
 )
 def test_a_bad_row_keeps_an_error_that_names_value_and_remedy(row: dict[str, Any], error: str) -> None:
@@ -63,7 +72,9 @@ def test_messages_of_a_wrong_shape_are_an_error(messages: Any) -> None:
 
 
 def test_a_template_that_refuses_messages_is_an_error_of_the_row() -> None:
-    assert "the chat template refused it: no such role" in (read({"chat": [{"role": "nobody", "content": ""}]}, messages="chat").error or "")
+    assert "the chat template refused it: no such role" in (
+        read({"chat": [{"role": "nobody", "content": ""}]}, messages="chat").error or ""
+    )
 
 
 def test_settings_that_parquet_fills_with_null_count_as_absent() -> None:

@@ -30,7 +30,11 @@ def test_the_limit_ends_the_scan_behind_its_last_row() -> None:
     assert scan(b"a\nb", limit=2) == (2, [0, 3])
 
 
-@given(data=st.lists(st.sampled_from([b"\n", b"x", b"\xe2\x80\xa8", b"\r", b"\0"])).map(b"".join), stride=st.integers(1, 4), chunk=st.integers(1, 5))
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"x", b"\xe2\x80\xa8", b"\r", b"\0"])).map(b"".join),
+    stride=st.integers(1, 4),
+    chunk=st.integers(1, 5),
+)
 def test_cut_anywhere_read_in_any_chunks_the_lines_are_those_of_the_whole_file(data: bytes, stride: int, chunk: int) -> None:
     whole = data.split(b"\n")[: -1 if data.endswith(b"\n") or not data else None]
     original, jsonl.CHUNK = jsonl.CHUNK, chunk

@@ -58,7 +58,9 @@ def test_seeds_do_not_depend_on_how_the_input_is_cut(tmp_path: Path) -> None:
 
 
 def test_parquet_rows_come_in_order_with_equal_seeds_for_any_cut(tmp_path: Path) -> None:
-    table = pa.table({"prompt": [str(i) for i in range(10)], "x": pa.array(range(10), pa.int8()), "when": pa.array(range(10), pa.timestamp("us"))})
+    table = pa.table(
+        {"prompt": [str(i) for i in range(10)], "x": pa.array(range(10), pa.int8()), "when": pa.array(range(10), pa.timestamp("us"))}
+    )
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     cuts = [prepared(tmp_path, rows_per_shard=size) for size in (2, 4, 100)]
     assert cuts[0] == cuts[1] == cuts[2]

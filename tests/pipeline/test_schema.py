@@ -35,7 +35,13 @@ def test_columns_keep_the_order_in_which_they_appear() -> None:
 
 
 SCHEMA = pa.schema(
-    [("id", pa.int64()), ("score", pa.float64()), ("text", pa.string()), ("tags", pa.list_(pa.string())), ("meta", pa.struct([("a", pa.int64())]))]
+    [
+        ("id", pa.int64()),
+        ("score", pa.float64()),
+        ("text", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("meta", pa.struct([("a", pa.int64())])),
+    ]
 )
 REMEDY = "mend the row, or raise input.schema_rows so that types are learned from more rows"
 

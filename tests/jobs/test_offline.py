@@ -1,0 +1,100 @@
+"""The offline job's checks: everything that is wrong is told in one line, before Ray or a model is started."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import offline
+from tests.pipeline.test_model import make_model
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def started(*_: Any) -> None:
+        raise AssertionError("Ray would have been started")
+
+    monkeypatch.setattr(offline, "generate", started)
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[str]:
+    """A command that would run."""
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
+    return ["--input", f"{tmp_path}/in.jsonl", "--output", f"{tmp_path}/out", "--model", str(make_model(tmp_path / "model"))]
+
+
+def refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that is refused."""
+    assert offline.main(flags) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and captured.err.startswith("error: ")
+    return captured.err.removeprefix("error: ").strip()
+
+
+def test_the_command_of_the_other_tests_would_run(flags: list[str]) -> None:
+    with pytest.raises(AssertionError, match="Ray would have been started"):
+        offline.main(flags)
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        (["--input", "nope.jsonl"], "input.path 'nope.jsonl' does not exist"),
+        (["--model", "./nope"], "model.path './nope' does not exist"),
+        (["--input.prompt_column", "promt"], "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?"),
+        (["--input.messages_column", "prompt"], "has no chat template, which input.messages_column needs; use input.prompt_column"),
+        (["--speculation.draft_len", "0"], "speculation.draft_len is 0; it must be at least 1"),
+        (["--output.prefx", "x"], "unknown setting --output.prefx; did you mean --output.prefix?"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(flags: list[str], more: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused([*flags, *more], capsys)
+    assert error in told
+
+
+def test_a_column_clash_is_refused_and_a_prefix_helps(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "a", "generated_text": "b"}\n')
+    assert refused(flags, capsys).startswith("the input already has columns generated_text; set output.prefix")
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main([*flags, "--output.prefix", "new_"])
+
+
+def test_an_output_of_a_different_run_is_refused_with_what_differs(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main(flags)
+    capsys.readouterr()
+    assert "(generation.max_tokens: 256 -> 9)" in refused([*flags, "--generation.max_tokens", "9"], capsys)
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main([*flags, "--speculate", "off", "--pool.num_workers", "3"])
+
+
+def test_a_submitted_job_needs_an_output_that_outlives_it(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    told = refused([*flags, "--output", "out/demo"], capsys)
+    assert told == "output.path 'out/demo' is relative and would land in Ray's session folder; give an absolute path or a URI"
+
+
+def test_the_resolved_settings_lie_beside_the_output(flags: list[str], tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main(flags)
+    record = json.loads((tmp_path / "out" / "_run" / "run.json").read_text())
+    assert record["config"]["generation"]["max_tokens"] == 256
+    assert (record["plan"]["num_rows"], record["plan"]["rows_per_shard"]) == (1, 16)
+    assert set(record["versions"]) == {"ray", "torch", "transformers", "pyarrow"}
+
+
+def test_the_script_runs_from_any_folder_and_exits_non_zero(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "jobs" / "offline.py", "--input", "x", "--output", "y"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: model.path is empty; name a folder or a hub name (--model)\n")
