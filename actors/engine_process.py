@@ -50,7 +50,6 @@ def check_faults(output: str, max_faults: int) -> None:
     """Raises ValueError when the engine has failed so often that one more start would only meet the next fault."""
     faults = list_faults(output)
     if len(faults) >= max_faults:
-        last = (read_file(output, faults[-1]) or b"").decode().strip().splitlines()
-        raise ValueError(
-            f"the engine failed {len(faults)} times (pool.max_engine_faults); the last time: {last[-1] if last else faults[-1]}"
-        )
+        lines = (read_file(output, faults[-1]) or b"").decode().strip().splitlines()
+        last = lines[-1] if lines else faults[-1]
+        raise ValueError(f"the engine failed {len(faults)} times (pool.max_engine_faults); the last time: {last}")

@@ -66,11 +66,7 @@ class PromptReader:
         if self.columns.messages:
             text = self._rendered(self.columns.messages, row.get(self.columns.messages))
         else:
-            text = row.get(self.columns.prompt)
-            if text is None:
-                raise RowError(f"column {self.columns.prompt!r} is missing; each row needs a prompt (input.prompt_column names its column)")
-            if not isinstance(text, str):
-                raise RowError(f"column {self.columns.prompt!r} is {shown(text)}; a prompt must be a string")
+            text = _plain(self.columns.prompt, row.get(self.columns.prompt))
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -78,11 +74,8 @@ class PromptReader:
         return text
 
     def _rendered(self, column: str, messages: Any) -> str:
-        if (
-            not isinstance(messages, list)
-            or not messages
-            or not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages)
-        ):
+        shaped = isinstance(messages, list) and all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages)
+        if not shaped or not messages:
             raise RowError(f"column {column!r} is {shown(messages)}; it must be a list of messages, each with role and content")
         try:
             return self.codec.render([_without_none(message) for message in messages])
@@ -94,10 +87,17 @@ class PromptReader:
             return Prompt(error="the prompt is empty; each row needs at least one token")
         if self.max_context is not None and len(token_ids) >= self.max_context:
             limit = f"the context is {self.max_context} and needs room for one more"
-            return Prompt(
-                error=f"the prompt has {len(token_ids)} tokens; {limit}: shorten it, or raise model.max_context if the model allows"
-            )
+            remedy = "shorten it, or raise model.max_context if the model allows"
+            return Prompt(error=f"the prompt has {len(token_ids)} tokens; {limit}: {remedy}")
         return Prompt(token_ids, prompt.sampling)
+
+
+def _plain(column: str, prompt: Any) -> str:
+    if prompt is None:
+        raise RowError(f"column {column!r} is missing; each row needs a prompt (input.prompt_column names its column)")
+    if not isinstance(prompt, str):
+        raise RowError(f"column {column!r} is {shown(prompt)}; a prompt must be a string")
+    return prompt
 
 
 def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:

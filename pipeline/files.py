@@ -54,9 +54,7 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
     if not named and format_ == "auto":  # a folder may hold a README; a glob that matches one is a mistake
         infos = [i for i in infos if os.path.splitext(i.path)[1] in SUFFIXES]
     if not infos:
-        raise ValueError(
-            f"input.path {path!r} holds no files to read; known are names in {', '.join(SUFFIXES)} (input.format names the format of others)"
-        )
+        raise ValueError(f"input.path {path!r} holds no files to read; known are names in {', '.join(SUFFIXES)} (others need input.format)")
     return [_input_file(shell, i, root, format_) for i in infos]
 
 

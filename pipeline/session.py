@@ -9,7 +9,9 @@ import math
 import os
 import secrets
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from actors.config import PoolConfig
 
@@ -45,7 +47,7 @@ def start_ray(min_cpus: int) -> None:
 
     if ray.is_initialized():
         return
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not joins:
         # Ray hands its workers the script's folder and the current one, neither of which need hold the packages
         os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -56,14 +58,14 @@ def start_ray(min_cpus: int) -> None:
         ray.init(runtime_env={"working_dir": str(PROJECT_ROOT), "excludes": ["/demo/model/checkpoint.*", "/tests"]}, **quiet)
 
 
-def cluster_resources() -> tuple[dict[str, float], dict[str, float]]:
+def cluster_resources() -> tuple[Mapping[str, float], Mapping[str, float]]:
     """What the machines present have, and what an autoscaler may add up to."""
     import ray
 
     return ray.cluster_resources(), ray._private.state.state.get_max_resources_from_cluster_config() or {}
 
 
-def check_resources(pool: PoolConfig, present: dict[str, float], promised: dict[str, float]) -> None:
+def check_resources(pool: PoolConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
     """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold the pool."""
     wanted = {"CPU": pool.num_workers * pool.cpus_per_worker + PREPARE_CPUS, "GPU": pool.num_workers * pool.gpus_per_worker}
     for kind, amount in wanted.items():

@@ -36,7 +36,10 @@ def prepared(path: Path, columns: list[str] | None = None, **settings: Any) -> l
     return rows
 
 
-BAD_INPUT = b'{"id": 1, "prompt": "a"}\n\nnot json\n{"id": 2}\n{"id": 3, "prompt": 7}\n{"id": "x", "prompt": "b"}\n{"id": 4, "prompt": "\xe2\x80\xa8"}\n\0\0\0'
+BAD_INPUT = (
+    b'{"id": 1, "prompt": "a"}\n\nnot json\n{"id": 2}\n{"id": 3, "prompt": 7}\n'
+    b'{"id": "x", "prompt": "b"}\n{"id": 4, "prompt": "\xe2\x80\xa8"}\n\0\0\0'
+)
 
 
 def test_bad_lines_become_rows_with_errors_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from pipeline.report import make_report, print_report
 
 PART = Summary(
     num_parts=1, num_rows=16, num_errors=1, num_prompt_tokens=160, num_generated_tokens=1200, num_steps=400,
-    verified={"context": 900, "bigram": 300}, accepted={"context": 600, "bigram": 200}, first_error="column 'prompt' is 7; a prompt must be a string",
+    verified={"context": 900, "bigram": 300}, accepted={"context": 600, "bigram": 200},
+    first_error="column 'prompt' is 7; a prompt must be a string",
 )  # fmt: skip
 
 

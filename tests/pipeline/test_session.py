@@ -54,7 +54,8 @@ def test_a_worker_holds_shards_for_twice_its_running_set(rows_per_shard: int, po
 def test_the_root_cause_is_the_last_error_that_is_not_rays() -> None:
     story = (
         "ray::MapWorker.submit() (pid=1)\n  File x\nKeyError: 'inner'\n\nThe above exception was ...\n"
-        "ValueError: model.path 'x' cannot be loaded\n\nray.exceptions.UserCodeException: UDF failed to process a data block.\nTo change retry ..."
+        "ValueError: model.path 'x' cannot be loaded\n\n"
+        "ray.exceptions.UserCodeException: UDF failed to process a data block.\nTo change retry ..."
     )
     assert root_cause(story) == "model.path 'x' cannot be loaded"
     assert root_cause("pyarrow.lib.ArrowInvalid: no\nOSError: [Errno 28] full") == "OSError: [Errno 28] full"
