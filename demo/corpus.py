@@ -13,7 +13,9 @@ from pathlib import Path
 
 DEMO = Path(__file__).parent
 # Tests and generated tables would drown the library's own prose; the rest are vendored or not Python 3.
-SKIPPED_FOLDERS = {"test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "pydoc_data", "encodings", "turtledemo", "ensurepip"}
+SKIPPED_FOLDERS = {
+    "test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "pydoc_data", "encodings", "turtledemo", "ensurepip",
+}  # fmt: skip
 HELD_OUT = [
     "argparse", "bdb", "calendar", "cmd", "configparser", "csv", "difflib", "fractions", "gettext", "heapq", "imaplib",
     "mailbox", "netrc", "optparse", "pprint", "queue", "sched", "shelve", "shlex", "shutil", "smtplib", "statistics",

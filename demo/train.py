@@ -110,7 +110,7 @@ def train(model_dir: Path, steps: int) -> None:
         batch = batch_at(stream, step)
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(input_ids=batch, labels=batch).loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -129,7 +129,7 @@ def save(model: LlamaForCausalLM, model_dir: Path, curve: list[list[float]]) -> 
     """Writes the weights in bf16, and the loss curve beside them."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16).save_pretrained(model_dir)
+    copy.bfloat16().save_pretrained(model_dir)
     with open(model_dir / "loss.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["step", "training_loss", "held_out_loss"], *curve])
 

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from math import ceil
@@ -45,7 +45,7 @@ class ServeJobConfig:
 
 def main(argv: list[str]) -> int:
     """Serves until stopped; 0 = stopped by a signal, 1 = the model or Serve did not start, 2 = the settings are wrong."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    take_signals()
     try:
         run(parse(ServeJobConfig, argv))
     except KeyboardInterrupt:
@@ -74,6 +74,12 @@ def run(config: ServeJobConfig) -> None:
             signal.pause()
 
 
+def take_signals() -> None:
+    """Lets SIGTERM end the server as Ctrl-C does, and SIGINT also where a shell has turned it off for a background process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def check_address(host: str, port: int) -> None:
     """Raises ValueError when nothing can listen there."""
     try:
@@ -83,7 +89,7 @@ def check_address(host: str, port: int) -> None:
         raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another --port or --host") from error
 
 
-def check_resources(config: ServeConfig, present: dict[str, float], promised: dict[str, float]) -> None:
+def check_resources(config: ServeConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
     """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold min_replicas."""
     for kind, each in (("CPU", config.cpus_per_replica), ("GPU", config.gpus_per_replica)):
         wanted, found = each * config.min_replicas, max(present.get(kind, 0), promised.get(kind, 0))
@@ -99,7 +105,7 @@ def ray_session(config: ServeConfig) -> Iterator[None]:
     """Ray, with room for the replicas; ends what it began."""
     try:
         start_ray(ceil(config.max_replicas * config.cpus_per_replica))
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init puts its own in place
+        take_signals()  # ray.init has put its own handler in place
         check_resources(config, *cluster_resources())
         yield
     finally:
