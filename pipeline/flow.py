@@ -28,7 +28,14 @@ def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
     compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=-(-worker.max_shards // size) + 1)
     summaries = (
         ray.data.from_blocks([shards.slice(first, end - first) for first, end in groups])
-        .map_batches(prepare_shards, fn_kwargs={"job": prepare}, batch_size=None, batch_format="pyarrow", num_cpus=PREPARE_CPUS)
+        .map_batches(
+            prepare_shards,
+            fn_kwargs={"job": prepare},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(size=pool.num_workers),  # one reader feeds a worker many times over
+            num_cpus=PREPARE_CPUS,
+        )
         .map_batches(
             BatchWorker,
             fn_constructor_args=(worker,),
