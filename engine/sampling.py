@@ -67,17 +67,23 @@ def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     below_best = logits.double() - logits.amax(-1, keepdim=True)
     probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()  # the likeliest token has 1
     keep = probabilities >= _column(sampling, "min_p", logits.device)
-    if any(s.top_k or s.top_p < 1 for s in sampling):
-        # Stable and descending: of equal probabilities the lowest id is kept first.
-        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        rank = torch.arange(logits.shape[1], device=logits.device)
-        top_k, top_p = _column(sampling, "top_k", logits.device), _column(sampling, "top_p", logits.device)
-        ordered = ordered * ((top_k == 0) | (rank < top_k))
-        before = ordered.cumsum(-1) - ordered
-        # Off must be off to the last bit: another row's top_p must not cost this row its rarest token by rounding.
-        kept_in_order = (ordered > 0) & ((top_p == 1) | (before < top_p * ordered.sum(-1, keepdim=True)))
-        keep &= torch.zeros_like(keep).scatter_(-1, order, kept_in_order)
+    ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
+    if ranked:  # sorting a large vocabulary is dear: only the rows that need it
+        keep[ranked] &= _kept_by_rank(probabilities[ranked], [sampling[row] for row in ranked])
     return probabilities * keep
+
+
+def _kept_by_rank(probabilities: Tensor, sampling: list[Sampling]) -> Tensor:
+    """bool [R, V]: what top_k, then top_p leave."""
+    # Stable and descending: of equal probabilities the lowest id is kept first.
+    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(ordered.shape[1], device=ordered.device)
+    top_k, top_p = _column(sampling, "top_k", ordered.device), _column(sampling, "top_p", ordered.device)
+    ordered = ordered * ((top_k == 0) | (rank < top_k))
+    before = ordered.cumsum(-1) - ordered
+    # Off must be off to the last bit: a top_p of 1 must not cost a row its rarest token by rounding.
+    kept_in_order = (ordered > 0) & ((top_p == 1) | (before < top_p * ordered.sum(-1, keepdim=True)))
+    return torch.zeros_like(kept_in_order).scatter_(-1, order, kept_in_order)
 
 
 def _column(sampling: list[Sampling], name: str, device: torch.device) -> Tensor:
