@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -141,5 +142,10 @@ def weights_folder(path: str, revision: str | None = None) -> Path:
 
 
 def default_cache() -> Path:
-    """Where tables are kept when no place was named: this user's cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ngram-tables"
+    """Where tables are kept when no place was named: this user's cache, or the temp folder where there can be none."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ngram-tables"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home, as containers have it
+        return Path(tempfile.gettempdir()) / f"ngram-tables-{os.getuid()}"
+    return cache
