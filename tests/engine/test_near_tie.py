@@ -86,9 +86,7 @@ def tolerance(logits: torch.Tensor, dtype: str) -> float:
 
 def assert_near_ties(model, dtype: str, prompts: Texts, one: Texts, other: Texts, what: str) -> None:
     found = divergences(one, other)
-    print(
-        f"\n{dtype}, {what}: {len(prompts) - len(found)} of {len(prompts)} texts of {NUM_TOKENS} tokens equal, {len(found)} part at a near-tie"
-    )
+    print(f"\n{dtype}, {what}: {len(prompts) - len(found)} of {len(prompts)} texts equal, {len(found)} part at a near-tie")
     for n, position in found:
         logits = logits_at(model, prompts[n], one[n], position)
         tokens = [one[n][position], other[n][position]]
