@@ -1,0 +1,44 @@
+"""Benchmarks say what they measured: paired ratios by hand, and a whole small run whose last line is JSON."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.measure import alternate, ratio
+
+
+def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians() -> None:
+    # Pairs: 2, 4 and 1; medians of the sides: 4 and 2, whose ratio would be 2 as well, so the second case tells them apart.
+    assert ratio([2.0, 4.0, 8.0], [1.0, 1.0, 8.0])["median"] == 2.0
+    assert ratio([1.0, 2.0, 9.0], [1.0, 1.0, 3.0])["median"] == 2.0
+    assert ratio([1.0, 3.0, 9.0], [1.0, 3.0, 1.0])["median"] == 1.0
+
+
+def test_the_interval_holds_the_median_and_is_a_point_when_all_pairs_agree() -> None:
+    assert ratio([3.0] * 10, [2.0] * 10) == {"median": 1.5, "low": 1.5, "high": 1.5}
+    noisy = ratio([1.0, 1.2, 0.9, 1.1, 1.0, 1.3], [1.0] * 6)
+    assert 0.9 <= noisy["low"] <= noisy["median"] <= noisy["high"] <= 1.3
+
+
+def test_contenders_alternate_after_a_warm_up_each() -> None:
+    order: list[str] = []
+    contenders = {name: lambda name=name: order.append(name) or {"calls": len(order)} for name in "ab"}
+    runs = alternate(contenders, tokens=10, alternations=3)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab"
+    assert [len(run.cpu_s) for run in runs.values()] == [3, 3]
+
+
+@pytest.mark.slow
+def test_a_small_run_of_the_engine_benchmark_compares_all_contenders() -> None:
+    arguments = ["--workload", "single", "--max_tokens", "8", "--alternations", "2", "--mixed", "1,4"]
+    command = [sys.executable, "-m", "benchmarks.bench_engine", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert list(result["runs"]) == ["generate", "generate, prompt lookup", "plain", "mixed (1,4)"]
+    assert result["runs"]["plain"]["acceptance_length"] == 1.0
+    assert result["runs"]["mixed (1,4)"]["acceptance_length"] > 1.0
+    # float32: one near-tie in 8 x 8 tokens may fall the other way on another machine
+    assert all(run["rows_equal_to_plain"] >= 7 for run in result["runs"].values())
