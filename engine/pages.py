@@ -32,7 +32,5 @@ class PagePool:
     def check_integrity(self, held: Iterable[list[int]]) -> None:
         """Raises AssertionError unless free and held pages together are each page once."""
         held_ids = [page for pages in held for page in pages]
-        assert len(self._free) + len(held_ids) == self.num_pages, (
-            f"free {len(self._free)} + held {len(held_ids)} != {self.num_pages} pages"
-        )
+        assert len(self._free) + len(held_ids) == self.num_pages, f"free {len(self._free)} + held {len(held_ids)} != {self.num_pages} pages"
         assert sorted(self._free + held_ids) == list(range(self.num_pages)), "a page is held twice, or free and held"
