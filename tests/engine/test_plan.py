@@ -159,11 +159,8 @@ def test_a_narrow_tree_in_a_wider_group_repeats_its_last_row():
     assert group.rows.tolist() == [[0, 1, 2, 2], [3, 4, 5, 6]]
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
-    """The oracle follows parents from node to root, by positions; the plan packs, groups, pages and masks."""
-    rng = random.Random(seed)
-    page_size, windows = rng.choice([1, 3, 4, 16]), rng.choice([(None,), (5,), (None, 7), (1,)])
+def random_chunks(rng, page_size):
+    """One to six sequences at random places of their prompts, on pages in random order; trees for those at their last token."""
     free = rng.sample(range(STAGING), STAGING)
     chunks, trees = [], []
     for _ in range(rng.randint(1, 6)):
@@ -174,6 +171,15 @@ def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
         chunks.append(chunk([rng.randrange(50) for _ in range(length)], num_cached, num_rows, pages))
         num_nodes = rng.choice([0, 0, rng.randint(1, 9)]) if chunks[-1].last else 0
         trees.append([(rng.randrange(50), rng.randint(0, index), 0) for index in range(num_nodes)])
+    return chunks, trees
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
+    """The oracle follows parents from node to root, by positions; the plan packs, groups, pages and masks."""
+    rng = random.Random(seed)
+    page_size, windows = rng.choice([1, 3, 4, 16]), rng.choice([(None,), (5,), (None, 7), (1,)])
+    chunks, trees = random_chunks(rng, page_size)
     step = plan(chunks, packed(trees), page_size, windows)
 
     expected: dict[int | None, dict[int, set[int]]] = {window: {} for window in windows}
