@@ -57,15 +57,16 @@ class BatchWorker:
             self.loop = job.start_loop(job.model, job.speculation)
         except Exception as error:  # raised by the first call: Ray would print pages about an actor that cannot be made
             self.failure = error
-        self.ready = time.time()
+        self.began: float | None = None
 
     async def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         if self.failure:
             raise self.failure
+        self.began = self.began or time.time()
         columns = (batch["shard"], batch["carried"], batch["prompts"])
         shards = [self._shard(int(shard), carried, prompts) for shard, carried, prompts in zip(*columns, strict=True)]
         summaries = await asyncio.gather(*shards)
-        return {"summary": [summary.to_json() for summary in summaries], "ready": [self.ready] * len(summaries)}
+        return {"summary": [summary.to_json() for summary in summaries], "began": [self.began] * len(summaries)}
 
     async def _shard(self, shard: int, carried: bytes, prompts: bytes) -> Summary:
         async with self.free_shards:

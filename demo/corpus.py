@@ -60,7 +60,7 @@ def functions(source: str) -> Iterator[tuple[str, str]]:
                 yield prefix + node.name, textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
 
 
-def demo_prompts() -> list[dict[str, str]]:
+def demo_prompts(count: int = NUM_PROMPTS) -> list[dict[str, str]]:
     """The first lines (a third, 2 to 12) of functions of the held-out modules, taken from the modules in turn."""
     queues = []
     for name, source in module_sources():
@@ -68,7 +68,7 @@ def demo_prompts() -> list[dict[str, str]]:
             queues.append([{"id": f"{name}.{function}", "prompt": _beginning(text)} for function, text in functions(source)])
     turns = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     unique = {prompt["id"]: prompt for prompt in turns}
-    return list(unique.values())[:NUM_PROMPTS]
+    return list(unique.values())[:count]
 
 
 def _beginning(text: str) -> str:

@@ -136,8 +136,8 @@ def generate(
         max_engine_faults=config.pool.max_engine_faults,
     )
     with progress:
-        for summary, ready in run_flow(pending, prepare, worker, config.pool):
-            progress.add(summary, ready)
+        for summary, began in run_flow(pending, prepare, worker, config.pool):
+            progress.add(summary, began)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ MAX_GROUP = 16  # shards per block: one each costs 68 ms through the stages, 16 
 
 
 def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig) -> Iterator[tuple[Summary, float]]:
-    """Runs these shards of the plan; yields each part's summary and the time at which its worker was ready."""
+    """Runs these shards of the plan; yields each part's summary and the time at which its worker began its first shard."""
     size = max(1, min(MAX_GROUP, shards.num_rows // (4 * pool.num_workers * worker.max_shards)))
     groups = group_shards(shards["unit"].to_pylist(), size)
     compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=-(-worker.max_shards // size) + 1)
@@ -47,8 +47,8 @@ def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
     )
     try:
         for batch in summaries.iter_batches(batch_size=None):
-            for summary, ready in zip(batch["summary"], batch["ready"], strict=True):
-                yield Summary.from_json(summary), float(ready)
+            for summary, began in zip(batch["summary"], batch["began"], strict=True):
+                yield Summary.from_json(summary), float(began)
     except ray.exceptions.RayError as error:
         story = str(error)
         write_file(worker.output, FAILURE, story.encode())

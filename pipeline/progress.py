@@ -20,29 +20,26 @@ class ProgressLine:
         self.num_rows = num_rows
         self.num_done = num_done
         self.total = Summary()
-        self.ready: float | None = None
+        self.began: float | None = None
+        self.seconds = 0.0  # from the first shard's beginning to the latest part
         self._interval = interval
         self._ended = threading.Event()
         self._bar = _make_bar() if sys.stderr.isatty() else None
         self._task = self._bar.add_task("", total=num_rows, completed=num_done, line="starting") if self._bar else None
         self._thread = threading.Thread(target=self._print_lines, daemon=True)
 
-    def add(self, summary: Summary, ready: float) -> None:
-        """Counts one part; ready: when its worker had its model loaded."""
+    def add(self, summary: Summary, began: float) -> None:
+        """Counts one part; began: when its worker took its first shard, the model loaded."""
         self.total += summary
-        self.ready = ready if self.ready is None else min(ready, self.ready)
+        self.began = began if self.began is None else min(began, self.began)
+        self.seconds = max(time.time() - self.began, 1e-9)
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self.num_done + self.total.num_rows, line=self.line())
-
-    @property
-    def seconds(self) -> float:
-        """Time since the first worker was ready."""
-        return max(time.time() - self.ready, 1e-9) if self.ready else 0.0
 
     def line(self) -> str:
         """Rows, tokens, tokens/s, acceptance length, time left."""
         rows = self.num_done + self.total.num_rows
-        if not self.ready:
+        if self.began is None:
             return f"rows {rows:,}/{self.num_rows:,}  starting"
         tokens, steps = self.total.num_generated_tokens, self.total.num_steps
         rate = f"{tokens / self.seconds:,.0f} tokens/s  {tokens / max(1, steps):.2f} tokens/call"

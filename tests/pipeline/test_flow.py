@@ -38,7 +38,7 @@ def test_a_pool_shares_the_shards_and_every_row_comes_out_once(ray_session: None
     summaries = run(tmp_path / "in.jsonl", tmp_path / "out", tiny_folder, num_workers=2)
     total = sum((summary for summary, _ in summaries), Summary())
     assert (total.num_parts, total.num_rows, total.num_errors) == (41, 81, 0)
-    assert len({ready for _, ready in summaries}) == 2, "both workers took part"
+    assert len({began for _, began in summaries}) == 2, "both workers took part"
     parts = sorted((tmp_path / "out").glob("part-*.parquet"))
     texts = [text for part in parts for text in pq.read_table(part)["generated_text"].to_pylist()]
     assert texts == [f"row {i}"[::-1] for i in range(81)]

@@ -21,14 +21,14 @@ def test_the_line_tells_rows_tokens_rate_acceptance_length_and_time_left(monkeyp
     monkeypatch.setattr(time, "time", lambda: 110.0)
     progress = ProgressLine(num_rows=80, num_done=32)
     assert progress.line() == "rows 32/80  starting"
-    progress.add(PART, ready=100.0)
+    progress.add(PART, began=100.0)
     assert progress.line() == "rows 48/80  tokens 1,200  120 tokens/s  3.00 tokens/call  ETA 0:20"
 
 
 def test_where_there_is_no_terminal_plain_lines_come_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressLine(num_rows=80, interval=0.01) as progress:
         time.sleep(0.05)
-        progress.add(PART, ready=time.time())
+        progress.add(PART, began=time.time())
         time.sleep(0.05)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "rows 0/80  starting"
