@@ -62,6 +62,9 @@ def test_a_proposer_that_is_always_right_needs_one_call_for_depth_plus_one_token
         assert stats.num_steps == calls
         assert stats.num_accepted == stats.num_verified == len(case.token_ids) - calls
     assert engine.stats.num_tokens == sum(len(case.token_ids) for case in cases)
+    # A prompt's rows, then one row per call and the guesses: an accepted token never runs twice.
+    in_prompts = sum(len(case.prompt_ids) for case in cases)
+    assert engine.stats.num_rows == in_prompts + (engine.stats.num_calls - len(cases)) + sum(engine.stats.verified.values())
     assert engine.stats.accepted == engine.stats.verified == {"known": engine.stats.num_tokens - engine.stats.num_calls}
 
 
