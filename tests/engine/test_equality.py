@@ -52,6 +52,27 @@ def test_the_whole_matrix_equals_generate_under_random_load(family, mode, max_ru
     assert_equal_under_load(family, mode, max_running, page_size)
 
 
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("llama", {"num_key_value_heads": 1}), ("llama", {"num_key_value_heads": 4}), ("llama", {"head_dim": 24, "attention_bias": True}),
+        ("llama", {"tie_word_embeddings": True}), ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("gpt2", {"scale_attn_weights": False}),
+        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}), ("mistral", {"sliding_window": 2}),
+    ],
+)  # fmt: skip
+def test_members_of_a_family_with_other_settings_equal_generate(family, settings):
+    """Head counts and sizes, scaling, rotary angles, and windows in some layers only, or of two tokens (at one, generate with its cache differs from the model without)."""
+    reference = tiny_model(family, attention="sdpa", **settings)
+    prompts = random_prompts(4, seed=2)
+    cases = [Case(f"{n}", prompt, tuple(reference_greedy(reference, list(prompt), 16))) for n, prompt in enumerate(prompts)]
+    engine = make_engine(tiny_model(family, **settings), RandomTrees(cases, depth=5, max_nodes=12, seed=0), max_running=3, prefill_chunk=9)
+    completions = engine.generate([case.request() for case in cases])
+    assert [completion.token_ids for completion in completions] == [case.token_ids for case in cases]
+    assert engine.stats.num_calls < engine.stats.num_tokens
+
+
 @pytest.mark.parametrize("depth", [1, 4, 9])
 def test_a_proposer_that_is_always_right_needs_one_call_for_depth_plus_one_tokens(depth):
     cases = greedy_cases("llama")
