@@ -63,7 +63,10 @@ def test_the_whole_matrix_equals_generate_under_random_load(family, mode, max_ru
     ],
 )  # fmt: skip
 def test_members_of_a_family_with_other_settings_equal_generate(family, settings):
-    """Head counts and sizes, scaling, rotary angles, and windows in some layers only, or of two tokens (at one, generate with its cache differs from the model without)."""
+    """Head counts and sizes, scaling, rotary angles, windows in some layers only, or of two tokens.
+
+    Not of one: there generate with its cache differs from the same model without, which the engine equals.
+    """
     reference = tiny_model(family, attention="sdpa", **settings)
     prompts = random_prompts(4, seed=2)
     cases = [Case(f"{n}", prompt, tuple(reference_greedy(reference, list(prompt), 16))) for n, prompt in enumerate(prompts)]
