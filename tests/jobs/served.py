@@ -23,11 +23,14 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="srv-", dir="/tmp"))  # short: Ray makes sockets below, whose paths are limited
         self.port = free_port()
         self.log = self.folder / "log"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        environment |= dict.fromkeys(("HOME", "TMPDIR", "RAY_TMPDIR"), str(self.folder)) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment |= dict.fromkeys(("HOME", "TMPDIR", "RAY_TMPDIR"), str(self.folder)) | {
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "serve.py"), *arguments, "--port", str(self.port)]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def url(self) -> str:
@@ -41,6 +44,12 @@ class Server:
     def async_client(self) -> openai.AsyncOpenAI:
         """The same for asyncio."""
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
+
+    def run_job(self, *arguments: str) -> None:
+        """Runs jobs/offline.py beside the server, in the same private surroundings but with a Ray of its own."""
+        command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "offline.py"), *arguments]
+        run = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240)
+        assert run.returncode == 0, run.stderr
 
     def wait_until_ready(self) -> None:
         """Returns when the server says so."""

@@ -1,6 +1,7 @@
 """jobs/serve.py: what it refuses before it starts anything, and the official client against a running server."""
 
 import asyncio
+import json
 import signal
 import socket
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import openai
+import pyarrow.parquet as pq
 import pytest
 
 from actors.prompts import Prompt, make_request
@@ -159,6 +161,17 @@ class TestServer:
         assert streamed == expected
         assert len(set(expected)) > 1
 
+    def test_the_batch_job_gives_the_served_texts(self, server: Server, folder: Path, tmp_path: Path) -> None:
+        settings: list[Any] = [{"temperature": 0.0, "seed": 0}, {"temperature": 1.0, "seed": 11}]
+        rows = [{"prompt": prompt, "sampling": sampling} for prompt in PROMPTS for sampling in settings]
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        places = ("--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out"), "--model", str(folder))
+        server.run_job(*places, *MODEL_FLAGS)
+        texts = pq.read_table(tmp_path / "out").column("generated_text").to_pylist()
+        client = server.client()
+        replies = [client.completions.create(model="tiny", prompt=row["prompt"], **row["sampling"]) for row in rows]
+        assert [reply.choices[0].text for reply in replies] == texts
+
     def test_a_chat_streamed_is_the_chat_whole_and_usage_counts_its_tokens(self, server: Server, folder: Path) -> None:
         client = server.client()
         messages: Any = [{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]
@@ -213,7 +226,7 @@ class TestServer:
     async def test_an_overload_is_a_503_that_says_when_to_come_back(self, client: openai.AsyncOpenAI) -> None:
         """32 requests at the replica, 32 waiting for it: of 100 some must be told to come back."""
         calls = [asyncio.create_task(read_all(client, ENDLESS | {"stream": True})) for _ in range(100)]
-        turned_away, _ = await asyncio.wait(calls, timeout=5)
+        turned_away, _ = await asyncio.wait(calls, timeout=25, return_when=asyncio.FIRST_COMPLETED)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -222,7 +235,8 @@ class TestServer:
         for error in errors:
             assert isinstance(error, openai.InternalServerError)
             assert (error.status_code, error.response.headers["retry-after"]) == (503, "5")
-        assert (await client.completions.create(model="tiny", prompt="y", max_tokens=1)).choices
+        patient = client.with_options(max_retries=5)  # waits as long as it was told to
+        assert (await patient.completions.create(model="tiny", prompt="y", max_tokens=1)).choices
 
     def test_health(self, server: Server) -> None:
         assert httpx.get(f"{server.url}/health").json() == {"status": "ok"}
