@@ -48,10 +48,8 @@ def main() -> None:
     for num_rows in arguments.rows:
         inputs = [torch.randn(1, num_rows, columns) for _, columns in SHAPES]
         runs = alternate({"linear": contender(list(linears), inputs), "packed": contender(list(packed), inputs)}, 0, arguments.alternations)
-        results[num_rows] = ratio(runs["linear"].cpu_s, runs["packed"].cpu_s)
-        print(
-            f"{num_rows:4} rows: packed is {results[num_rows]['median']:.2f}x [{results[num_rows]['low']:.2f}, {results[num_rows]['high']:.2f}]"
-        )
+        found = results[num_rows] = ratio(runs["linear"].cpu_s, runs["packed"].cpu_s)
+        print(f"{num_rows:4} rows: packed is {found['median']:.2f}x [{found['low']:.2f}, {found['high']:.2f}]")
     print(json.dumps({"title": "packed linear layers against nn.Linear", "ratio_cpu": results, **environment()}))
 
 
