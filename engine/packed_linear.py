@@ -5,10 +5,13 @@ times as long at 1 to 32 rows (docs/lab-notes.md, 2026-11-22). Knows nothing of 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 ROWS_HINT = 16  # rows that the layout is chosen for; others run with the same layout
+# oneDNN compiles and keeps code for every number of rows it meets, about 0.5 MB each: beyond 32 rows, round up.
+MAX_EXACT_ROWS, ROWS_STEP = 32, 16
 
 
 class PackedLinear(nn.Module):
@@ -22,9 +25,12 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, rows: Tensor) -> Tensor:
-        """rows [..., in_features] -> [..., out_features]."""
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")
-        return result
+        """rows [..., T, in_features] -> [..., T, out_features]."""
+        num_rows = rows.shape[-2]
+        missing = -num_rows % ROWS_STEP if num_rows > MAX_EXACT_ROWS else 0
+        padded = F.pad(rows, (0, 0, 0, missing)) if missing else rows
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(padded, self.packed, self.bias, "none", [], "")
+        return result[..., :num_rows, :] if missing else result
 
 
 def pack_linears(model: nn.Module, output_layer: nn.Module | None) -> int:

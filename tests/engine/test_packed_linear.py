@@ -8,7 +8,7 @@ from engine.packed_linear import PackedLinear, pack_linears
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 3, 16, 65])
+@pytest.mark.parametrize("rows", [1, 3, 16, 32, 33, 64, 65])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_gives_what_the_layer_gave_up_to_rounding(dtype: torch.dtype, rows: int, bias: bool) -> None:
     torch.manual_seed(0)
