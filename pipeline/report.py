@@ -10,7 +10,10 @@ from pipeline.progress import format_seconds
 
 
 def make_report(total: Summary, this_start: Summary, seconds: float, output: str) -> dict[str, Any]:
-    """Figures of the whole run. tokens/s: of this start only, from the first shard's beginning in a worker to the last part (None when nothing ran)."""
+    """Figures of the whole run.
+
+    tokens/s: of this start only, from the first shard's beginning in a worker to the last part; None when nothing ran.
+    """
     accepted = sum(total.accepted.values())
     return {
         "rows": total.num_rows,
