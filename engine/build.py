@@ -16,7 +16,7 @@ from engine import tables
 from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import LoadedModel, load_model
+from engine.loading import LoadedModel, check_parity, load_model
 from engine.model_runner import ModelRunner
 from engine.pages import PagePool
 from engine.scheduler import Scheduler
@@ -44,9 +44,11 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
             "lower model.max_context, raise model.cache_tokens, or use a machine with more memory"
         )
     max_nodes = proposer.max_nodes if proposer else 0
+    # In a small cache of its own: it must not depend on the page size or the context that were asked for.
+    parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, max_running=1, max_nodes=4))
     runner = ModelRunner(loaded, num_pages, config.page_size, max_running, max_nodes)
     scheduler = Scheduler(PagePool(num_pages, config.page_size), max_running, config.prefill_chunk)
-    logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, runner.parity)
+    logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, parity)
     return Engine(runner, scheduler, proposer, loaded.max_context)
 
 

@@ -64,7 +64,8 @@ class Engine:
         """Queues a request; raises ValueError for one that cannot run."""
         length = len(request.prompt_ids)
         if not 1 <= length < self.max_context:
-            raise ValueError(f"the prompt has {length} tokens; it must have 1 to {self.max_context - 1} (the context less one): shorten it")
+            limit = f"it must have 1 to {self.max_context - 1}, the model's context less one"
+            raise ValueError(f"the prompt has {length} tokens; {limit}: {'shorten it' if length else 'give it at least one'}")
         low, high = min(request.prompt_ids), max(request.prompt_ids)
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
@@ -74,7 +75,7 @@ class Engine:
         if self.scheduler.find(request.id):
             raise ValueError(f"request id {request.id!r} is already running; give each request its own id")
         stop_ids = request.stop_ids | (frozenset() if request.ignore_eos else self.eos_ids)
-        self.scheduler.waiting.append(Sequence(request, stop_ids, self.max_context))
+        self.scheduler.add(Sequence(request, stop_ids, self.max_context))
 
     def abort(self, request_id: str) -> bool:
         """Forgets an unfinished request and frees its pages; False when there is none of this id."""

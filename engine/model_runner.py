@@ -10,7 +10,7 @@ from torch import Tensor
 
 from drafting.tree import DraftTrees
 from engine import attention
-from engine.loading import LoadedModel, check_parity
+from engine.loading import LoadedModel
 from engine.plan import StepPlan, plan_step
 from engine.request import Request
 from engine.scheduler import Chunk
@@ -24,9 +24,8 @@ class ModelRunner:
         self.loaded = loaded
         self.page_size = page_size
         self.num_pages = num_pages
-        staging_pages = max(max_running * -(-max_nodes // page_size), 1)  # one at least, for the parity check
+        staging_pages = max_running * -(-max_nodes // page_size)
         self.cache = attention.KVCache(loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device)
-        self.parity = check_parity(self)
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:
         """The packed rows of a step."""

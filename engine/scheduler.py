@@ -34,6 +34,12 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
         self.num_preemptions = 0
+        self._unfinished: dict[str, Sequence] = {}  # waiting and running, by request id
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a sequence, whose request id no unfinished one has."""
+        self._unfinished[sequence.request.id] = sequence
+        self.waiting.append(sequence)
 
     def admit(self) -> None:
         """Moves waiting sequences into the running set while their tokens, and one more, have pages."""
@@ -72,16 +78,18 @@ class Scheduler:
     def retire(self, sequence: Sequence) -> None:
         """Takes a finished or aborted sequence out of the running set and frees its pages."""
         self.running.remove(sequence)
+        del self._unfinished[sequence.request.id]
         self._free_pages(sequence)
 
     def find(self, request_id: str) -> Sequence | None:
         """The unfinished sequence of a request, if there is one."""
-        return next((s for s in [*self.running, *self.waiting] if s.request.id == request_id), None)
+        return self._unfinished.get(request_id)
 
     def abort(self, sequence: Sequence) -> None:
         """Forgets an unfinished sequence, wherever it is."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
+            del self._unfinished[sequence.request.id]
         else:
             self.retire(sequence)
 
@@ -92,6 +100,7 @@ class Scheduler:
             room = len(sequence.page_ids) * self.pool.page_size
             assert 0 <= sequence.num_cached < sequence.num_tokens, (sequence.num_cached, sequence.num_tokens)
             assert sequence.num_cached <= room, f"{sequence.num_cached} tokens cached in pages for {room}"
+        assert sorted(self._unfinished) == sorted(s.request.id for s in [*self.running, *self.waiting]), "an id is lost or left over"
         assert all(not s.page_ids and s.num_cached == 0 for s in self.waiting), "a waiting sequence holds pages"
 
     def _reserve_root(self, sequence: Sequence) -> None:

@@ -16,7 +16,7 @@ def scheduler(num_pages=100, page_size=4, max_running=8, prefill_chunk=64) -> Sc
 
 def wait(scheduler: Scheduler, name: str, num_prompt: int, max_tokens: int = 20) -> Sequence:
     sequence = Sequence(Request(name, tuple(range(num_prompt)), max_tokens), frozenset(), 10_000)
-    scheduler.waiting.append(sequence)
+    scheduler.add(sequence)
     return sequence
 
 
