@@ -24,8 +24,9 @@ NAME = "ngram_tree"  # must not contain "sdpa", "flash" or "paged|": transformer
 class KVCache:
     """K and V of committed tokens in pages, and of a step's draft nodes in the staging pages behind them.
 
-    keys, values: per layer [num_pages * Hkv * S, D]; a page holds [Hkv, S, D], so that gathering (page, head) blocks
-    gives [B, Hkv, L, D] in one copy. Zeroed at first: a masked slot must never hold a NaN.
+    keys, values: per layer [1, Hkv, num_pages * S, D]. A head's pages lie behind each other, so (head, page) blocks are
+    gathered as [B, Hkv, L, D] in one copy, and a sequence whose pages follow each other is read in place.
+    Zeroed at first: a masked slot must never hold a NaN.
     """
 
     def __init__(
@@ -33,12 +34,12 @@ class KVCache:
     ) -> None:
         self.page_size, self.num_pages = page_size, num_pages
         self.num_heads = [heads for heads, _, _ in layer_shapes]
-        rows = num_pages * page_size
-        self.keys = tuple(torch.zeros(rows * heads, size, dtype=dtype, device=device) for heads, size, _ in layer_shapes)
-        self.values = tuple(torch.zeros(rows * heads, size, dtype=dtype, device=device) for heads, _, size in layer_shapes)
-        # The same memory as (page, head) blocks [num_pages * Hkv, S * D].
-        self.key_blocks = tuple(keys.view(-1, page_size * keys.shape[1]) for keys in self.keys)
-        self.value_blocks = tuple(values.view(-1, page_size * values.shape[1]) for values in self.values)
+        slots = num_pages * page_size
+        self.keys = tuple(torch.zeros(1, heads, slots, size, dtype=dtype, device=device) for heads, size, _ in layer_shapes)
+        self.values = tuple(torch.zeros(1, heads, slots, size, dtype=dtype, device=device) for heads, _, size in layer_shapes)
+        # The same memory by (head, slot), to write, and by (head, page), to gather.
+        self.key_rows, self.value_rows = (tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values))
+        self.key_blocks, self.value_blocks = (tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values))
 
     @staticmethod
     def bytes_per_token(layer_shapes: list[tuple[int, int, int]], dtype: torch.dtype) -> int:
@@ -49,24 +50,23 @@ class KVCache:
         """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
         device = self.keys[0].device
         by_heads = {n: [torch.from_numpy(self.head_slots(slots, n)).to(device) for slots in (source, target)] for n in set(self.num_heads)}
-        for heads, keys, values in zip(self.num_heads, self.keys, self.values, strict=True):
+        for heads, keys, values in zip(self.num_heads, self.key_rows, self.value_rows, strict=True):
             source_rows, target_rows = by_heads[heads]
             keys.index_copy_(0, target_rows, keys.index_select(0, source_rows))
             values.index_copy_(0, target_rows, values.index_select(0, source_rows))
 
     def head_slots(self, slots: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
-        """Rows in keys and values of each (slot, head): slots [N] -> [N * Hkv]."""
-        first = slots + slots // self.page_size * ((num_heads - 1) * self.page_size)  # (page * Hkv) * S + place
-        return (first[:, None] + np.arange(num_heads) * self.page_size).ravel()
+        """(head, slot) rows of each slot: [N] -> [N * Hkv]."""
+        return (slots[:, None] + np.arange(num_heads) * (self.num_pages * self.page_size)).ravel()
 
     def head_pages(self, pages: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
-        """(page, head) blocks in gathering order: pages [B, P] -> [B * Hkv * P]."""
-        return (pages[:, None, :] * num_heads + np.arange(num_heads)[:, None]).ravel()
+        """(head, page) blocks in gathering order: pages [B, P] -> [B * Hkv * P]."""
+        return (pages[:, None, :] + np.arange(num_heads)[:, None] * self.num_pages).ravel()
 
 
 class GroupTensors(NamedTuple):
     """A Group on the device. rows [B * Q], or None when they are [first, first + B * Q) in order; blocks by Hkv;
-    masks additive, by (window, Hkv): [B, 1, G * Q, L], or [B, 1, 1, L] when Q is 1."""
+    masks additive, by (window, Hkv): [B, 1, G * Q, L], or [B, 1, 1, L] when Q is 1. visible: slots read in place, as (first, count)."""
 
     batch: int
     width: int
@@ -74,7 +74,7 @@ class GroupTensors(NamedTuple):
     rows: Tensor | None
     blocks: dict[int, Tensor]
     masks: dict[tuple[int | None, int], Tensor]
-    num_visible: int
+    visible: tuple[int, int] | None
     causal: bool
 
 
@@ -104,7 +104,7 @@ def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: 
         additive = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
         for heads in set(cache.num_heads):
             masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
-    return GroupTensors(batch, width, first, rows, blocks, masks, group.num_visible, group.causal)
+    return GroupTensors(batch, width, first, rows, blocks, masks, group.visible, group.causal)
 
 
 def tree_attention(
@@ -115,8 +115,8 @@ def tree_attention(
     assert ngram_step is not None, "the model dropped our keyword argument: the probe at load should have refused it"
     cache, layer = ngram_step.cache, int(module.layer_idx)  # type: ignore[arg-type]
     slots = ngram_step.slots[key.shape[1]]
-    cache.keys[layer].index_copy_(0, slots, key.transpose(1, 2).reshape(-1, key.shape[3]))
-    cache.values[layer].index_copy_(0, slots, value.transpose(1, 2).reshape(-1, value.shape[3]))
+    cache.key_rows[layer].index_copy_(0, slots, key.transpose(1, 2).reshape(-1, key.shape[3]))
+    cache.value_rows[layer].index_copy_(0, slots, value.transpose(1, 2).reshape(-1, value.shape[3]))
     query_TND = query[0].transpose(0, 1)
     attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling)
     only = ngram_step.groups[0]
@@ -139,13 +139,13 @@ def tree_attention(
 def _attend(query: Tensor, group: GroupTensors, *, cache: KVCache, layer: int, window: int | None, scaling: float | None) -> Tensor:
     """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
     batch, width, heads, num_kv_heads = group.batch, group.width, query.shape[1], cache.num_heads[layer]
-    folds, blocks = heads // num_kv_heads, group.blocks[num_kv_heads]
-    keys = cache.key_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, query.shape[2])
-    values = cache.value_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, cache.values[layer].shape[1])
-    if group.masks:
-        mask = group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
+    folds, mask = heads // num_kv_heads, None
+    if group.visible:
+        keys, values = (x[layer].narrow(2, *group.visible) for x in (cache.keys, cache.values))
     else:
-        mask, keys, values = None, keys.narrow(2, 0, group.num_visible), values.narrow(2, 0, group.num_visible)
+        blocks, mask = group.blocks[num_kv_heads], group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
+        keys = cache.key_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, query.shape[2])
+        values = cache.value_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, cache.values[layer].shape[3])
     if width == 1:
         attended = F.scaled_dot_product_attention(query.view(batch, num_kv_heads, folds, -1), keys, values, attn_mask=mask, scale=scaling)
         return attended.reshape(batch, heads, -1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from drafting.proposer import Proposer
 from drafting.tree import DraftTrees
 from engine.model_runner import ModelRunner
-from engine.request import Event, FinishReason, Request, SequenceStats
+from engine.request import Event, FinishReason, Request, Sampling, SequenceStats
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
@@ -94,7 +94,7 @@ class Engine:
         plan = self.runner.plan(chunks, trees)
         logits = self.runner.forward(plan)
         finishing = [chunk for chunk in chunks if chunk.last]
-        trees = _of_last_chunks(trees, chunks)
+        trees = trees if len(finishing) == len(chunks) else _of_last_chunks(trees, chunks)
         targets = target_tokens(logits, _sampling_rows(finishing, trees))
         verified = verify(trees, targets)
         self._keep_accepted(finishing, verified, plan.staged_slots)
@@ -205,9 +205,11 @@ def _of_last_chunks(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
 
 
 def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows:
-    sampling, positions = [], []
-    for index, chunk in enumerate(finishing):
-        depths = trees.depths[trees.offsets[index] : trees.offsets[index + 1]]
-        sampling += [chunk.sequence.request.sampling] * (1 + len(depths))
-        positions.append(chunk.sequence.num_output + np.concatenate([[0], depths]))
-    return SamplingRows(sampling, np.concatenate(positions or [np.zeros(0)]).astype(np.int64))
+    sampling: list[Sampling] = []
+    positions: list[int] = []
+    offsets, depths = trees.offsets.tolist(), trees.depths.tolist()
+    for chunk, first, end in zip(finishing, offsets, offsets[1:], strict=False):
+        root = chunk.sequence.num_output
+        sampling += [chunk.sequence.request.sampling] * (1 + end - first)
+        positions += [root, *(root + depth for depth in depths[first:end])]
+    return SamplingRows(sampling, np.array(positions, np.int64))

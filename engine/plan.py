@@ -28,14 +28,14 @@ class Group:
     """Sequences that attend in one call.
 
     rows [B, Q] of the packed step (short ones repeat their last row); pages [B, P]; masks bool [B, Q, L] by attention
-    window (None = unlimited). Without masks every row sees the first num_visible columns; causal: a fresh prompt that
-    sees its own rows only, and needs no pages.
+    window (None = unlimited). Without pages and masks: visible = (first, count) of the slots, one behind the other, that
+    the one row sees; causal = a fresh prompt that sees its own rows only.
     """
 
     rows: Ints
     pages: Ints
     masks: dict[int | None, Bools]
-    num_visible: int = 0
+    visible: tuple[int, int] | None = None
     causal: bool = False
 
 
@@ -132,8 +132,9 @@ def _group(layout: Ints, page_table: Ints, trees: DraftTrees, page_size: int, wi
         rows = np.arange(first, first + width)[None]
         if start == 0:
             return Group(rows, page_table[:, :0], {}, causal=True)
-        if width == 1:
-            return Group(rows, page_table[:, :num_pages], {}, num_visible=start + 1)
+        first_page = int(page_table[0, 0])
+        if width == 1 and (page_table[0, :num_pages] == np.arange(first_page, first_page + num_pages)).all():
+            return Group(rows, page_table[:, :0], {}, visible=(first_page * page_size, start + 1))
     width, num_pages = int(layout[:, ROWS].max()), int(layout[:, PAGES].max())
     rows = layout[:, FIRST, None] + np.minimum(np.arange(width), layout[:, ROWS, None] - 1)
     staged = layout[:, STAGED, None] + np.arange(-(-int(layout[:, NODES].max()) // page_size))

@@ -37,7 +37,8 @@ def visible(group: Group, plan: StepPlan, page_size: int, window: int | None = N
                 allowed = set(slots[group.masks[window][b, q]].tolist())
                 assert len(allowed) == group.masks[window][b, q].sum(), "a slot is seen twice"
             else:
-                allowed = set(slots[: group.num_visible].tolist())
+                first, count = group.visible
+                allowed = set(range(first, first + count))
             assert seen.setdefault(row, allowed) == allowed
     return seen
 
@@ -49,6 +50,14 @@ def test_a_decoding_sequence_runs_its_last_token_and_sees_all_tokens_up_to_it():
     assert (step.logits_rows.tolist(), step.staged_slots.tolist()) == ([0], [])
     (group,) = step.groups
     assert visible(group, step, 4) == {0: {28, 29, 30, 31, 8, 9}}
+
+
+def test_a_sequence_alone_whose_pages_follow_each_other_is_read_in_place():
+    (group,) = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[7, 8])]).groups
+    assert (group.visible, group.pages.size, group.masks) == ((28, 6), 0, {})
+    (scattered,) = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[8, 7])]).groups
+    assert scattered.visible is None
+    assert scattered.pages.tolist() == [[8, 7]]
 
 
 def test_a_fresh_prompt_is_causal_and_touches_no_page_when_it_attends():
@@ -146,7 +155,7 @@ def test_decoding_sequences_of_like_length_attend_together_and_each_prompt_alone
 
 def test_one_long_context_does_not_pad_many_short_ones():
     short = [chunk([1] * 4, 3, 1, [n]) for n in range(15)]
-    long = chunk([1] * 400, 399, 1, list(range(20, 120)))
+    long = chunk([1] * 400, 399, 1, list(range(119, 19, -1)))
     widths = [(group.rows.shape[0], group.pages.shape[1]) for group in plan([*short, long]).groups]
     assert widths == [(15, 1), (1, 100)]
 
