@@ -1,7 +1,7 @@
 """Linear layers for a CPU: weights laid out once as oneDNN wants them, instead of at every call.
 
-A step multiplies a few rows by every weight. PyTorch's own float32 path repacks the weight each time and takes 1.2 to 2
-times as long at 1 to 32 rows (docs/lab-notes.md, 2026-11-22). Knows nothing of models beyond their nn.Linear modules.
+A step multiplies a few rows by every weight. PyTorch's own float32 path repacks the weight each time and takes 1.2 to 1.5
+times as long at 2 to 128 rows (docs/lab-notes.md, 2026-11-22). Knows nothing of models beyond their nn.Linear modules.
 """
 
 import torch
