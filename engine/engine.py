@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Engine:
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
         self.stats = EngineStats()
-        self.debug = False  # check_integrity after every step
+        self.debug = False  # checks trees and integrity in every step
 
     @property
     def has_work(self) -> bool:
@@ -207,8 +208,8 @@ def _of_last_chunks(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
 def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows:
     sampling: list[Sampling] = []
     positions: list[int] = []
-    offsets, depths = trees.offsets.tolist(), trees.depths.tolist()
-    for chunk, first, end in zip(finishing, offsets, offsets[1:], strict=False):
+    depths = trees.depths.tolist()
+    for chunk, (first, end) in zip(finishing, pairwise(trees.offsets.tolist()), strict=True):
         root = chunk.sequence.num_output
         sampling += [chunk.sequence.request.sampling] * (1 + end - first)
         positions += [root, *(root + depth for depth in depths[first:end])]

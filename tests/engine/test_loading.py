@@ -208,9 +208,9 @@ def test_a_context_longer_than_the_models_is_refused(folder):
     assert load_model(ModelConfig(path=str(folder), max_context=256)).max_context == 256
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
-def test_cuda_where_there_is_none_is_refused_before_anything_is_read(tmp_path, device):
+def test_cuda_where_there_is_none_is_refused_before_anything_is_read(tmp_path, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     message = refusal(tmp_path / "nowhere", device=device)
     assert message == f"model.device is {device!r}, but this machine has 0 CUDA devices; use model.device: auto or cpu"
 
