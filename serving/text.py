@@ -26,12 +26,17 @@ class Detokenizer:
         pieces = []
         for token_id in token_ids:
             self._token_ids.append(token_id)
-            if not (self._tokenizer.id_to_token(token_id) or "").startswith("<0x"):
+            if self._ends_a_run(token_id):
                 pieces.append(self._stream.step(self._tokenizer, self._token_ids[self._num_streamed :]) or "")
                 self._num_streamed = len(self._token_ids)
         text = "".join(pieces)
         self._num_sent += len(text)
         return text
+
+    def _ends_a_run(self, token_id: int) -> bool:
+        # A token without text (special, or beyond the vocabulary) does not: the tokenizer decodes as if it were not there.
+        token = self._tokenizer.id_to_token(token_id)
+        return token is not None and not token.startswith("<0x") and self._tokenizer.decode([token_id], skip_special_tokens=True) != ""
 
     def finish(self) -> str:
         """What was held back."""

@@ -57,6 +57,11 @@ def test_one_wrong_byte_spoils_its_run_of_byte_tokens_so_the_run_is_held_back() 
     assert streamed(FALLBACK, [257], [0xE4], [0xBD], [0xA0], [0xFF], [257]) == ["b", "", "", "", "", "\ufffd\ufffd\ufffd\ufffdb", ""]
 
 
+def test_a_token_without_text_does_not_end_a_run_of_byte_tokens() -> None:
+    """The tokenizer decodes 0x41 0xE4 as one run, two marks, whether or not an unknown id stands between them."""
+    assert streamed(FALLBACK, [257], [0x41], [260], [0xE4]) == ["b", "", "", "", "\ufffd\ufffd"]
+
+
 @given(st.text(), st.data())
 def test_any_text_arrives_unchanged_however_it_is_cut(text: str, data: st.DataObject) -> None:
     token_ids = list(text.encode())
