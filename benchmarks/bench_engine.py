@@ -3,13 +3,13 @@
     python -m benchmarks.bench_engine --workload ragged     # 64 prompts through 16 running sequences, 32..256 tokens each
     python -m benchmarks.bench_engine --workload equal      # 16 prompts, equal lengths
     python -m benchmarks.bench_engine --workload single     # one prompt at a time; also generate's own prompt lookup
+    python -m benchmarks.bench_engine --workload equal --prompts 64 --running 64 --prompt_tokens 48 --mixed
 
 One torch thread, float32. generate takes the prompts as many at a time as run at once here, in input order, padded on
 the left, each batch to its longest max_tokens; only the tokens asked for count. Every output is compared.
 """
 
 import argparse
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from benchmarks.measure import alternate, report
+from benchmarks.workloads import DEMO, demo_prompts, model_folder
 from drafting.config import SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.loading import load_model
 from engine.request import Request
 
-DEMO = Path(__file__).parent.parent / "demo"
-WORKLOADS = {"ragged": (64, 16), "equal": (16, 16), "single": (8, 1)}  # prompts, running at once
+WORKLOADS = {"ragged": (64, 16), "equal": (16, 16), "single": (8, 1)}  # prompts, running at once, unless told
 
 
 def engine_contender(
@@ -73,35 +73,47 @@ def main() -> None:
     """Parses the workload, runs the contenders, prints table and JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workload", choices=WORKLOADS, default="ragged")
-    parser.add_argument("--model", default=str(DEMO / "model"))
-    parser.add_argument("--prompts", type=Path, default=DEMO / "prompts.jsonl", help="JSONL with a column `prompt`")
+    parser.add_argument("--model", default=str(DEMO / "model"), help="a folder, or random-100m: a Llama of random weights")
+    parser.add_argument("--prompts", type=int, help="how many of the demo prompts")
+    parser.add_argument("--running", type=int, help="sequences at once")
+    parser.add_argument("--prompt_tokens", type=int, help="repeat and cut every prompt to this length; without it, as they are")
     parser.add_argument("--max_tokens", type=int, default=128, help="per prompt, for the workloads equal and single")
     parser.add_argument("--mixed", nargs="*", default=["1,4", "2,4", "5,4", "10,10"], help="k,w of the mixed contenders")
+    parser.add_argument("--sources", nargs="*", default=["context", "bigram"], help="of the mixed contenders")
     parser.add_argument("--alternations", type=int, default=10)
     arguments = parser.parse_args()
+    with model_folder(arguments.model) as folder:
+        compare(folder, arguments)
+
+
+def compare(folder: str, arguments: argparse.Namespace) -> None:
+    """Runs the contenders over one workload and reports."""
     num_prompts, running = WORKLOADS[arguments.workload]
-    config = ModelConfig(path=arguments.model, dtype="float32", device="cpu", max_running=running)
-    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
-    prompts = [json.loads(line)["prompt"] for line in arguments.prompts.read_text(encoding="utf-8").split("\n") if line][:num_prompts]
+    num_prompts, running = arguments.prompts or num_prompts, arguments.running or running
+    config = ModelConfig(path=folder, dtype="float32", device="cpu", max_running=running)
     lengths, ragged = random.Random(0), arguments.workload == "ragged"
     requests = [
-        Request(str(i), tuple(tokenizer(p).input_ids), lengths.randint(32, 256) if ragged else arguments.max_tokens, ignore_eos=True)
-        for i, p in enumerate(prompts)
+        Request(str(i), ids, lengths.randint(32, 256) if ragged else arguments.max_tokens, ignore_eos=True)
+        for i, ids in enumerate(demo_prompts(num_prompts, arguments.prompt_tokens))
     ]
     loaded = load_model(config)
-    reference = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, attn_implementation="sdpa").eval()
+    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
     contenders = {"generate": generate_contender(reference, requests, running)}
     if running == 1:
         contenders["generate, prompt lookup"] = generate_contender(reference, requests, 1, prompt_lookup_num_tokens=10)
     contenders["plain"] = engine_contender(loaded, config, SpeculationConfig(mode="off"), requests)
     for grid in arguments.mixed:
         k, w = (int(part) for part in grid.split(","))
-        contenders[f"mixed ({k},{w})"] = engine_contender(loaded, config, SpeculationConfig(num_drafts=k, draft_len=w), requests)
+        speculation = SpeculationConfig(num_drafts=k, draft_len=w, sources=list(arguments.sources))
+        contenders[f"mixed ({k},{w})"] = engine_contender(loaded, config, speculation, requests)
     runs = alternate(contenders, sum(r.max_tokens for r in requests), arguments.alternations)
     outputs = {name: run.counts.pop("outputs") for name, run in runs.items()}
     for name, run in runs.items():
         run.counts["rows_equal_to_plain"] = sum(a == b for a, b in zip(outputs[name], outputs["plain"], strict=True))
-    settings = {"workload": arguments.workload, "prompts": len(requests), "running": running, "alternations": arguments.alternations}
+    settings = {
+        "workload": arguments.workload, "model": Path(arguments.model).name, "prompts": len(requests), "running": running,
+        "prompt_tokens": arguments.prompt_tokens, "alternations": arguments.alternations,
+    }  # fmt: skip
     report(f"{arguments.workload}: {len(requests)} prompts, {running} at once", runs, ["generate", "plain"], settings)
 
 

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +17,7 @@ from engine.request import Event, FinishReason, Request, Sampling, SequenceStats
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
+from engine.stats import EngineStats, PhaseTimer
 from engine.verify import Verified, verify
 
 
@@ -30,19 +31,6 @@ class Completion:
     stats: SequenceStats
 
 
-@dataclass
-class EngineStats:
-    """Counts since the engine was made. num_calls: forward passes per sequence that gave tokens, summed over sequences."""
-
-    num_steps: int = 0
-    num_rows: int = 0
-    num_calls: int = 0
-    num_tokens: int = 0
-    num_preemptions: int = 0
-    verified: dict[str, int] = field(default_factory=dict)
-    accepted: dict[str, int] = field(default_factory=dict)
-
-
 class Engine:
     """One model, one cache, one proposer (None = plain decoding). engine/build.py makes one from settings."""
 
@@ -54,6 +42,7 @@ class Engine:
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
         self.stats = EngineStats()
+        self._timer = PhaseTimer(self.stats.seconds)
         self.debug = False  # checks trees and integrity in every step
 
     @property
@@ -87,20 +76,29 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One forward pass for everything that runs; new tokens as events, one per sequence that got any."""
+        mark = self._timer.start()
         self.scheduler.admit()
         chunks = self.scheduler.schedule()
+        mark("schedule")
         if not chunks:
             return []
         trees = self._propose(chunks)
+        mark("propose")
         plan = self.runner.plan(chunks, trees)
-        logits = self.runner.forward(plan)
+        inputs = self.runner.inputs(plan)
+        mark("plan")
+        logits = self.runner.forward(inputs)
+        mark("forward")
         finishing = [chunk for chunk in chunks if chunk.last]
         trees = trees if len(finishing) == len(chunks) else _of_last_chunks(trees, chunks)
         targets = target_tokens(logits, _sampling_rows(finishing, trees))
+        mark("sample")
         verified = verify(trees, targets)
+        mark("verify")
         self._keep_accepted(finishing, verified, plan.staged_slots)
         events = self._commit(chunks, trees, verified)
         self._retire()
+        mark("commit")
         self.stats.num_steps += 1
         self.stats.num_rows += len(plan.token_ids)
         self.stats.num_preemptions = self.scheduler.num_preemptions

@@ -12,8 +12,9 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from engine.engine import Completion, Engine, EngineStats
+from engine.engine import Completion, Engine
 from engine.request import Event, Request
+from engine.stats import EngineStats
 
 
 class EngineDead(RuntimeError):
@@ -87,7 +88,7 @@ class EngineLoop:
     def stats(self) -> EngineStats:
         """A copy of the engine's counts."""
         stats = self.engine.stats
-        return replace(stats, verified=dict(stats.verified), accepted=dict(stats.accepted))
+        return replace(stats, verified=dict(stats.verified), accepted=dict(stats.accepted), seconds=dict(stats.seconds))
 
     def close(self) -> None:
         """Ends the thread after the step it is in; unfinished requests get EngineDead."""

@@ -3,6 +3,8 @@
 Knows pages and rows; does not know requests, sampling or where drafts come from.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -32,17 +34,20 @@ class ModelRunner:
         return plan_step(chunks, trees, self.page_size, self.num_pages, self.loaded.windows)
 
     @torch.inference_mode()
-    def forward(self, plan: StepPlan) -> Tensor:
-        """One forward pass over all rows; logits [R, V] of the plan's logits_rows, in the model's dtype."""
+    def inputs(self, plan: StepPlan) -> dict[str, Any]:
+        """A plan on the device, as the keyword arguments of the model's forward."""
         loaded = self.loaded
-        step = attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device)
-        logits: Tensor = loaded.model(
-            input_ids=torch.from_numpy(plan.token_ids)[None].to(loaded.device),
-            position_ids=torch.from_numpy(plan.positions)[None].to(loaded.device),
-            logits_to_keep=torch.from_numpy(plan.logits_rows).to(loaded.device),
-            use_cache=False,
-            ngram_step=step,
-        ).logits[0]
+        return {
+            "input_ids": torch.from_numpy(plan.token_ids)[None].to(loaded.device),
+            "position_ids": torch.from_numpy(plan.positions)[None].to(loaded.device),
+            "logits_to_keep": torch.from_numpy(plan.logits_rows).to(loaded.device),
+            "ngram_step": attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device),
+        }
+
+    @torch.inference_mode()
+    def forward(self, inputs: dict[str, Any]) -> Tensor:
+        """One forward pass over all rows of a plan; logits [R, V] of its logits_rows, in the model's dtype."""
+        logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
         return logits
 
     @torch.inference_mode()
@@ -56,6 +61,6 @@ class ModelRunner:
         sequence = Sequence(Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30)
         sequence.page_ids = list(range(-(-len(token_ids) // self.page_size)))
         first = len(token_ids) - 3
-        self.forward(self.plan([Chunk(sequence, first)], DraftTrees.empty(1)))
+        self.forward(self.inputs(self.plan([Chunk(sequence, first)], DraftTrees.empty(1))))
         sequence.num_cached = first
-        return self.forward(self.plan([Chunk(sequence, 3)], tree))
+        return self.forward(self.inputs(self.plan([Chunk(sequence, 3)], tree)))

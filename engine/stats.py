@@ -1,0 +1,47 @@
+"""What the engine counts since it was made: steps, rows, tokens, guesses, and where the time of its steps goes.
+
+Counting costs one reading of the clock per phase and step, so it is always on. Knows no sequences and no model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+# The parts of a step, in its order. On CUDA the device runs behind the host: what it still owes is waited for in sample.
+PHASES = ("schedule", "propose", "plan", "forward", "sample", "verify", "commit")
+
+
+@dataclass
+class EngineStats:
+    """Counts since the engine was made. num_calls: forward passes per sequence that gave tokens, summed over sequences.
+
+    verified and accepted: nodes, by source. seconds: wall time within steps, by phase.
+    """
+
+    num_steps: int = 0
+    num_rows: int = 0
+    num_calls: int = 0
+    num_tokens: int = 0
+    num_preemptions: int = 0
+    verified: dict[str, int] = field(default_factory=dict)
+    accepted: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+
+
+class PhaseTimer:
+    """Gives the time between two marks to the phase that the second one names."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds = seconds
+        self._last = 0.0
+
+    def start(self) -> Callable[[str], None]:
+        """The time before this belongs to no phase; returns `mark`."""
+        self._last = perf_counter()
+        return self.mark
+
+    def mark(self, phase: str) -> None:
+        """The time since the last mark went to this phase."""
+        now = perf_counter()
+        self._seconds[phase] += now - self._last
+        self._last = now
