@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from engine.config import ModelConfig
+from engine.hub import local_folder
 
 
 class TextCodec:
@@ -15,8 +16,9 @@ class TextCodec:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from transformers import AutoTokenizer
 
+        folder = local_folder(path, revision)
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"the tokenizer of model {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
 

@@ -16,6 +16,7 @@ from engine import tables
 from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
+from engine.hub import local_folder
 from engine.loading import LoadedModel, check_parity, load_model
 from engine.model_runner import ModelRunner
 from engine.pages import PagePool
@@ -70,7 +71,7 @@ def build_proposer(
     """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
     if speculation.mode == "off":
         return None
-    weights, cache = tables.weights_folder(model.path, model.revision), tables_folder or tables.default_cache()
+    weights, cache = local_folder(model.path, model.revision), tables_folder or tables.default_cache()
     num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(
         num_drafts=speculation.num_drafts,

@@ -6,7 +6,6 @@ Owns dtype, device and context choices, the probe and the parity check. Raises V
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from drafting.tree import DraftTrees
 from engine import attention
 from engine.config import ModelConfig
 from engine.families import check_supported
+from engine.hub import MODEL_WEIGHTS, local_folder
 from engine.packed_linear import pack_linears
 
 # Largest |difference of logits| / largest |logit| between our attention and the model's own. Many families compute
@@ -45,13 +45,18 @@ def load_model(config: ModelConfig) -> LoadedModel:
     device = _device(config.device)
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = default if config.dtype == "auto" else getattr(torch, config.dtype)
-    source = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    folder = local_folder(config.path, config.revision, MODEL_WEIGHTS)
     with _explained(config.path):
-        hf_config = AutoConfig.from_pretrained(config.path, **source)
+        hf_config = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     check_supported(hf_config.model_type)
     with _explained(config.path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            config.path, dtype=dtype, attn_implementation=attention.NAME, ignore_mismatched_sizes=True, output_loading_info=True, **source
+            folder,
+            dtype=dtype,
+            attn_implementation=attention.NAME,
+            trust_remote_code=config.trust_remote_code,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     model, report = loaded
     # transformers only warns about these, and fills them with random numbers.
@@ -77,13 +82,12 @@ def _device(name: str) -> torch.device:
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Turns what goes wrong while reading a model into a ValueError: hub, config, safetensors and pickle raise kinds of their own."""
+    """Turns what goes wrong while reading a model into a ValueError: config, safetensors and pickle raise kinds of their own."""
     try:
         yield
     except Exception as error:
-        what = "cannot be loaded" if Path(path).exists() else "is no folder on this machine and cannot be loaded from the hub"
         why = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f"model.path {path!r} {what}: {why}; give a hub name or a folder in Hugging Face format") from error
+        raise ValueError(f"model.path {path!r} cannot be loaded: {why}; give a hub name or a folder in Hugging Face format") from error
 
 
 def inspect_model(model: Any, max_context: int | None = None) -> LoadedModel:

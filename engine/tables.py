@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
-from transformers.utils.hub import cached_file
 
 from drafting.tables import Tables, load_table, save_table
 from drafting.tree import Int32
@@ -134,11 +133,6 @@ def weights_fingerprint(folder: Path) -> str:
                 file.seek(max(0, size - SAMPLED_BYTES) * sample // (NUM_SAMPLES - 1))
                 digest.update(file.read(SAMPLED_BYTES))
     return digest.hexdigest()[:16]
-
-
-def weights_folder(path: str, revision: str | None = None) -> Path:
-    """Where a loaded model's files lie: the folder itself, or the hub's local copy."""
-    return Path(path) if Path(path).is_dir() else Path(str(cached_file(path, "config.json", revision=revision))).parent
 
 
 def default_cache() -> Path:

@@ -34,12 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     # Here and not above: importing a job must stay cheap, and these bring torch.
     from engine.config import ModelConfig
+    from engine.hub import local_folder
     from engine.loading import load_model
-    from engine.tables import default_cache, load_or_build_tables, weights_fingerprint, weights_folder
+    from engine.tables import default_cache, load_or_build_tables, weights_fingerprint
 
     try:
         model = load_model(ModelConfig(path=args.model)).model
-        weights, cache = weights_folder(args.model), args.out or default_cache()
+        weights, cache = local_folder(args.model), args.out or default_cache()
         tables = load_or_build_tables(model, weights, cache, SOURCES, args.num_successors, tuple(args.prefix_ids))
     except (ValueError, OSError) as error:
         print(f"build_tables: {error}", file=sys.stderr)

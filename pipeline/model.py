@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.config import ModelConfig
 from engine.families import check_supported
+from engine.hub import local_folder
 
 SAMPLES, SAMPLE_BYTES = 1024, 4096
 WEIGHTS = ("*.safetensors", "*.bin")
@@ -31,13 +32,11 @@ def resolve_model(config: ModelConfig) -> ResolvedModel:
     """Finds a model's folder or its commit on the hub and checks its config.json; raises ValueError with what is wrong."""
     if not config.path:
         raise ValueError("model.path is empty; name a folder or a hub name (--model)")
-    folder = Path(config.path)
-    if folder.is_dir():
-        config, fingerprint = replace(config, path=str(folder.resolve())), None
-    elif config.path.count("/") > 1 or config.path.startswith((".", "/", "~")):
-        raise ValueError(f"model.path {config.path!r} does not exist; give a folder in Hugging Face format or a hub name")
+    folder, fingerprint = local_folder(config.path, config.revision), None
+    if Path(config.path).is_dir():
+        config = replace(config, path=str(folder.resolve()))
     else:
-        folder, fingerprint = _from_hub(config)
+        fingerprint = folder.name  # the commit that the revision names now
         config = replace(config, revision=fingerprint)
     settings = _read_config(folder, config.path)
     own = settings.get("max_position_embeddings") or settings.get("n_positions")
@@ -58,23 +57,6 @@ def _read_config(folder: Path, path: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"model.path {path!r}: {error}") from error
     return settings
-
-
-def _from_hub(config: ModelConfig) -> tuple[Path, str]:
-    """The cached folder with the small files, and the commit that the revision names now."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        folder = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=["*.json", "*.jinja"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = (
-            "the hub cannot be reached and the model is not in its cache"
-            if isinstance(error, LocalEntryNotFoundError)
-            else str(error).splitlines()[0]
-        )
-        raise ValueError(f"model.path {config.path!r} is no folder and no model of the hub: {reason}") from error
-    return folder, folder.name
 
 
 def _has_chat_template(folder: Path) -> bool:

@@ -71,7 +71,7 @@ def test_a_model_that_could_never_load_is_refused_before_anything_starts(tmp_pat
     [
         ("", "model.path is empty; name a folder or a hub name (--model)"),
         ("./nope", "model.path './nope' does not exist; give a folder in Hugging Face format or a hub name"),
-        ("nobody/nothing", "model.path 'nobody/nothing' is no folder and no model of the hub: the hub cannot be reached"),
+        ("nobody/nothing", "model.path 'nobody/nothing' is no folder, and the hub does not give it: the hub cannot be reached"),
     ],
 )
 def test_a_path_that_names_no_model_is_refused(path: str, error: str) -> None:
