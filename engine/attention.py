@@ -6,6 +6,9 @@ Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md
 Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/plan.py.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface
 
+from engine.explicit_attention import explicit_attention
 from engine.plan import Group, StepPlan
 
 NAME = "ngram_tree"  # must not contain "sdpa", "flash" or "paged|": transformers dispatches on those
@@ -107,28 +111,48 @@ def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: 
     return GroupTensors(batch, width, first, rows, blocks, masks, group.visible, group.causal)
 
 
+Kernel = Callable[..., Tensor]
+_current: ContextVar[StepTensors | None] = ContextVar("current step", default=None)
+
+
+@contextmanager
+def current(step: StepTensors) -> Iterator[None]:
+    """The step while it lasts, for models whose layers drop keyword arguments on the way to attention (StableLM)."""
+    token = _current.set(step)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def tree_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, ngram_step: StepTensors | None = None, sliding_window: int | None = None, **_: Any,
+    scaling: float | None = None, dropout: float = 0.0, ngram_step: StepTensors | None = None, sliding_window: int | None = None,
+    softcap: float | None = None, s_aux: Tensor | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """query [1, Hq, T, D], key and value [1, Hkv, T, D] after RoPE -> [1, T, Hq, Dv]; writes the rows' K/V, then attends group by group."""
-    assert ngram_step is not None, "the model dropped our keyword argument: the probe at load should have refused it"
-    cache, layer = ngram_step.cache, int(module.layer_idx)  # type: ignore[arg-type]
-    slots = ngram_step.slots[key.shape[1]]
+    """query [1, Hq, T, D], key and value [1, Hkv, T, D] after RoPE -> [1, T, Hq, Dv]; writes the rows' K/V, then attends group by group.
+
+    softcap: of the scores (Gemma 2). s_aux [Hq]: attention sinks (gpt-oss).
+    """
+    step = ngram_step if ngram_step is not None else _current.get()
+    assert step is not None, "the model runs outside of ModelRunner.forward"
+    cache, layer = step.cache, int(module.layer_idx)  # type: ignore[arg-type]
+    slots = step.slots[key.shape[1]]
     cache.key_rows[layer].index_copy_(0, slots, key.transpose(1, 2).reshape(-1, key.shape[3]))
     cache.value_rows[layer].index_copy_(0, slots, value.transpose(1, 2).reshape(-1, value.shape[3]))
     query_TND = query[0].transpose(0, 1)
-    attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling)
-    only = ngram_step.groups[0]
-    if len(ngram_step.groups) == 1 and only.rows is None and not only.causal:
+    plain = softcap is None and s_aux is None
+    kernel = F.scaled_dot_product_attention if plain else partial(explicit_attention, softcap=softcap, sinks=s_aux)
+    attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling, kernel=kernel)
+    only = step.groups[0]
+    if len(step.groups) == 1 and only.rows is None and not only.causal:
         return attend(query_TND, only)[None], None
     out = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
-    for group in ngram_step.groups:
+    for group in step.groups:
         place = slice(group.first, group.first + group.batch * group.width)
         if group.causal:
             own_Q, own_K, own_V = (x[:, :, place] for x in (query, key, value))
-            attended = F.scaled_dot_product_attention(own_Q, own_K, own_V, is_causal=True, scale=scaling, enable_gqa=True)
-            out[place] = attended[0].transpose(0, 1)
+            out[place] = _attend_causal(own_Q, own_K, own_V, scaling, kernel)
         elif group.rows is None:
             out[place] = attend(query_TND[place], group)
         else:
@@ -136,21 +160,43 @@ def tree_attention(
     return out[None], None
 
 
-def _attend(query: Tensor, group: GroupTensors, *, cache: KVCache, layer: int, window: int | None, scaling: float | None) -> Tensor:
-    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
-    batch, width, heads, num_kv_heads = group.batch, group.width, query.shape[1], cache.num_heads[layer]
-    folds, mask = heads // num_kv_heads, None
+def _attend_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, kernel: Kernel) -> Tensor:
+    """query [1, Hq, Q, D], key and value [1, Hkv, Q, D] of one fresh prompt -> [Q, Hq, Dv]."""
+    if kernel is F.scaled_dot_product_attention:
+        return kernel(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)[0].transpose(0, 1)
+    width = query.shape[2]
+    mask = torch.full((1, 1, width, width), float("-inf"), dtype=query.dtype, device=query.device).triu_(1)
+    mask = mask.repeat(1, 1, query.shape[1] // key.shape[1], 1)
+    return _attend_folded(query[0].transpose(0, 1), 1, key, value, mask, scaling, kernel)
+
+
+def _attend(
+    query: Tensor, group: GroupTensors, *, cache: KVCache, layer: int, window: int | None, scaling: float | None, kernel: Kernel
+) -> Tensor:
+    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]; keys and values come from the pages of the group's sequences."""
+    num_kv_heads = cache.num_heads[layer]
     if group.visible:
         keys, values = (x[layer].narrow(2, *group.visible) for x in (cache.keys, cache.values))
-    else:
-        blocks, mask = group.blocks[num_kv_heads], group.masks[window, num_kv_heads].expand(-1, -1, folds * width, -1)
-        keys = cache.key_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, query.shape[2])
-        values = cache.value_blocks[layer].index_select(0, blocks).view(batch, num_kv_heads, -1, cache.values[layer].shape[3])
+        return _attend_folded(query, group.batch, keys, values, None, scaling, kernel)
+    blocks, mask = group.blocks[num_kv_heads], group.masks[window, num_kv_heads]
+    keys = cache.key_blocks[layer].index_select(0, blocks).view(group.batch, num_kv_heads, -1, query.shape[2])
+    values = cache.value_blocks[layer].index_select(0, blocks).view(group.batch, num_kv_heads, -1, cache.values[layer].shape[3])
+    return _attend_folded(query, group.batch, keys, values, mask, scaling, kernel)
+
+
+def _attend_folded(
+    query: Tensor, batch: int, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None, kernel: Kernel
+) -> Tensor:
+    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
+    width, heads, num_kv_heads = query.shape[0] // batch, query.shape[1], keys.shape[1]
+    folds = heads // num_kv_heads
+    if mask is not None:
+        mask = mask.expand(-1, -1, folds * width, -1)
     if width == 1:
-        attended = F.scaled_dot_product_attention(query.view(batch, num_kv_heads, folds, -1), keys, values, attn_mask=mask, scale=scaling)
+        attended = kernel(query.view(batch, num_kv_heads, folds, -1), keys, values, attn_mask=mask, scale=scaling)
         return attended.reshape(batch, heads, -1)
     folded = query.view(batch, width, num_kv_heads, folds, -1).permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, folds * width, -1)
-    attended = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
+    attended = kernel(folded, keys, values, attn_mask=mask, scale=scaling)
     unfolded = attended.view(batch, num_kv_heads, folds, width, -1).permute(0, 3, 1, 2, 4)
     return unfolded.reshape(batch * width, heads, -1)
 

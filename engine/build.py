@@ -17,9 +17,10 @@ from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.hub import local_folder
-from engine.loading import LoadedModel, check_parity, load_model
+from engine.loading import LoadedModel, load_model
 from engine.model_runner import ModelRunner
 from engine.pages import PagePool
+from engine.probe import check_parity
 from engine.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)

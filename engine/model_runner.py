@@ -47,7 +47,8 @@ class ModelRunner:
     @torch.inference_mode()
     def forward(self, inputs: dict[str, Any]) -> Tensor:
         """One forward pass over all rows of a plan; logits [R, V] of its logits_rows, in the model's dtype."""
-        logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
+        with attention.current(inputs["ngram_step"]):
+            logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
         return logits
 
     @torch.inference_mode()

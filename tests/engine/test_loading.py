@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.llama import modeling_llama
+from transformers.models.mistral import modeling_mistral
 
 from engine import attention
 from engine.build import engine_for
 from engine.config import ModelConfig
-from engine.loading import check_parity, inspect_model, load_model
+from engine.loading import inspect_model, load_model
 from engine.model_runner import ModelRunner
+from engine.probe import check_parity
 from tests.engine.harness import greedy_cases, make_engine
 from tests.tiny_models import BASE, FAMILIES, tiny_model
 
@@ -86,25 +88,41 @@ def test_a_model_that_never_calls_the_attention_function_is_refused_by_the_probe
         inspect_model(other_model("bloom"))
 
 
-def test_a_model_that_drops_keyword_arguments_is_refused_by_the_probe():
-    with pytest.raises(ValueError, match="StableLmForCausalLM cannot run .* its layers drop keyword arguments"):
-        inspect_model(other_model("stablelm"))
-
-
-@pytest.mark.parametrize(
-    ("model_type", "missing", "settings"),
-    [("gemma2", "softcap", {"head_dim": 16}), ("gpt_oss", "s_aux", {"head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1})],
-)
-def test_a_model_whose_attention_needs_what_ours_lacks_is_refused_by_the_probe(model_type, missing, settings):
-    with pytest.raises(ValueError, match=f"its attention needs '{missing}', which this engine does not compute"):
-        inspect_model(other_model(model_type, **settings))
+def test_a_model_that_says_more_to_attention_than_ours_knows_is_refused_by_the_probe(monkeypatch):
+    own = modeling_llama.LlamaAttention.forward
+    bias = torch.zeros(1)
+    monkeypatch.setattr(modeling_llama.LlamaAttention, "forward", lambda self, **given: own(self, **given, position_bias=bias))
+    with pytest.raises(ValueError, match="its attention needs 'position_bias', which this engine does not compute"):
+        inspect_model(tiny_model("llama"))
 
 
 def test_the_probe_leaves_our_attention_registered_after_a_refusal():
     with pytest.raises(ValueError):
-        inspect_model(other_model("stablelm"))
+        inspect_model(other_model("bloom"))
     case = greedy_cases("llama")[1]
     assert make_engine(tiny_model("llama")).generate([case.request()])[0].token_ids == case.token_ids
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "lost"),
+    [
+        ("gemma2", {"head_dim": 16, "attn_logit_softcapping": 5.0}, {"softcap": None}),
+        ("gpt_oss", {"head_dim": 16, "num_local_experts": 2, "num_experts_per_tok": 1}, {"s_aux": None}),
+    ],
+)
+def test_a_cap_or_a_sink_that_is_lost_is_found_by_the_parity_check(model_type, settings, lost, monkeypatch):
+    make_engine(other_model(model_type, **settings))
+    monkeypatch.setattr(attention, "tree_attention", lambda *given, _own=attention.tree_attention, **named: _own(*given, **named | lost))
+    with pytest.raises(ValueError, match="cannot run on this engine: its logits differ by"):
+        make_engine(other_model(model_type, **settings))
+
+
+def test_a_window_that_the_models_own_attention_has_not_is_found_by_the_parity_check(monkeypatch):
+    """It is longer than anything that the check compares as it is."""
+    make_engine(other_model("mistral", sliding_window=200))
+    monkeypatch.setattr(modeling_mistral, "create_sliding_window_causal_mask", modeling_mistral.create_causal_mask)
+    with pytest.raises(ValueError, match="MistralForCausalLM cannot run on this engine: its logits differ by"):
+        make_engine(other_model("mistral", sliding_window=200))
 
 
 @pytest.mark.parametrize("what", ["alibi", "chunked"])
