@@ -1,8 +1,12 @@
 """Settings of the model and of generation, as the user writes them. Standard library only: the driver imports this without torch."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+MAX_STOPS, MAX_STOP_LEN = 64, 1000
+MAX_SAMPLES = 1000
+MAX_LOGPROBS = 20
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 
 
@@ -48,6 +52,8 @@ class GenerationConfig:
     temperature: 0 = greedy. top_k: 0 = off. top_p: 1 = off. min_p: 0 = off, relative to the likeliest token.
     seed: of the job; a row's own seed is derived from it and the row's place in the input.
     ignore_eos: go on to max_tokens. stop_token_ids: end like eos; the stop token itself is kept in the ids.
+    stop: texts that end the output, which is cut before the one that came; include_stop: cut behind it instead.
+    n: samples of each prompt. logprobs: of each token, and of so many likeliest ones beside it; None = none.
     """
 
     max_tokens: int = 256
@@ -58,6 +64,10 @@ class GenerationConfig:
     seed: int = 0
     ignore_eos: bool = False
     stop_token_ids: list[int] = field(default_factory=list)
+    stop: list[str] = field(default_factory=list)
+    include_stop: bool = False
+    n: int = 1
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         check_generation(vars(self), "generation.")
@@ -74,6 +84,15 @@ def check_generation(values: dict[str, object], prefix: str = "") -> None:
     _check(values, prefix, "ignore_eos", bool, lambda v: True, "true or false")
     ids = "a list of token ids"
     _check(values, prefix, "stop_token_ids", (list, tuple), lambda v: all(isinstance(i, int) and i >= 0 for i in v), ids)
+    _check(values, prefix, "stop", (list, tuple), _are_stops, f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters")
+    _check(values, prefix, "include_stop", bool, lambda v: True, "true or false")
+    _check(values, prefix, "n", int, lambda v: 1 <= v <= MAX_SAMPLES, f"an integer of 1 to {MAX_SAMPLES}")
+    top = f"an integer of 0 (the chosen token alone) to {MAX_LOGPROBS}; leave it out for none"
+    _check(values, prefix, "logprobs", (int, type(None)), lambda v: v is None or 0 <= v <= MAX_LOGPROBS, top)
+
+
+def _are_stops(texts: Sequence[object]) -> bool:
+    return len(texts) <= MAX_STOPS and all(isinstance(text, str) and 1 <= len(text) <= MAX_STOP_LEN for text in texts)
 
 
 def _check(values, prefix, name, types, fits, wanted) -> None:  # type: ignore[no-untyped-def]
@@ -82,4 +101,10 @@ def _check(values, prefix, name, types, fits, wanted) -> None:  # type: ignore[n
     value = values[name]
     right_type = isinstance(value, types) and (types is bool or not isinstance(value, bool))
     if not right_type or not fits(value):
-        raise ValueError(f"{prefix}{name} is {value!r}; it must be {wanted}")
+        raise ValueError(f"{prefix}{name} is {shown(value)}; it must be {wanted}")
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: short."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -12,23 +11,14 @@ from numpy.typing import NDArray
 
 from drafting.proposer import Proposer
 from drafting.tree import DraftTrees
+from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
-from engine.request import Event, FinishReason, Request, Sampling, SequenceStats
+from engine.request import Completion, Event, Logprobs, Request, Sampling
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
 from engine.stats import EngineStats, PhaseTimer
 from engine.verify import Verified, verify
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A finished request: all its output tokens."""
-
-    request_id: str
-    token_ids: tuple[int, ...]
-    finish_reason: FinishReason
-    stats: SequenceStats
 
 
 class Engine:
@@ -94,9 +84,10 @@ class Engine:
         targets = target_tokens(logits, _sampling_rows(finishing, trees))
         mark("sample")
         verified = verify(trees, targets)
+        logprobs = path_logprobs(logits, trees, verified, [chunk.sequence.request.logprobs for chunk in finishing])
         mark("verify")
         self._keep_accepted(finishing, verified, plan.staged_slots)
-        events = self._commit(chunks, trees, verified)
+        events = self._commit(chunks, trees, verified, logprobs)
         self._retire()
         mark("commit")
         self.stats.num_steps += 1
@@ -118,15 +109,11 @@ class Engine:
             for request_id in order:  # nothing of this call stays behind
                 self.abort(request_id)
             raise
-        tokens: dict[str, list[int]] = {request_id: [] for request_id in order}
-        done: dict[str, Completion] = {}
-        while len(done) < len(order):
+        events: dict[str, list[Event]] = {request_id: [] for request_id in order}
+        while self.has_work:
             for event in self.step():
-                tokens[event.request_id] += event.token_ids
-                if event.finish_reason and event.stats:
-                    ids = tuple(tokens[event.request_id])
-                    done[event.request_id] = Completion(event.request_id, ids, event.finish_reason, event.stats)
-        return [done[request_id] for request_id in order]
+                events[event.request_id].append(event)
+        return [Completion.of(events[request_id]) for request_id in order]
 
     def _propose(self, chunks: list[Chunk]) -> DraftTrees:
         """A tree for each chunk that ends with its sequence's last token, as deep as tokens and free pages allow."""
@@ -157,7 +144,7 @@ class Engine:
                 targets[first:end] = np.asarray(chunk.sequence.page_ids)[places // page_size] * page_size + places % page_size
         self.runner.keep(staged_slots[verified.nodes], targets)
 
-    def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified) -> list[Event]:
+    def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]) -> list[Event]:
         """Tokens to the sequences, counts to the statistics, and what the proposer learns from."""
         events, index = [], 0
         for chunk in chunks:
@@ -171,7 +158,8 @@ class Engine:
             if not sequence.finish_reason:
                 sequence.num_cached += len(nodes)
             sources = self._count(sequence, trees, index, nodes[:taken], taken)
-            events.append(sequence.event(tokens[:taken], sources))
+            own = logprobs[index]
+            events.append(sequence.event(tokens[:taken], sources, own and own.first(taken)))
             if self.proposer and not sequence.finish_reason:
                 self.proposer.extend(sequence.draft_state, np.array(tokens[:taken], np.int32))
             index += 1

@@ -10,10 +10,9 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 
-from engine.engine import Completion, Engine
-from engine.request import Event, Request
+from engine.engine import Engine
+from engine.request import Completion, Event, Request
 from engine.stats import EngineStats
 
 
@@ -23,19 +22,18 @@ class EngineDead(RuntimeError):
 
 @dataclass(frozen=True)
 class _Caller:
-    """Where a request's events go: a queue of the asyncio loop that asked. held: events of one who wants them all at once."""
+    """Where a request's events go: a queue of the asyncio loop that asked. held: those of one who wants a completion of them."""
 
     loop: asyncio.AbstractEventLoop
-    events: "asyncio.Queue[Event | Exception]"
+    events: "asyncio.Queue[Event | Completion | Exception]"
     held: list[Event] | None
 
-    def give(self, item: Event | Exception) -> None:
+    def give(self, item: Event | Completion | Exception) -> None:
         if self.held is not None and isinstance(item, Event):
             self.held.append(item)
             if item.finish_reason is None:
                 return  # waking the other thread for every token costs a batch of 16 several percent of its speed
-            token_ids = tuple(chain.from_iterable(event.token_ids for event in self.held))
-            item = replace(item, token_ids=token_ids, sources=tuple(chain.from_iterable(event.sources for event in self.held)))
+            item = Completion.of(self.held)
         with suppress(RuntimeError):  # the caller's loop has closed: nobody waits any more
             self.loop.call_soon_threadsafe(self.events.put_nowait, item)
 
@@ -60,16 +58,17 @@ class EngineLoop:
         """The request's events as they come; raises ValueError for a request that cannot run, EngineDead after a fault."""
         async with aclosing(self._events(request, held=None)) as events:
             async for event in events:
+                assert isinstance(event, Event), event
                 yield event
 
     async def complete(self, request: Request) -> Completion:
         """All of a request's tokens, once it is finished; raises as stream does."""
         async with aclosing(self._events(request, held=[])) as events:
-            event = await anext(events)
-        assert event.finish_reason and event.stats, event
-        return Completion(request.id, event.token_ids, event.finish_reason, event.stats)
+            completion = await anext(events)
+        assert isinstance(completion, Completion), completion
+        return completion
 
-    async def _events(self, request: Request, held: list[Event] | None) -> AsyncGenerator[Event, None]:
+    async def _events(self, request: Request, held: list[Event] | None) -> AsyncGenerator[Event | Completion, None]:
         caller = _Caller(asyncio.get_running_loop(), asyncio.Queue(), held)
         self._submit(request, caller)
         finished = False

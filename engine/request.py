@@ -1,9 +1,16 @@
-"""What enters the engine (Request) and what comes out of a step (Event). Token ids only: no text, no columns, no files."""
+"""What enters the engine (Request) and what comes out (Event, Completion). Token ids only: no text, no columns, no files."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 FinishReason = Literal["stop", "length"]
+# Sees every output token of one sequence, in order; True when the output ends with it.
+StopCheck = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,9 @@ class Request:
 
     id: unique among unfinished requests. prompt_ids: at least one token. max_tokens: output tokens at most.
     stop_ids: token ids that end the output (besides the model's eos ids, unless ignore_eos); the stop token is the
-    last of the output. group: rows that resemble each other, such as the samples of one prompt.
+    last of the output. make_stop_check: called once, for what else may end the output (the engine knows no text).
+    logprobs: how many of the likeliest tokens to name at each position, 0 = the chosen one only, None = none.
+    group: rows that resemble each other, such as the samples of one prompt.
     """
 
     id: str
@@ -33,6 +42,8 @@ class Request:
     stop_ids: frozenset[int] = frozenset()
     ignore_eos: bool = False
     group: str = ""
+    make_stop_check: Callable[[], StopCheck] | None = None
+    logprobs: int | None = None
 
 
 @dataclass
@@ -59,12 +70,34 @@ class SequenceStats:
         return sum(self.accepted.values())
 
 
+@dataclass(frozen=True, eq=False)
+class Logprobs:
+    """Log-probabilities at T output positions: log-softmax in float32 of the model's own logits, before temperature and filters.
+
+    chosen float32 [T]: of the output's tokens; top_ids int32 [T, K], top float32 [T, K]: the likeliest tokens, best
+    first, of equal ones the lowest id first.
+    """
+
+    chosen: NDArray[np.float32]
+    top_ids: NDArray[np.int32]
+    top: NDArray[np.float32]
+
+    def first(self, num_tokens: int) -> "Logprobs":
+        """Those of the first tokens."""
+        return Logprobs(self.chosen[:num_tokens], self.top_ids[:num_tokens], self.top[:num_tokens])
+
+    @staticmethod
+    def joined(parts: "Sequence[Logprobs]") -> "Logprobs":
+        """One behind the other."""
+        return Logprobs(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("chosen", "top_ids", "top")))
+
+
 @dataclass(frozen=True)
 class Event:
     """New tokens of one request. sources: for each token the source that guessed it, None = the model's own.
 
-    finish_reason: None while the request goes on. stop: an eos or stop token; length: max_tokens or the context is full.
-    stats: with the last event only.
+    finish_reason: None while the request goes on. stop: an eos or stop token, or a stop check's word; length: max_tokens
+    or the context is full. stats: with the last event only. logprobs: of a request that asks for them.
     """
 
     request_id: str
@@ -72,3 +105,24 @@ class Event:
     sources: tuple[str | None, ...] = ()
     finish_reason: FinishReason | None = None
     stats: SequenceStats | None = None
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A finished request: all its output tokens."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    stats: SequenceStats
+    logprobs: Logprobs | None = None
+
+    @staticmethod
+    def of(events: Sequence[Event]) -> "Completion":
+        """What a request's events, all of them, amount to."""
+        last = events[-1]
+        assert last.finish_reason and last.stats, last
+        parts = [event.logprobs for event in events if event.logprobs is not None]
+        token_ids = tuple(chain.from_iterable(event.token_ids for event in events))
+        return Completion(last.request_id, token_ids, last.finish_reason, last.stats, Logprobs.joined(parts) if parts else None)

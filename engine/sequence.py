@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.request import Event, FinishReason, Request, SequenceStats
+from engine.request import Event, FinishReason, Logprobs, Request, SequenceStats
 
 
 class Sequence:
@@ -16,6 +16,7 @@ class Sequence:
     def __init__(self, request: Request, stop_ids: frozenset[int], max_context: int) -> None:
         self.request = request
         self.stop_ids = stop_ids
+        self.stop_check = request.make_stop_check() if request.make_stop_check else None
         self.num_prompt = len(request.prompt_ids)
         self.max_tokens_total = min(self.num_prompt + request.max_tokens, max_context)
         self._buffer = np.empty(self.max_tokens_total, np.int32)
@@ -55,7 +56,7 @@ class Sequence:
         for taken, token in enumerate(token_ids, 1):
             self._buffer[self.num_tokens] = token
             self.num_tokens += 1
-            if token in self.stop_ids:
+            if token in self.stop_ids or (self.stop_check and self.stop_check(token)):
                 self.finish_reason = "stop"
             elif self.num_tokens == self.max_tokens_total:
                 self.finish_reason = "length"
@@ -63,9 +64,9 @@ class Sequence:
                 return taken
         return len(token_ids)
 
-    def event(self, token_ids: list[int], sources: tuple[str | None, ...]) -> Event:
+    def event(self, token_ids: list[int], sources: tuple[str | None, ...], logprobs: Logprobs | None = None) -> Event:
         """What this step gave, with the counts when it was the last."""
         if self.finish_reason:
             self.stats.num_generated_tokens = self.num_output
         stats = self.stats if self.finish_reason else None
-        return Event(self.request.id, tuple(token_ids), sources, self.finish_reason, stats)
+        return Event(self.request.id, tuple(token_ids), sources, self.finish_reason, stats, logprobs)
