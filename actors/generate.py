@@ -10,25 +10,24 @@ Rows only: no run folder, no parts, no resume; those are jobs/offline.py's.
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from actors.engine_process import end_process, start_loop
-from actors.outputs import OutputColumns
-from actors.prompts import Prompt, PromptColumns, PromptReader, make_request, row_seed
+from actors.outputs import Generated, OutputColumns
+from actors.prompts import Prompt, PromptColumns, PromptReader, row_seed
+from actors.samples import generate_row
 from actors.text import load_codec
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
-
-if TYPE_CHECKING:
-    from engine.engine import Completion
 
 
 class Generate:
     """Keyword arguments: of the model a path or a ModelConfig, the columns' names, and GenerationConfig's fields.
 
-    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named.
+    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named. samples_column and
+    logprobs_column: have these columns also when only a row's own settings ask for them.
     """
 
     def __init__(
@@ -42,11 +41,13 @@ class Generate:
         id_column: str | None = None,
         prefix: str = "",
         generated_ids: bool = False,
+        samples_column: bool = False,
+        logprobs_column: bool = False,
         **generation: Any,
     ) -> None:
         config = ModelConfig(path=model) if isinstance(model, str) else model
         self.generation = GenerationConfig(**generation)
-        self.columns = OutputColumns(prefix, generated_ids)
+        self.columns = OutputColumns.of(self.generation, prefix, generated_ids, samples_column, logprobs_column)
         self.id_column = id_column
         self.codec = load_codec(config)
         self.reader = PromptReader(self.codec, PromptColumns(prompt_column, messages_column, sampling_column))
@@ -65,15 +66,13 @@ class Generate:
             table = table.append_column(field, column)
         return table
 
-    async def _row(self, row: dict[str, Any], prompt: Prompt) -> "Completion | str":
-        if prompt.error is not None:
-            return prompt.error
+    async def _row(self, row: dict[str, Any], prompt: Prompt) -> Generated | str:
         place = row[self.id_column] if self.id_column else ",".join(map(str, prompt.token_ids))
-        request = make_request(uuid.uuid4().hex, prompt, self.generation, row_seed(self.generation.seed, place))
+        seed = row_seed(self.generation.seed, place)
         try:
-            return await self.loop.complete(request)
-        except ValueError as error:  # the engine cannot run this request
-            return str(error)
+            return await generate_row(
+                self.loop, uuid.uuid4().hex, prompt, seed, generation=self.generation, columns=self.columns, codec=self.codec
+            )
         except RuntimeError as fault:  # EngineDead
             end_process(fault)
 

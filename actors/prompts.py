@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from actors.text import TextCodec
-from engine.config import GenerationConfig, check_generation
+from engine.config import GenerationConfig, check_generation, shown
 from engine.request import Request, Sampling
 
 SAMPLING_FIELDS = tuple(f.name for f in fields(GenerationConfig))
@@ -129,6 +129,7 @@ def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, 
         sampling=Sampling(**{f.name: settings[f.name] for f in fields(Sampling)}),
         stop_ids=frozenset(settings["stop_token_ids"]),
         ignore_eos=settings["ignore_eos"],
+        logprobs=settings["logprobs"],
     )
 
 
@@ -136,12 +137,6 @@ def row_seed(job_seed: int, *place: str | int) -> int:
     """64 bits from the job's seed and the row's place: the same however the input is cut into shards."""
     text = "\0".join(str(part) for part in (job_seed, *place))
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def shown(value: Any) -> str:
-    """A value as an error shows it: short."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

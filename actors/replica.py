@@ -22,7 +22,7 @@ class Replica:
 
     def __init__(self, model: ModelConfig, speculation: SpeculationConfig, build_app: Callable[["Replica"], Any]) -> None:
         self.codec = TextCodec(model.path, model.revision, model.trust_remote_code)
-        if not hasattr(self.codec.tokenizer, "backend_tokenizer"):
+        if not self.codec.can_stream:
             kind = type(self.codec.tokenizer).__name__
             raise ValueError(f"the tokenizer of {model.path!r} is a {kind}; serving needs one that comes as a tokenizer.json")
         self._loop = start_loop(model, speculation)

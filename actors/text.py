@@ -38,6 +38,11 @@ class TextCodec:
         """The text of generated ids, special tokens left out."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    @property
+    def can_stream(self) -> bool:
+        """Whether text can be told token by token, which needs a tokenizer that comes as a tokenizer.json."""
+        return hasattr(self.tokenizer, "backend_tokenizer")
+
 
 @lru_cache(maxsize=2)
 def _load(path: str, revision: str | None, trust_remote_code: bool) -> TextCodec:

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from actors.engine_process import check_faults, end_process, start_loop
-from actors.outputs import OutputColumns, summarize
+from actors.outputs import Generated, OutputColumns, summarize
 from actors.parts import Summary, read_summary, write_part
-from actors.prompts import Prompt, make_request
+from actors.prompts import Prompt
+from actors.samples import generate_row
 from actors.text import TextCodec, load_codec
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 
 if TYPE_CHECKING:
-    from engine.engine import Completion
     from engine.loop import EngineLoop
 
 # What prepare makes of a shard besides the columns that are carried through
@@ -77,19 +77,18 @@ class BatchWorker:
             results = await asyncio.gather(*(self._row(f"{shard}-{index}", row) for index, row in enumerate(rows)))
             return await asyncio.to_thread(self._commit, shard, carried, results)
 
-    async def _row(self, request_id: str, row: dict[str, Any]) -> "Completion | str":
-        """The completion of a row, or its error."""
-        if row["error"] is not None:
-            return row["error"]
-        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]))
+    async def _row(self, row_id: str, row: dict[str, Any]) -> Generated | str:
+        """What a row gives, or its error."""
+        job = self.job
+        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"])
         try:
-            return await self.loop.complete(make_request(request_id, prompt, self.job.generation, row["seed"]))
-        except ValueError as error:  # the engine cannot run this request
-            return str(error)
+            return await generate_row(
+                self.loop, row_id, prompt, row["seed"], generation=job.generation, columns=job.columns, codec=self.codec
+            )
         except RuntimeError as fault:  # EngineDead
-            end_process(fault, self.job.output)
+            end_process(fault, job.output)
 
-    def _commit(self, shard: int, carried: bytes, results: "list[Completion | str]") -> Summary:
+    def _commit(self, shard: int, carried: bytes, results: list[Generated | str]) -> Summary:
         table, summary = pa.ipc.open_stream(carried).read_all(), summarize(results)
         added = self.job.columns.table(results, self.codec.decode)
         assert table.num_rows == added.num_rows == summary.num_rows, (shard, table.num_rows, added.num_rows, summary.num_rows)

@@ -49,6 +49,12 @@ class OfflineConfig:
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
 
+    @property
+    def added(self) -> OutputColumns:
+        """The columns that generation adds."""
+        output = self.output
+        return OutputColumns.of(self.generation, output.prefix, output.generated_ids, output.samples, output.logprobs)
+
 
 def main(argv: list[str]) -> int:
     """Runs the job; 0 = every row is in the output, 1 = the job failed, 2 = the settings or the input are wrong."""
@@ -75,7 +81,7 @@ def run(config: OfflineConfig) -> None:
     previous = read_record(output)
     resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None
     plan = make_plan(config.input, config.pool.num_workers, resolved)
-    carried = carried_schema(plan, config.input, config.output)
+    carried = carried_schema(plan, config.input, config.output, config.added)
     record = make_record(asdict(config), plan, model.fingerprint)
     if previous:
         check_same(previous, record, output)
@@ -131,7 +137,7 @@ def generate(
         model=config.model,
         speculation=config.speculation,
         generation=config.generation,
-        columns=OutputColumns(config.output.prefix, config.output.generated_ids),
+        columns=config.added,
         max_shards=config.pool.shards_per_worker(plan.rows_per_shard, config.model.max_running),
         max_engine_faults=config.pool.max_engine_faults,
     )

@@ -28,7 +28,7 @@ from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
 from pipeline.model import resolve_model
 from pipeline.session import JobFailed, cluster_resources, start_ray
-from serving.config import ServeConfig
+from serving.config import ServeConfig, check_served
 
 APPLICATION = "ngram-serve"
 
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
 
 def run(config: ServeJobConfig) -> None:
     """Checks what can be checked, starts Ray, Serve and the replicas, and waits for a signal."""
+    check_served(config.generation)
     model = resolve_model(config.model).config
     settings = replace(config.serve, model_name=config.serve.model_name or Path(config.model.path).name)
     joins = bool(os.environ.get("RAY_ADDRESS"))

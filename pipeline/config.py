@@ -49,13 +49,16 @@ class OutputConfig:
     """Where the parts go and what they hold.
 
     columns: input columns to carry, None = all. prefix: put before the names of the added columns.
-    generated_ids: also the token ids of the output.
+    generated_ids: also the token ids of the output. samples, logprobs: have these columns also when only rows' own
+    settings ask for them; generation.n above 1 and generation.logprobs bring theirs.
     """
 
     path: str
     columns: list[str] | None = None
     prefix: str = ""
     generated_ids: bool = False
+    samples: bool = False
+    logprobs: bool = False
 
     def __post_init__(self) -> None:
         if not self.path:

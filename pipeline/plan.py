@@ -136,7 +136,7 @@ def _cut_parquet(scan: _Scanned, size: int) -> Iterator[list[dict[str, Any]]]:
             first_row, rows, groups = first_row + rows, 0, []
 
 
-def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig) -> pa.Schema:
+def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added: OutputColumns) -> pa.Schema:
     """The input columns of every part; raises ValueError for a column that is not there or clashes with an added one."""
     prompt_setting = "input.messages_column" if source.messages_column else "input.prompt_column"
     needed = [(prompt_setting, source.messages_column or source.prompt_column), ("input.id_column", source.id_column)]
@@ -149,7 +149,7 @@ def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig) -> pa.
     names = plan.schema.names if output.columns is None else list(dict.fromkeys(output.columns))
     if source.id_column and source.id_column not in names:
         names = [source.id_column, *names]
-    clash = set(names) & set(OutputColumns(output.prefix, output.generated_ids).schema.names)
+    clash = set(names) & set(added.schema.names)
     if clash:
         raise ValueError(
             f"the input already has columns {', '.join(sorted(clash))}; set output.prefix to rename the added ones, or output.columns"

@@ -21,6 +21,10 @@ SAMPLING_TYPE = pa.struct(
         ("seed", pa.int64()),
         ("ignore_eos", pa.bool_()),
         ("stop_token_ids", pa.list_(pa.int64())),
+        ("stop", pa.list_(pa.string())),
+        ("include_stop", pa.bool_()),
+        ("n", pa.int64()),
+        ("logprobs", pa.int64()),
     ]
 )
 

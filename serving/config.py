@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from engine.config import GenerationConfig
+
+# Settings of the batch job that the endpoint does not take yet, neither from its configuration nor from a request.
+BATCH_ONLY = ("stop", "include_stop", "n", "logprobs")
+
 
 @dataclass(frozen=True)
 class ServeConfig:
@@ -53,3 +58,11 @@ class ServeConfig:
         high, low = getattr(self, larger), getattr(self, smaller)
         if high < low:
             raise ValueError(f"serve.{larger} is {high}, below serve.{smaller} ({low}); raise the first or lower the second")
+
+
+def check_served(generation: GenerationConfig) -> None:
+    """Raises ValueError for a setting that the endpoint would not keep."""
+    for name in BATCH_ONLY:
+        value = getattr(generation, name)
+        if value != getattr(GenerationConfig(), name):
+            raise ValueError(f"generation.{name} is {value!r}, which the endpoint does not support yet; leave it out")

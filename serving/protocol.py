@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInf
 
 from actors.prompts import SAMPLING_FIELDS, shown
 from engine.config import check_generation
+from serving.config import BATCH_ONLY
+
+SERVED_FIELDS = tuple(name for name in SAMPLING_FIELDS if name not in BATCH_ONLY)
 
 
 def _unsupported(*harmless: Any) -> AfterValidator:
@@ -63,7 +66,7 @@ class GenerationBody(BaseModel):
     metadata: dict[str, Any] | None = None
     store: bool | None = None
 
-    @field_validator(*SAMPLING_FIELDS, mode="before")
+    @field_validator(*SERVED_FIELDS, mode="before")
     @classmethod
     def _in_range(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.field_name:
@@ -84,7 +87,7 @@ class GenerationBody(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """The sampling fields that the request gives itself."""
-        return {name: value for name in SAMPLING_FIELDS if (value := getattr(self, name)) is not None}
+        return {name: value for name in SERVED_FIELDS if (value := getattr(self, name)) is not None}
 
 
 def _as_list(value: Any) -> list[str | list[int]]:

@@ -6,10 +6,10 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
+from actors.detokenizer import Detokenizer
 from actors.text import TextCodec
 from engine.request import Event, Request, SequenceStats
 from serving.errors import ApiError
-from serving.text import Detokenizer
 
 
 class Backend(Protocol):
@@ -70,7 +70,7 @@ async def _text(backend: Backend, index: int, request: Request) -> AsyncGenerato
             async for event in events:
                 text = detokenizer.push(event.token_ids)
                 if event.finish_reason:
-                    yield Piece(index, text + detokenizer.finish(), event.finish_reason, event.stats)
+                    yield Piece(index, text + detokenizer.held(), event.finish_reason, event.stats)
                 elif text:
                     yield Piece(index, text)
     except ValueError as error:

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from actors.text import TextCodec
 from drafting.config import SpeculationConfig
 from engine.config import ModelConfig
-from engine.request import Request, SequenceStats
+from engine.request import Completion, Request, SequenceStats
 
 
 class ByteCodec(TextCodec):
@@ -31,16 +30,6 @@ class ByteCodec(TextCodec):
         return bytes(token_ids).decode()
 
 
-@dataclass(frozen=True)
-class Answer:
-    """As engine.engine.Completion, without torch."""
-
-    request_id: str
-    token_ids: tuple[int, ...]
-    finish_reason: str
-    stats: SequenceStats
-
-
 class ReversingLoop:
     """Answers a prompt with its bytes turned round, the last request first; prompts that begin with ! or # mean trouble."""
 
@@ -48,7 +37,7 @@ class ReversingLoop:
         self.seen: list[Request] = []
         self.answered: list[str] = []
 
-    async def complete(self, request: Request) -> Answer:
+    async def complete(self, request: Request) -> Completion:
         self.seen.append(request)
         await asyncio.sleep(0.05 / len(self.seen))
         if request.prompt_ids[:1] == (ord("!"),):
@@ -58,7 +47,7 @@ class ReversingLoop:
         self.answered.append(request.id)
         tokens = request.prompt_ids[::-1][: request.max_tokens]
         stats = SequenceStats(len(request.prompt_ids), len(tokens), 2, {"context": 3}, {"context": 1})
-        return Answer(request.id, tokens, "length", stats)
+        return Completion(request.id, tokens, "length", stats)
 
 
 def start_reversing_loop(model: ModelConfig, speculation: SpeculationConfig) -> ReversingLoop:

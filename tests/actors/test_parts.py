@@ -7,12 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.outputs import OutputColumns, summarize
+from actors.outputs import Generated, OutputColumns, summarize
 from actors.parts import Summary, list_parts, part_name, read_summary, write_part
-from engine.request import SequenceStats
-from tests.actors.fakes import Answer
+from engine.request import Completion, SequenceStats
 
-ANSWER = Answer("0", (104, 105), "stop", SequenceStats(3, 2, 1, {"context": 4}, {"context": 1}))
+ANSWER = Generated([Completion("0", (104, 105), "stop", SequenceStats(3, 2, 1, {"context": 4}, {"context": 1}))])
 
 
 def test_a_part_comes_back_with_its_rows_and_its_summary(tmp_path: Path) -> None:

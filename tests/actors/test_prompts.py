@@ -49,6 +49,40 @@ def test_a_bad_row_keeps_an_error_that_names_value_and_remedy(row: dict[str, Any
     assert read(row) == Prompt(error=error)
 
 
+STOP = "a list of at most 64 texts of 1 to 1000 characters"
+SAMPLES = "an integer of 1 to 1000"
+LOGPROBS = "an integer of 0 (the chosen token alone) to 20; leave it out for none"
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"stop": ""}, f"sampling.stop is ''; it must be {STOP}"),
+        ({"stop": "end"}, f"sampling.stop is 'end'; it must be {STOP}"),
+        ({"stop": ["end", ""]}, f"sampling.stop is ['end', '']; it must be {STOP}"),
+        ({"stop": ["end", 5]}, f"sampling.stop is ['end', 5]; it must be {STOP}"),
+        ({"stop": ["x" * 10_000]}, f"sampling.stop is ['{'x' * 55}...; it must be {STOP}"),
+        ({"stop": ["ab"] * 65}, f"sampling.stop is {str(['ab'] * 65)[:57]}...; it must be {STOP}"),
+        ({"include_stop": 1}, "sampling.include_stop is 1; it must be true or false"),
+        ({"n": 0}, f"sampling.n is 0; it must be {SAMPLES}"),
+        ({"n": 10**9}, f"sampling.n is 1000000000; it must be {SAMPLES}"),
+        ({"n": 2.0}, f"sampling.n is 2.0; it must be {SAMPLES}"),
+        ({"n": True}, f"sampling.n is True; it must be {SAMPLES}"),
+        ({"logprobs": -1}, f"sampling.logprobs is -1; it must be {LOGPROBS}"),
+        ({"logprobs": 21}, f"sampling.logprobs is 21; it must be {LOGPROBS}"),
+        ({"logprobs": True}, f"sampling.logprobs is True; it must be {LOGPROBS}"),
+        ({"logprobs": "5"}, f"sampling.logprobs is '5'; it must be {LOGPROBS}"),
+    ],
+)
+def test_settings_of_samples_stops_and_logprobs_out_of_range_are_errors_of_the_row(setting: dict[str, Any], error: str) -> None:
+    assert read({"prompt": "a", "sampling": setting}) == Prompt(error=error)
+
+
+def test_settings_at_the_ends_of_their_ranges_are_taken() -> None:
+    for setting in ({"stop": ["x" * 1000] * 64}, {"stop": []}, {"n": 1000}, {"logprobs": 0}, {"logprobs": 20}):
+        assert read({"prompt": "a", "sampling": setting}).sampling == setting
+
+
 def test_a_prompt_that_leaves_room_for_one_token_is_taken() -> None:
     assert read({"prompt": "1234567"}).error is None
 

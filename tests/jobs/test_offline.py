@@ -66,6 +66,19 @@ def test_a_column_clash_is_refused_and_a_prefix_helps(flags: list[str], tmp_path
         offline.main([*flags, "--output.prefix", "new_"])
 
 
+@pytest.mark.parametrize(
+    ("column", "setting"),
+    [("samples", "--generation.n=2"), ("samples", "--output.samples=true"), ("logprobs", "--generation.logprobs=0")],
+)
+def test_a_column_that_only_some_settings_add_clashes_only_then(
+    flags: list[str], tmp_path: Path, column: str, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.jsonl").write_text(f'{{"prompt": "a", "{column}": "b"}}\n')
+    assert refused([*flags, setting], capsys).startswith(f"the input already has columns {column}; set output.prefix")
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main(flags)
+
+
 def test_an_output_of_a_different_run_is_refused_with_what_differs(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main(flags)

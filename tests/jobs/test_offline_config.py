@@ -37,6 +37,11 @@ def test_flags_after_a_file_win_over_it(tmp_path: Path) -> None:
     assert config.input.paths == ["a", "b"]
 
 
+def test_stop_strings_may_hold_what_yaml_would_read_otherwise() -> None:
+    config = parse(OfflineConfig, [*GOOD, "--generation.stop", '["\\n\\n", "off", "1", "# x"]', "--generation.logprobs=0"])
+    assert (config.generation.stop, config.generation.logprobs) == (["\n\n", "off", "1", "# x"], 0)
+
+
 def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
     config = parse(OfflineConfig, [*GOOD, "--input", "prompts/*.jsonl", "--generation.stop_token_ids", "[1, 2]"])
     assert (config.input.path, config.generation.stop_token_ids) == ("prompts/*.jsonl", [1, 2])
@@ -53,6 +58,9 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         (["--generation.temperature", "-1"], "generation.temperature is -1.0; it must be a number of at least 0 (0 = greedy)"),
         (["--generation.max_tokens", "0"], "generation.max_tokens is 0; it must be an integer of at least 1"),
         (["--generation.max_tokens", "many"], "Expected a <class 'int'>. Got value: many"),
+        (["--generation.n", "0"], "generation.n is 0; it must be an integer of 1 to 1000"),
+        (["--generation.stop", '[""]'], "generation.stop is ['']; it must be a list of at most 64 texts of 1 to 1000 characters"),
+        (["--generation.logprobs", "21"], "generation.logprobs is 21; it must be an integer of 0 (the chosen token alone) to 20"),
         (["--input.rows_per_shard", "0"], "input.rows_per_shard is 0; it must be 'auto' or an integer of at least 1"),
         (["--input.format", "xml"], "input.format is 'xml'; it must be one of auto, jsonl, parquet"),
         (["--input", ""], "input.path is empty; name a file, folder, glob or URI (--input)"),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.outputs import OutputColumns
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.plan import Plan, carried_schema, make_plan
 
@@ -103,7 +104,8 @@ def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def carried(made: Plan, output: dict[str, Any], **source: Any) -> list[str]:
-    return carried_schema(made, InputConfig(path="x", **source), OutputConfig(path="y", **output)).names
+    added = OutputColumns(output.get("prefix", ""))
+    return carried_schema(made, InputConfig(path="x", **source), OutputConfig(path="y", **output), added).names
 
 
 def test_all_columns_are_carried_unless_some_are_chosen_and_the_id_always(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.outputs import OutputColumns
 from actors.prompts import PromptColumns
 from engine.config import ModelConfig
 from pipeline import prepare
@@ -25,7 +26,7 @@ def prepared(path: Path, columns: list[str] | None = None, **settings: Any) -> l
     """All rows of all shards: what is carried, and what the worker gets."""
     source = InputConfig(path=str(path), **settings)
     plan = make_plan(source, 1)
-    carried = carried_schema(plan, source, OutputConfig(path="x", columns=columns))
+    carried = carried_schema(plan, source, OutputConfig(path="x", columns=columns), OutputColumns())
     names = PromptColumns(source.prompt_column, source.messages_column, source.sampling_column)
     job = prepare.PrepareJob(ModelConfig(), names, plan.schema, carried, columns is None, 0, 100)
     rows = []

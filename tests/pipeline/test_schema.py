@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.schema import fit_rows, learn, unify
+from actors.prompts import SAMPLING_FIELDS
+from pipeline.schema import SAMPLING_TYPE, fit_rows, learn, unify
 
 
 def types(*values: Any) -> pa.DataType:
@@ -28,6 +29,10 @@ def types(*values: Any) -> pa.DataType:
 )
 def test_the_commonest_type_wins_and_takes_in_what_can_be_merged(values: tuple[Any, ...], type_: pa.DataType) -> None:
     assert types(*values) == type_
+
+
+def test_a_rows_settings_have_a_type_each() -> None:
+    assert sorted(SAMPLING_TYPE.names) == sorted(SAMPLING_FIELDS)
 
 
 def test_columns_keep_the_order_in_which_they_appear() -> None:

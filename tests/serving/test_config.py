@@ -1,10 +1,12 @@
 """Impossible settings are refused with the value, the limit and the remedy; the application carries what the settings say."""
 
+import re
+
 import pytest
 
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
-from serving.config import ServeConfig
+from serving.config import ServeConfig, check_served
 from serving.deployment import application, served_name
 
 
@@ -54,3 +56,10 @@ def test_the_settings_reach_ray_serve() -> None:
 )
 def test_a_model_is_called_by_the_last_part_of_its_path_unless_it_has_a_name(path: str, own: str | None, name: str) -> None:
     assert served_name(ServeConfig(model_name=own), ModelConfig(path=path)) == name
+
+
+@pytest.mark.parametrize(("setting", "value"), [("stop", ["x"]), ("include_stop", True), ("n", 2), ("logprobs", 0)])
+def test_a_generation_setting_that_the_endpoint_would_not_keep_is_refused(setting: str, value: object) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"generation.{setting} is {value!r}, which the endpoint does not support yet")):
+        check_served(GenerationConfig(**{setting: value}))
+    check_served(GenerationConfig(max_tokens=5, temperature=1))

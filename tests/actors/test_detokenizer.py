@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from serving.text import Detokenizer
+from actors.detokenizer import Detokenizer
 from tests.serving.fakes import EOS, ByteCodec
 
 BYTES = ByteCodec()
@@ -28,7 +28,7 @@ FALLBACK = fallback_codec()
 def streamed(codec: ByteCodec, *steps: list[int]) -> list[str]:
     """The pieces that a client would get for these events."""
     detokenizer = Detokenizer(codec.tokenizer)
-    return [*(detokenizer.push(step) for step in steps), detokenizer.finish()]
+    return [*(detokenizer.push(step) for step in steps), detokenizer.held()]
 
 
 def test_a_character_split_over_tokens_comes_out_whole_and_once() -> None:

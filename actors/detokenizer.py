@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
-
 
 class Detokenizer:
     """Turns an output's tokens into pieces of text as they come; the pieces joined are the tokenizer's own decoding of all of them.
@@ -16,28 +14,32 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer.backend_tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._token_ids: list[int] = []
-        self._num_streamed = 0
-        self._num_sent = 0
+        self._before: list[int] = []  # the tokens given out last: at the start of a text some decoders drop a space
+        self._held: list[int] = []
 
     def push(self, token_ids: Sequence[int]) -> str:
         """The text that these tokens complete."""
         pieces = []
         for token_id in token_ids:
-            self._token_ids.append(token_id)
+            self._held.append(token_id)
             if self._ends_a_run(token_id):
-                pieces.append(self._stream.step(self._tokenizer, self._token_ids[self._num_streamed :]) or "")
-                self._num_streamed = len(self._token_ids)
-        text = "".join(pieces)
-        self._num_sent += len(text)
-        return text
+                text = self.held()
+                if text and not text.endswith("\ufffd"):
+                    pieces.append(text)
+                    self._before, self._held = self._held, []
+        return "".join(pieces)
+
+    def held(self) -> str:
+        """What is held back, as it would read if nothing came after it."""
+        if not self._held:
+            return ""
+        return self._decode(self._before + self._held)[len(self._decode(self._before)) :]
 
     def _ends_a_run(self, token_id: int) -> bool:
         # A token without text (special, or beyond the vocabulary) does not: the tokenizer decodes as if it were not there.
         token = self._tokenizer.id_to_token(token_id)
-        return token is not None and not token.startswith("<0x") and self._tokenizer.decode([token_id], skip_special_tokens=True) != ""
+        return token is not None and not token.startswith("<0x") and self._decode([token_id]) != ""
 
-    def finish(self) -> str:
-        """What was held back."""
-        return self._tokenizer.decode(self._token_ids, skip_special_tokens=True)[self._num_sent :]
+    def _decode(self, token_ids: list[int]) -> str:
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True) if token_ids else ""
+        return text
