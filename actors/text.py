@@ -20,7 +20,11 @@ class TextCodec:
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"the tokenizer of model {path!r} cannot be loaded: {str(error).splitlines()[0]}") from error
+            asks = not trust_remote_code and "trust_remote_code" in str(error)
+            why = (
+                "it needs code that comes with it; read it, then set model.trust_remote_code: true" if asks else str(error).splitlines()[0]
+            )
+            raise ValueError(f"the tokenizer of model {path!r} cannot be loaded: {why}") from error
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of plain prompts, with the special tokens that the model puts around a text."""

@@ -16,7 +16,6 @@ from engine import tables
 from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.hub import local_folder
 from engine.loading import LoadedModel, load_model
 from engine.model_runner import ModelRunner
 from engine.pages import PagePool
@@ -72,7 +71,7 @@ def build_proposer(
     """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
     if speculation.mode == "off":
         return None
-    weights, cache = local_folder(model.path, model.revision), tables_folder or tables.default_cache()
+    fingerprint, cache = tables.model_fingerprint(model), tables_folder or tables.default_cache()
     num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(
         num_drafts=speculation.num_drafts,
@@ -80,5 +79,5 @@ def build_proposer(
         query_len=speculation.query_len,
         sources=speculation.sources,
         max_nodes=speculation.max_nodes,
-        tables=tables.load_or_build_tables(loaded.model, weights, cache, speculation.sources, num_successors),
+        tables=tables.load_or_build_tables(loaded.model, fingerprint, cache, speculation.sources, num_successors),
     )

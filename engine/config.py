@@ -8,6 +8,7 @@ MAX_STOPS, MAX_STOP_LEN = 64, 1000
 MAX_SAMPLES = 1000
 MAX_LOGPROBS = 20
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
+QUANTIZATIONS = ("int8", "nf4")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class ModelConfig:
 
     path: a folder or a hub name; revision: branch, tag or commit on the hub.
     dtype: auto = bfloat16 on CUDA, float32 on a CPU. device: auto = CUDA when present.
+    trust_remote_code: run code that comes with the model. check_memory: refuse before loading what will not fit.
+    quantization: None = as the checkpoint is; int8 or nf4 (4 bits) = rounded while it is loaded.
+    adapter: a folder or a hub name of a LoRA adapter, merged into the weights; adapter_revision: as revision.
     max_context: positions per sequence; None = what the model was made for.
     max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA.
     cache_tokens: tokens of K/V kept in pages; None = max_running x max_context, within the memory that is free.
@@ -27,6 +31,10 @@ class ModelConfig:
     dtype: str = "auto"
     device: str = "auto"
     trust_remote_code: bool = False
+    quantization: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    check_memory: bool = True
     max_context: int | None = None
     max_running: int | None = None
     cache_tokens: int | None = None
@@ -39,10 +47,25 @@ class ModelConfig:
             raise ValueError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ValueError(f"model.device is {self.device!r}; it must be auto, cpu, cuda or cuda:N")
+        if self.quantization is not None:
+            self._check_quantization(self.quantization)
         for name in ("max_context", "max_running", "cache_tokens", "page_size", "prefill_chunk", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"model.{name} is {value}; it must be at least 1")
+
+    def _check_quantization(self, name: str) -> None:
+        if name not in QUANTIZATIONS:
+            raise ValueError(f"model.quantization is {name!r}; it must be null or one of {', '.join(QUANTIZATIONS)}")
+        if self.dtype == "float64":
+            raise ValueError(
+                f"model.quantization {name} works with float32, bfloat16 and float16, not with model.dtype float64; change one"
+            )
+        if self.adapter:
+            raise ValueError(
+                f"model.adapter cannot be merged into weights that model.quantization {name} rounds; leave one of them out, "
+                "or merge the adapter ahead (peft's merge_and_unload), save the model and name that folder as model.path"
+            )
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,24 @@ Owns dtype, device and context choices; engine/probe.py finds out what a loaded 
 failed and the remedy.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from engine import attention
+from engine.adapters import merge_adapter
 from engine.config import ModelConfig
-from engine.families import check_supported
+from engine.families import check_own_code, check_supported
 from engine.hub import MODEL_WEIGHTS, local_folder
 from engine.packed_linear import pack_linears
 from engine.probe import probe
+from engine.quantization import EXTRA, load_arguments
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,30 @@ def load_model(config: ModelConfig) -> LoadedModel:
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = default if config.dtype == "auto" else getattr(torch, config.dtype)
     folder = local_folder(config.path, config.revision, MODEL_WEIGHTS)
+    own_code = _has_own_code(folder, config)
     with _explained(config.path):
-        hf_config = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
-    check_supported(hf_config.model_type)
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
+    if not own_code:
+        check_supported(settings.model_type)
+    quantized = load_arguments(config.quantization, settings, dtype, device)
+    model = _read_weights(folder, config, dtype=dtype, **quantized)
+    if config.adapter:
+        model = merge_adapter(model, config)
+    model = (model if quantized else model.to(device)).eval()
+    if device.type == "cpu":
+        pack_linears(model, model.get_output_embeddings())
+    return inspect_model(model, config.max_context)
+
+
+def _read_weights(folder: Path, config: ModelConfig, **how: Any) -> Any:
     with _explained(config.path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
             attn_implementation=attention.NAME,
             trust_remote_code=config.trust_remote_code,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **how,
         )
     model, report = loaded
     # transformers only warns about these, and fills them with random numbers.
@@ -61,10 +78,18 @@ def load_model(config: ModelConfig) -> LoadedModel:
             f"model.path {config.path!r} cannot be loaded: {len(wrong)} weights that its config.json asks for are missing "
             f"or of another shape, first {wrong[0]}; get the whole model again"
         )
-    model = model.to(device).eval()
-    if device.type == "cpu":
-        pack_linears(model, model.get_output_embeddings())
-    return inspect_model(model, config.max_context)
+    return model
+
+
+def _has_own_code(folder: Path, config: ModelConfig) -> bool:
+    try:
+        settings = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):  # AutoConfig says what is wrong with it
+        return False
+    try:
+        return isinstance(settings, dict) and check_own_code(settings, config.trust_remote_code)
+    except ValueError as error:
+        raise ValueError(f"model.path {config.path!r} cannot be loaded: {error}") from error
 
 
 def _device(name: str) -> torch.device:
@@ -81,6 +106,9 @@ def _explained(path: str) -> Iterator[None]:
     """Turns what goes wrong while reading a model into a ValueError: config, safetensors and pickle raise kinds of their own."""
     try:
         yield
+    except ImportError as error:
+        why = " ".join(str(error).split())[:300]
+        raise ValueError(f"model.path {path!r} needs a package that is not installed: {why} (what we test with: {EXTRA})") from error
     except Exception as error:
         why = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(f"model.path {path!r} cannot be loaded: {why}; give a hub name or a folder in Hugging Face format") from error

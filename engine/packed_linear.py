@@ -34,13 +34,14 @@ class PackedLinear(nn.Module):
 
 
 def pack_linears(model: nn.Module, output_layer: nn.Module | None) -> int:
-    """Replaces every nn.Linear of a CPU model, one by one so that no weight lies in memory twice; returns how many.
+    """Replaces every plain nn.Linear of a CPU model, one by one so that no weight lies in memory twice; returns how many.
 
     The output layer keeps its weight as well: it is often the input embedding too, and the draft tables read it.
     Does nothing for a dtype without a packed form (float64, float16), or where PyTorch was built without oneDNN.
     """
     linears = [(name, module) for name, module in model.named_modules() if type(module) is nn.Linear]
-    linears = [(name, module) for name, module in linears if module.weight.dtype in PACKED_DTYPES]
+    # A quantised weight is a tensor class of its own that says it is float32.
+    linears = [(name, module) for name, module in linears if type(module.weight) is nn.Parameter and module.weight.dtype in PACKED_DTYPES]
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0
     while linears:

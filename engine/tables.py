@@ -22,6 +22,8 @@ from torch import Tensor
 from drafting.tables import Tables, load_table, save_table
 from drafting.tree import Int32
 from drafting.unigram import nearest_to_mean
+from engine.config import ModelConfig
+from engine.hub import local_folder
 
 logger = logging.getLogger(__name__)
 NUM_SUCCESSORS = 25  # the paper's largest k
@@ -33,10 +35,14 @@ LastLogits = Callable[[Tensor], Tensor]
 
 
 def load_or_build_tables(
-    model: Any, weights: Path, cache: Path, sources: Collection[str], num_successors: int = NUM_SUCCESSORS, prefix_ids: tuple[int, ...] = ()
+    model: Any,
+    fingerprint: str,
+    cache: Path,
+    sources: Collection[str],
+    num_successors: int = NUM_SUCCESSORS,
+    prefix_ids: tuple[int, ...] = (),
 ) -> Tables:
-    """The tables that `sources` need, from cache / fingerprint of the weights; built there by the first worker that asks."""
-    fingerprint = weights_fingerprint(weights)
+    """The tables that `sources` need, from cache / fingerprint; built there by the first worker that asks."""
     folder = cache / fingerprint
     tables: dict[str, Int32 | None] = {}
     if "bigram" in sources:
@@ -121,9 +127,20 @@ def own_attention(model: Any) -> Iterator[LastLogits]:
         model.set_attn_implementation(implementation)
 
 
+def model_fingerprint(config: ModelConfig) -> str:
+    """16 hex digits of what decides the logits: the weights, their quantisation, the adapter."""
+    own = weights_fingerprint(local_folder(config.path, config.revision))
+    if not (config.adapter or config.quantization):
+        return own
+    adapter = config.adapter and weights_fingerprint(local_folder(config.adapter, config.adapter_revision, setting="model.adapter"))
+    return hashlib.sha256(json.dumps([own, config.quantization, adapter]).encode()).hexdigest()[:16]
+
+
 def weights_fingerprint(folder: Path) -> str:
-    """16 hex digits of config.json, and of each weight file its name, size and 16 samples spread over its bytes."""
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    """16 hex digits of the model's or adapter's config, and of each weight file its name, size and 16 samples spread over its bytes."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "adapter_config.json"):
+        digest.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
     files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
     for path in files:
         size = path.stat().st_size

@@ -34,20 +34,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     # Here and not above: importing a job must stay cheap, and these bring torch.
     from engine.config import ModelConfig
-    from engine.hub import local_folder
     from engine.loading import load_model
-    from engine.tables import default_cache, load_or_build_tables, weights_fingerprint
+    from engine.tables import default_cache, load_or_build_tables, model_fingerprint
 
     try:
-        model = load_model(ModelConfig(path=args.model)).model
-        weights, cache = local_folder(args.model), args.out or default_cache()
-        tables = load_or_build_tables(model, weights, cache, SOURCES, args.num_successors, tuple(args.prefix_ids))
+        config = ModelConfig(path=args.model)
+        model, fingerprint, cache = load_model(config).model, model_fingerprint(config), args.out or default_cache()
+        tables = load_or_build_tables(model, fingerprint, cache, SOURCES, args.num_successors, tuple(args.prefix_ids))
     except (ValueError, OSError) as error:
         print(f"build_tables: {error}", file=sys.stderr)
         return 2
     for name in ("bigram", "unigram"):
         table = getattr(tables, name)
-        path = cache / weights_fingerprint(weights) / f"{name}.npz"
+        path = cache / fingerprint / f"{name}.npz"
         print(f"{path}: {' x '.join(map(str, table.shape))}" if table is not None else f"{name}: not built")
     return 0
 

@@ -94,7 +94,7 @@ def test_of_many_workers_one_builds(model_folder: Path, tmp_path: Path, monkeypa
 
     def worker() -> None:
         all_started.wait()
-        found.append(load_or_build_tables(None, model_folder, tmp_path / "cache", ["context", "bigram"]).bigram)
+        found.append(load_or_build_tables(None, weights_fingerprint(model_folder), tmp_path / "cache", ["context", "bigram"]).bigram)
 
     monkeypatch.setattr(tables, "bigram_of", build)
     threads = [threading.Thread(target=worker) for _ in range(4)]
@@ -109,18 +109,18 @@ def test_of_many_workers_one_builds(model_folder: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize("kept_bytes", [0, 200, -10])
 def test_a_torn_file_is_built_again(model_folder: Path, tmp_path: Path, kept_bytes: int) -> None:
     model = tiny_model("llama")
-    whole = load_or_build_tables(model, model_folder, tmp_path, ["bigram"]).bigram
+    whole = load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"]).bigram
     path = tmp_path / weights_fingerprint(model_folder) / "bigram.npz"
     path.write_bytes(path.read_bytes()[:kept_bytes])
     assert load_tables(path.parent).bigram is None
-    assert load_or_build_tables(model, model_folder, tmp_path, ["bigram"]).bigram.tolist() == whole.tolist()
+    assert load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"]).bigram.tolist() == whole.tolist()
     assert load_tables(path.parent).bigram.tolist() == whole.tolist()
 
 
 def test_other_settings_build_another_table(model_folder: Path, tmp_path: Path) -> None:
     model = tiny_model("llama")
-    assert load_or_build_tables(model, model_folder, tmp_path, ["bigram"], num_successors=3).bigram.shape == (97, 3)
-    assert load_or_build_tables(model, model_folder, tmp_path, ["bigram"], num_successors=5).bigram.shape == (97, 5)
+    assert load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=3).bigram.shape == (97, 3)
+    assert load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=5).bigram.shape == (97, 5)
 
 
 def test_a_single_changed_weight_file_changes_the_fingerprint(model_folder: Path, tmp_path: Path) -> None:
