@@ -48,7 +48,7 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     # In a small cache of its own: it must not depend on the page size or the context that were asked for.
     parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, max_running=1, max_nodes=4))
     runner = ModelRunner(loaded, num_pages, config.page_size, max_running, max_nodes)
-    scheduler = Scheduler(PagePool(num_pages, config.page_size), max_running, config.prefill_chunk)
+    scheduler = Scheduler(PagePool(num_pages, config.page_size), max_running, config.prefill_chunk, config.prefix_cache)
     logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, parity)
     return Engine(runner, scheduler, proposer, loaded.max_context)
 

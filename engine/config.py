@@ -23,7 +23,8 @@ class ModelConfig:
     max_context: positions per sequence; None = what the model was made for.
     max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA.
     cache_tokens: tokens of K/V kept in pages; None = max_running x max_context, within the memory that is free.
-    page_size: K/V slots per page. prefill_chunk: prompt tokens run in one step at most. threads: torch threads per worker.
+    page_size: K/V slots per page. prefix_cache: prompts that begin alike share the full pages of their beginning.
+    prefill_chunk: prompt tokens run in one step at most. threads: torch threads per worker.
     """
 
     path: str = ""
@@ -39,6 +40,7 @@ class ModelConfig:
     max_running: int | None = None
     cache_tokens: int | None = None
     page_size: int = 16
+    prefix_cache: bool = True
     prefill_chunk: int = 512
     threads: int = 1
 

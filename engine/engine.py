@@ -88,11 +88,13 @@ class Engine:
         mark("verify")
         self._keep_accepted(finishing, verified, plan.staged_slots)
         events = self._commit(chunks, trees, verified, logprobs)
+        self.scheduler.publish(chunks)
         self._retire()
         mark("commit")
         self.stats.num_steps += 1
         self.stats.num_rows += len(plan.token_ids)
         self.stats.num_preemptions = self.scheduler.num_preemptions
+        self.stats.num_prompt_tokens, self.stats.num_cached_tokens = self.scheduler.num_prompt_tokens, self.scheduler.num_cached_tokens
         if self.debug:
             self.scheduler.check_integrity()
         return events

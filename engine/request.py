@@ -51,9 +51,11 @@ class SequenceStats:
     """Counts of one sequence: integers only, divided when printed.
 
     num_steps: forward passes that gave at least one output token (the paper's calls). verified and accepted: nodes, by source.
+    num_cached_tokens: of the prompt, those found in the prefix cache when the sequence first started.
     """
 
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     num_steps: int = 0
     verified: dict[str, int] = field(default_factory=dict)

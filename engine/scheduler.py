@@ -8,7 +8,11 @@ from collections import deque
 from dataclasses import dataclass
 
 from engine.pages import PagePool
+from engine.prefix import PrefixCache
 from engine.sequence import Sequence
+
+# So many waiting sequences may be overtaken at once: a bound on what a step spends on looking for one that can start.
+MAX_OVERTAKEN = 256
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,16 @@ class Chunk:
 class Scheduler:
     """At most max_running sequences at once; at most prefill_chunk prompt tokens in a step."""
 
-    def __init__(self, pool: PagePool, max_running: int, prefill_chunk: int) -> None:
+    def __init__(self, pool: PagePool, max_running: int, prefill_chunk: int, prefix_cache: bool = True) -> None:
         self.pool = pool
+        self.prefix = PrefixCache(pool, prefix_cache)
         self.max_running = max_running
         self.prefill_chunk = prefill_chunk
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
         self.num_preemptions = 0
+        self.num_prompt_tokens = 0  # of sequences when they first started
+        self.num_cached_tokens = 0  # and how many of them were found in the prefix cache
         self._unfinished: dict[str, Sequence] = {}  # waiting and running, by request id
 
     def add(self, sequence: Sequence) -> None:
@@ -42,16 +49,22 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def admit(self) -> None:
-        """Moves waiting sequences into the running set while their tokens, and one more, have pages."""
-        while self.waiting and len(self.running) < self.max_running:
-            sequence = self.waiting[0]
-            num_pages = self.pool.pages_for(sequence.num_tokens + 1)
-            # The one token more keeps a sequence from being admitted only to be preempted by its first step,
-            # but must not shut out one that fills the whole pool to its last slot.
-            if min(num_pages, self.pool.num_pages) > self.pool.num_free:
-                return
-            sequence.page_ids = self.pool.take(self.pool.pages_for(sequence.num_tokens))
-            self.running.append(self.waiting.popleft())
+        """Moves waiting sequences into the running set while their tokens, and one more, have pages.
+
+        One whose beginning is just being computed stays, first in line, and may be overtaken. Whom it waits for runs, so it
+        waits no longer than that prefill; and nobody who overtakes can be the next to make it wait, for he would share its
+        beginning, and wait himself.
+        """
+        overtaken: list[Sequence] = []
+        while self.waiting and len(self.running) < self.max_running and len(overtaken) < MAX_OVERTAKEN:
+            found = self.prefix.find(self.waiting[0])
+            if found is None:
+                overtaken.append(self.waiting.popleft())
+            elif self._fits(self.waiting[0], found):
+                self._start(self.waiting.popleft(), found)
+            else:
+                break
+        self.waiting.extendleft(reversed(overtaken))
 
     def schedule(self) -> list[Chunk]:
         """The chunks of the next step: every decoding sequence's last token, then prompt tokens, oldest first."""
@@ -72,8 +85,13 @@ class Scheduler:
         """Takes free pages so that num_tokens tokens fit, as far as there are any; returns how many tokens fit now."""
         missing = self.pool.pages_for(num_tokens) - len(sequence.page_ids)
         if missing > 0:
-            sequence.page_ids += self.pool.take(min(missing, self.pool.num_free))
+            sequence.page_ids += self.pool.take(min(missing, self.pool.num_free), after=sequence.page_ids[-1])
         return min(num_tokens, len(sequence.page_ids) * self.pool.page_size)
+
+    def publish(self, chunks: list[Chunk]) -> None:
+        """Lets later sequences find the pages that a step has filled."""
+        for chunk in chunks:
+            self.prefix.publish(chunk.sequence)
 
     def retire(self, sequence: Sequence) -> None:
         """Takes a finished or aborted sequence out of the running set and frees its pages."""
@@ -96,12 +114,33 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raises AssertionError when pages and sequences disagree."""
         self.pool.check_integrity(s.page_ids for s in self.running)
+        self.prefix.check_integrity(self.running)
         for sequence in self.running:
             room = len(sequence.page_ids) * self.pool.page_size
             assert 0 <= sequence.num_cached < sequence.num_tokens, (sequence.num_cached, sequence.num_tokens)
             assert sequence.num_cached <= room, f"{sequence.num_cached} tokens cached in pages for {room}"
         assert sorted(self._unfinished) == sorted(s.request.id for s in [*self.running, *self.waiting]), "an id is lost or left over"
         assert all(not s.page_ids and s.num_cached == 0 for s in self.waiting), "a waiting sequence holds pages"
+
+    def _fits(self, sequence: Sequence, found: list[int]) -> bool:
+        # The one token more keeps a sequence from being admitted only to be preempted by its first step,
+        # but must not shut out one that fills the whole pool to its last slot.
+        num_pages = min(self.pool.pages_for(sequence.num_tokens + 1), self.pool.num_pages)
+        return num_pages - len(found) <= self.pool.num_free_beside(found)
+
+    def _start(self, sequence: Sequence, found: list[int]) -> None:
+        """Puts a sequence into the running set, with the pages of its beginning that were found and new ones for the rest."""
+        self.pool.hold(found)
+        missing = self.pool.pages_for(sequence.num_tokens) - len(found)
+        sequence.page_ids = found + self.pool.take(missing, after=found[-1] if found else None)
+        sequence.num_cached = len(found) * self.pool.page_size
+        self.prefix.expect(sequence)
+        self.running.append(sequence)
+        if not sequence.was_admitted:  # what a preempted one finds again are mostly its own pages
+            sequence.was_admitted = True
+            sequence.stats.num_cached_tokens = sequence.num_cached
+            self.num_prompt_tokens += sequence.num_prompt
+            self.num_cached_tokens += sequence.num_cached
 
     def _reserve_root(self, sequence: Sequence) -> None:
         """Room for all tokens the sequence has; the youngest gives way until there is, at last the sequence itself."""
@@ -114,6 +153,7 @@ class Scheduler:
                 return
 
     def _free_pages(self, sequence: Sequence) -> None:
+        self.prefix.forget(sequence)
         self.pool.give_back(sequence.page_ids)
         sequence.page_ids = []
         sequence.num_cached = 0

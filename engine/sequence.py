@@ -24,6 +24,10 @@ class Sequence:
         self.num_tokens = self.num_prompt
         self.num_cached = 0
         self.page_ids: list[int] = []
+        self.page_keys: list[bytes] = []  # of its first full pages, as far as they were needed: engine/prefix.py
+        self.num_published = 0  # pages that others can find, or that were found
+        self.awaited_key: bytes | None = None  # of the first page that was not found
+        self.was_admitted = False
         self.draft_state: Any = None
         self.finish_reason: FinishReason | None = None
         self.stats = SequenceStats(num_prompt_tokens=self.num_prompt)

@@ -15,6 +15,7 @@ PHASES = ("schedule", "propose", "plan", "forward", "sample", "verify", "commit"
 class EngineStats:
     """Counts since the engine was made. num_calls: forward passes per sequence that gave tokens, summed over sequences.
 
+    num_prompt_tokens: of sequences that have started; num_cached_tokens: those of them that were found in the prefix cache.
     verified and accepted: nodes, by source. seconds: wall time within steps, by phase.
     """
 
@@ -23,6 +24,8 @@ class EngineStats:
     num_calls: int = 0
     num_tokens: int = 0
     num_preemptions: int = 0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
     verified: dict[str, int] = field(default_factory=dict)
     accepted: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))

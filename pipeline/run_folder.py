@@ -26,7 +26,7 @@ RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parqu
 # by their content), and how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
 NOT_IDENTITY = {"input.path", "output.path", "model.path", "model.revision", "model.trust_remote_code"} | {
-    f"model.{name}" for name in ("max_running", "cache_tokens", "page_size", "prefill_chunk", "threads")
+    f"model.{name}" for name in ("max_running", "cache_tokens", "page_size", "prefix_cache", "prefill_chunk", "threads")
 }
 
 

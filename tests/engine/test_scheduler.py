@@ -15,7 +15,9 @@ def scheduler(num_pages=100, page_size=4, max_running=8, prefill_chunk=64) -> Sc
 
 
 def wait(scheduler: Scheduler, name: str, num_prompt: int, max_tokens: int = 20) -> Sequence:
-    sequence = Sequence(Request(name, tuple(range(num_prompt)), max_tokens), frozenset(), 10_000)
+    """A new sequence, whose prompt is unlike all others: tests/engine/test_prefix.py has those that begin alike."""
+    prompt = tuple(random.Random(name).choices(range(1000), k=num_prompt))
+    sequence = Sequence(Request(name, prompt, max_tokens), frozenset(), 10_000)
     scheduler.add(sequence)
     return sequence
 
@@ -29,6 +31,7 @@ def step(scheduler: Scheduler, tokens_per_call: int = 1) -> list[tuple[str, int]
         sequence, last = chunk.sequence, chunk.last
         room = scheduler.reserve(sequence, sequence.num_tokens + tokens_per_call - 1) if last else 0
         sequence.num_cached += chunk.num_rows
+        scheduler.publish([chunk])
         if last:
             accepted = max(0, min(tokens_per_call - 1, room - sequence.num_tokens, sequence.max_draft_depth))
             sequence.append([1] * (accepted + 1))
