@@ -55,11 +55,11 @@ class SequenceStats:
     """
 
     num_prompt_tokens: int = 0
-    num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     num_steps: int = 0
     verified: dict[str, int] = field(default_factory=dict)
     accepted: dict[str, int] = field(default_factory=dict)
+    num_cached_tokens: int = 0
 
     @property
     def num_verified(self) -> int:
