@@ -29,6 +29,16 @@ def learn_successors(table_VR: Int32, token_ids: Int32) -> None:
 
 
 @compiled
+def recycle_successors(table_VR: Int32, token_ids: Int32, successors_TK: Int32) -> None:
+    """Takes in what a model has just said after these tokens; of equal tokens the last counts."""
+    size = min(table_VR.shape[1], successors_TK.shape[1])
+    for i in range(len(token_ids)):
+        if token_ids[i] < len(table_VR):
+            table_VR[token_ids[i], :size] = successors_TK[i, :size]
+            table_VR[token_ids[i], size:] = NO_TOKEN
+
+
+@compiled
 def fill_bigram_drafts(table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32) -> None:
     """Rank r of a sequence: the r-th successor of its last token, followed by first successors, up to the depth allowed."""
     vocab_size, num_successors = table_VR.shape

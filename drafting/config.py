@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-MODES = ("off", "mixed")
+MODES = ("off", "mixed", "adaptive")
+MAX_TREE_NODES = 64  # of an adaptive tree
 SOURCES = ("context", "bigram", "unigram")
 
 
@@ -13,7 +14,9 @@ class SpeculationConfig:
     mode: off, or mixed = the paper's fixed strategy: num_drafts (its k) drafts of draft_len (its w) tokens that follow
     a match of the last query_len (its q) tokens; sources are asked in the order given until num_drafts are found.
     One short draft is the default, for many sequences at once; where few run on a GPU, num_drafts 10 gives more.
-    max_nodes_per_sequence: guessed tokens verified per sequence and step at most; None = num_drafts x draft_len.
+    Or adaptive: all sources at once, and in every step the guesses that are worth their price.
+    max_nodes_per_sequence: guessed tokens verified per sequence and step at most; None = num_drafts x draft_len, or 64.
+    corpus_tokens: adaptive drafts from this many tokens of finished rows, the newest; 0 = from running ones alone.
     """
 
     mode: str = "mixed"
@@ -22,6 +25,7 @@ class SpeculationConfig:
     query_len: int = 1
     sources: list[str] = field(default_factory=lambda: ["context", "bigram"])
     max_nodes_per_sequence: int | None = None
+    corpus_tokens: int = 1 << 20
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -30,6 +34,8 @@ class SpeculationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"speculation.{name} is {value}; it must be at least 1 (speculation.mode: off turns it off)")
+        if self.corpus_tokens < 0:
+            raise ValueError(f"speculation.corpus_tokens is {self.corpus_tokens}; it must be 0 or more")
         if not self.sources:
             raise ValueError("speculation.sources is empty; name at least one, or set speculation.mode: off")
         for source in self.sources:
@@ -41,5 +47,5 @@ class SpeculationConfig:
     @property
     def max_nodes(self) -> int:
         """Nodes that one sequence's tree can have at most."""
-        grid = self.num_drafts * self.draft_len
+        grid = MAX_TREE_NODES if self.mode == "adaptive" else self.num_drafts * self.draft_len
         return grid if self.max_nodes_per_sequence is None else min(grid, self.max_nodes_per_sequence)

@@ -6,11 +6,12 @@ Owns that order. What a sequence remembers is its ContextIndex; tables are share
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drafting.bigram import fill_bigram_drafts
 from drafting.context import ContextIndex
 from drafting.tables import Tables
-from drafting.tree import DraftTrees, Int32, merge_drafts
+from drafting.tree import Candidates, Int32, certain, merge_drafts
 from drafting.unigram import fill_unigram_drafts
 
 
@@ -25,23 +26,37 @@ class MixedProposer:
         self._query_len = query_len
         self._tables = tables
 
-    def start(self, token_ids: Int32) -> ContextIndex:
-        """The state of a sequence that begins with these tokens, at least one."""
+    def start(self, token_ids: Int32, group: str = "") -> ContextIndex:
+        """The state of a sequence that begins with these tokens, at least one; it learns nothing from its group."""
         return ContextIndex(token_ids, self._query_len)
 
     def extend(self, state: ContextIndex, token_ids: Int32) -> None:
         """Takes in newly committed tokens of the sequence."""
         state.extend(token_ids)
 
-    def propose(self, states: Sequence[ContextIndex], max_depths: Int32) -> DraftTrees:
-        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes."""
+    def propose(self, states: Sequence[ContextIndex], max_depths: Int32) -> Candidates:
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of it shall be verified."""
         depths_B = np.minimum(max_depths, self.max_depth)
         shape = (len(self.source_names), len(states), self._num_drafts)
         drafts_SBKW = np.empty((*shape, self.max_depth), np.int32)
         lengths_SBK = np.zeros(shape, np.int32)
         for name, drafts_BKW, lengths_BK in zip(self.source_names, drafts_SBKW, lengths_SBK, strict=True):
             self._fill(name, states, depths_B, drafts_BKW, lengths_BK)
-        return merge_drafts(drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes)
+        return certain(merge_drafts(drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes))
+
+    def learn(self, states: Sequence[ContextIndex], candidates: Candidates, token_ids: Int32, offsets: NDArray[np.int64]) -> None:
+        """Takes in the tokens that a step gave; there is nothing to calibrate."""
+        for state, first, last in zip(states, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            state.extend(token_ids[first:last])
+
+    def recycle(self, token_ids: Int32, successors: Int32) -> None:
+        """The paper's tables stay as they were built."""
+
+    def finish(self, state: ContextIndex) -> None:
+        """What one sequence said is of no use to another."""
+
+    def drop(self, state: ContextIndex) -> None:
+        """Nothing is shared, so there is nothing to free."""
 
     def _fill(self, name: str, states: Sequence[ContextIndex], depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32) -> None:
         if name == "context":

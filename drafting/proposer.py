@@ -1,4 +1,4 @@
-"""What the engine asks of a drafter. MixedProposer is the paper's; tests bring their own (all right, all wrong, random)."""
+"""What the engine asks of a drafter: MixedProposer is the paper's, AdaptiveProposer prices every guess; tests bring their own."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -6,21 +6,33 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drafting.tree import DraftTrees
+from drafting.tree import Candidates
 
 
 class Proposer(Protocol):
-    """Proposes a draft tree for each sequence; what it knows of one sequence is the state that `start` returns, kept by the sequence."""
+    """Proposes candidate trees; what it knows of one sequence is the state that `start` returns, kept by the sequence."""
 
     source_names: tuple[str, ...]
     max_nodes: int
     max_depth: int
 
-    def start(self, token_ids: NDArray[np.int32]) -> Any:
-        """The state of a sequence that begins with these tokens (prompt, and output if it was preempted)."""
+    def start(self, token_ids: NDArray[np.int32], group: str = "") -> Any:
+        """The state of a sequence that begins with these tokens (prompt, and output if it was preempted). group: rows that resemble it."""
 
     def extend(self, state: Any, token_ids: NDArray[np.int32]) -> None:
-        """Takes in newly committed tokens of the sequence."""
+        """Takes in newly committed tokens of one sequence, scoring nothing."""
 
-    def propose(self, states: Sequence[Any], max_depths: NDArray[np.int32]) -> DraftTrees:
+    def propose(self, states: Sequence[Any], max_depths: NDArray[np.int32]) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes."""
+
+    def learn(self, states: Sequence[Any], candidates: Candidates, token_ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
+        """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores its candidates and takes its tokens in."""
+
+    def recycle(self, token_ids: NDArray[np.int32], successors: NDArray[np.int32]) -> None:
+        """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best first."""
+
+    def finish(self, state: Any) -> None:
+        """The sequence has ended; others may learn from it. The state must not be used again."""
+
+    def drop(self, state: Any) -> None:
+        """The sequence is given up; it is forgotten. The state must not be used again."""

@@ -41,6 +41,26 @@ class DraftTrees:
         return int(self.offsets[sequence + 1] - self.offsets[sequence])
 
 
+@dataclass(frozen=True)
+class Candidates(DraftTrees):
+    """Draft trees of all nodes that are plausible, for choose() to pick from.
+
+    survival float32 [N]: estimated probability that the node is reached and right; never more than its parent's. Each
+    sequence's nodes are ordered by it, highest first. guesses: every continuation that was weighed, for calibration to
+    score (layout.GUESS, by sequence at guess_offsets int64 [B + 1]); None where the proposer does not calibrate.
+    """
+
+    survival: NDArray[np.float32]
+    guesses: NDArray[np.void] | None = None
+    guess_offsets: NDArray[np.int64] | None = None
+
+
+def certain(trees: DraftTrees) -> Candidates:
+    """Trees of which every node shall be verified: survival 1."""
+    ones = np.ones(len(trees.token_ids), np.float32)
+    return Candidates(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets, ones)
+
+
 def merge_drafts(drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int) -> DraftTrees:
     """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in rank order.
 

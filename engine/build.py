@@ -71,6 +71,8 @@ def build_proposer(
     """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
     if speculation.mode == "off":
         return None
+    if speculation.mode == "adaptive":
+        raise ValueError("speculation.mode is 'adaptive', which only jobs/replay.py knows so far; use mixed or off")
     fingerprint, cache = tables.model_fingerprint(model), tables_folder or tables.default_cache()
     num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(

@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from drafting.config import MODES, SOURCES, SpeculationConfig
+from drafting.config import SOURCES, SpeculationConfig
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
@@ -23,7 +23,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     defaults = SpeculationConfig()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("--transcripts", nargs="+", type=Path, required=True, metavar="FILE", help="JSONL files, plain or .gz")
-    parser.add_argument("--speculate", choices=[mode for mode in MODES if mode != "off"], default=defaults.mode)
+    parser.add_argument("--speculate", choices=["mixed"], default=defaults.mode)
     parser.add_argument("--num_drafts", type=int, default=defaults.num_drafts, metavar="k")
     parser.add_argument("--draft_len", type=int, default=defaults.draft_len, metavar="w")
     parser.add_argument("--query_len", type=int, default=defaults.query_len, metavar="q")

@@ -1,0 +1,110 @@
+"""Drafts from every source at once, each guess with the probability that it survives verification.
+
+Owns the parts and the order in which a step uses them. Does not know what a guess costs (budget.py), nor the model.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting import search
+from drafting.arena import TokenArena, slots_of
+from drafting.bigram import recycle_successors
+from drafting.calibration import Calibration
+from drafting.compiled import compiled
+from drafting.layout import GUESS, NODE, POINTER, Int64, Model, Records, Scratch
+from drafting.tables import Tables
+from drafting.tree import Candidates, Int32
+
+FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a look
+
+
+class AdaptiveProposer:
+    """Candidate trees of all running sequences; a state is the slot of its row in the arena. See SpeculationConfig."""
+
+    source_names = ("context", "siblings", "corpus", "bigram")
+
+    def __init__(self, *, max_nodes: int, corpus_tokens: int, tables: Tables) -> None:
+        self.max_nodes = max_nodes
+        self.max_depth = max_nodes
+        self.arena = TokenArena(corpus_tokens)
+        self.calibration = Calibration()
+        self.bigram = tables.bigram.copy() if tables.bigram is not None else np.empty((1, 0), np.int32)
+        self._scratch = Scratch(
+            pointers=np.zeros((max_nodes + 1) * search.MAX_POINTERS, POINTER),
+            nodes=np.zeros(max_nodes + 1, NODE),
+            guesses=np.zeros(search.MAX_GUESSES, GUESS),
+            recent=np.zeros(search.MAX_MATCH, np.int32),
+            votes=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.float32),
+            longest=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
+            counts=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
+        )
+
+    def start(self, token_ids: Int32, group: str = "") -> int:
+        """The state of a sequence that begins with these tokens, at least one; it finds what rows of its group said."""
+        state = self.arena.add(group)
+        self.extend(state, token_ids)
+        return state
+
+    def extend(self, state: int, token_ids: Int32) -> None:
+        """Takes in newly committed tokens of one sequence, scoring nothing."""
+        self.arena.append(slots_of([state]), token_ids, np.array([0, len(token_ids)]))
+
+    def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = FLOOR) -> Candidates:
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
+        survive with at least min_survival: the fewer, the less time this takes."""
+        arena, depths = self.arena, np.minimum(max_depths, self.max_depth).astype(np.int32)
+        model = Model(self.calibration.weights, self.bigram)
+        guesses, guess_offsets, offsets = search.propose(
+            arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, min_survival, self._scratch
+        )
+        token_ids, parents, depths, sources, survival = _nodes_of(guesses, guess_offsets, offsets)
+        return Candidates(token_ids, parents, depths, sources, offsets, survival, guesses, guess_offsets)
+
+    def learn(self, states: Sequence[int], candidates: Candidates, token_ids: Int32, offsets: Int64) -> None:
+        """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores every candidate whose parent was right."""
+        slots = slots_of(states)
+        if candidates.guesses is not None and candidates.guess_offsets is not None:
+            self.calibration.learn(self.arena.rows, slots, candidates.guesses, candidates.guess_offsets, token_ids, offsets)
+        self.arena.append(slots, token_ids, offsets)
+
+    def recycle(self, token_ids: Int32, successors: Int32) -> None:
+        """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best first."""
+        recycle_successors(self.bigram, token_ids, successors)
+
+    def finish(self, state: int) -> None:
+        """The sequence has ended; others may learn from it. The state must not be used again."""
+        self.arena.finish(state)
+
+    def drop(self, state: int) -> None:
+        """The sequence is given up; it is forgotten. The state must not be used again."""
+        self.arena.drop(state)
+
+    def clear(self) -> None:
+        """Forgets all finished rows."""
+        self.arena.clear()
+
+    def save(self, path: Path) -> None:
+        """Writes what calibration has learned."""
+        self.calibration.save(path)
+
+    def load(self, path: Path) -> bool:
+        """Takes over what another job or worker learned; False where the file does not hold it."""
+        return self.calibration.load(path)
+
+
+@compiled
+def _nodes_of(guesses: Records, guess_offsets: Int64, offsets: Int64) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.float32]]:
+    """Token ids, parents, depths, sources and survival of the guesses that became nodes, in the order of the nodes."""
+    total = offsets[-1]
+    token_ids, parents, depths = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int32)
+    sources, survival = np.empty(total, np.uint8), np.empty(total, np.float32)
+    for b in range(len(offsets) - 1):
+        for guess in guesses[guess_offsets[b] : guess_offsets[b + 1]]:
+            if guess.node > 0:
+                i = offsets[b] + guess.node - 1
+                token_ids[i], parents[i], depths[i] = guess.token, guess.parent, guess.depth
+                sources[i], survival[i] = guess.source, guess.survival
+    return token_ids, parents, depths, sources, survival

@@ -1,0 +1,103 @@
+"""How likely a guess is: weights by bucket, learned from every guess whose truth became known, verified or not.
+
+Owns the weights, what they are before anything was seen, their learning and their file. Does not know how guesses are found.
+
+A guess lies in one bucket of each table; its score is the sum of the buckets' weights, and its probability a softmax over
+its siblings' scores and 0, the score of "none of these". A step's truth moves each weight by (right - probability) x rate; the
+rate of a bucket falls as it is seen but never below MIN_RATE, so what was learned long ago fades.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting.compiled import compiled
+from drafting.layout import NUM_BUCKETS, NUM_TABLES, Int64, Records
+from drafting.tree import Int32
+
+FIRST_RATE, MIN_RATE, RATE_FALLS_AT = 0.3, 0.01, 20.0
+LUCK_RATE = 0.15
+
+
+class Calibration:
+    """weights, seen float32 [tables, buckets]: what each bucket adds to a score, and how often it was scored."""
+
+    def __init__(self) -> None:
+        self.weights = prior()
+        self.seen = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
+
+    def learn(self, rows: Records, slots: Int64, guesses: Records, guess_offsets: Int64, token_ids: Int32, offsets: Int64) -> None:
+        """Scores the guesses along each row's true tokens."""
+        _learn(self.weights, self.seen, rows, slots, guesses, guess_offsets, token_ids, offsets)
+
+    def save(self, path: Path) -> None:
+        """Writes the state so that a reader sees all of it or nothing."""
+        torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with open(torn, "wb") as file:
+            np.savez(file, weights=self.weights, seen=self.seen)
+        os.replace(torn, path)
+
+    def load(self, path: Path) -> bool:
+        """Takes over a saved state; False where there is none, it is torn, or it was made by other code."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                weights, seen = file["weights"], file["seen"]
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+            return False
+        if weights.shape != self.weights.shape or seen.shape != self.seen.shape:
+            return False
+        self.weights[:], self.seen[:] = weights, seen
+        return True
+
+
+def prior() -> NDArray[np.float32]:
+    """Weights before anything was seen: longer matches, larger shares and better ranks are likelier."""
+    weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
+    sizes = np.arange(9)
+    for scope in range(3):
+        weights[2 * scope, 2 : 2 + 54] = (-2.2 + 0.35 * sizes[:, None] + 0.5 * np.arange(6)).ravel()
+        weights[2 * scope + 1, 2 : 2 + 36] = np.tile(0.1 * np.arange(4), 9)
+    ranks = np.arange(8)
+    weights[6, :2] = -1.0, -0.5
+    weights[6, 2:18:2], weights[6, 3:18:2] = -1.2 - 0.4 * ranks, 0.3 - 0.1 * ranks
+    return weights
+
+
+@compiled
+def _learn(
+    weights: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    rows: Records,
+    slots: Int64,
+    guesses: Records,
+    guess_offsets: Int64,
+    token_ids: Int32,
+    offsets: Int64,
+) -> None:
+    for b in range(len(slots)):
+        node, at, last = 0, guess_offsets[b], guess_offsets[b + 1]
+        for t in range(offsets[b], offsets[b + 1]):
+            while at < last and guesses[at].parent < node:
+                at += 1
+            next_node, favourite, highest = -1, -1, np.float32(0.0)
+            while at < last and guesses[at].parent == node:
+                guess = guesses[at]
+                right = guess.token == token_ids[t]
+                if right:
+                    next_node = guess.node
+                if guess.probability > highest:
+                    favourite, highest = guess.token, guess.probability
+                for table in range(NUM_TABLES):
+                    bucket = guess.buckets[table]
+                    seen[table, bucket] += 1
+                    rate = MIN_RATE + (FIRST_RATE - MIN_RATE) / (1 + seen[table, bucket] / RATE_FALLS_AT)
+                    weights[table, bucket] += rate * (right - guess.probability)
+                at += 1
+            row = rows[slots[b]]
+            row.luck += LUCK_RATE * ((favourite == token_ids[t]) - row.luck)
+            node = next_node
+            if node < 0:
+                break

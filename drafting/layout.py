@@ -1,0 +1,60 @@
+"""The records and arrays that the compiled half of the adaptive proposer shares with its Python half.
+
+Owns names and types only.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting.tree import Int32
+
+Records = NDArray[np.void]
+Int64 = NDArray[np.int64]
+NUM_TABLES, NUM_BUCKETS = 9, 64  # of weights; a guess has one bucket in each table
+
+ROW = np.dtype(
+    [("id", np.int64), ("group", np.int64), ("first_block", np.int64), ("last", np.int64), ("length", np.int64), ("luck", np.float32)]
+)
+BLOCK = np.dtype([("next", np.int32), ("previous", np.int32), ("row", np.int64), ("group", np.int64)])
+POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32)])
+# By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them is next.
+NODE = np.dtype(
+    [("first", np.int32), ("last", np.int32), ("guess", np.int32), ("depth", np.int32), ("survival", np.float32)]
+    + [("first_guess", np.int32), ("last_guess", np.int32), ("best", np.int32)]
+)
+GUESS = np.dtype(
+    [("parent", np.int32), ("token", np.int32), ("node", np.int32), ("depth", np.int32), ("source", np.int32)]
+    + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32), ("buckets", np.int16, (NUM_TABLES,))]
+)
+
+
+class Arena(NamedTuple):
+    """The tokens of all rows int32 [P], in linked blocks, and the chains through them. free[: num_free[0]] are unused blocks."""
+
+    tokens: Int32
+    blocks: Records
+    chains_CP: Int32
+    heads_CH: Int32
+    free: Int32
+    num_free: NDArray[np.int64]
+
+
+class Model(NamedTuple):
+    """What is known of the model: weights float32 [tables, buckets] of guesses, bigram int32 [V, R] of its successors."""
+
+    weights: NDArray[np.float32]
+    bigram: Int32
+
+
+class Scratch(NamedTuple):
+    """What the growth of one tree needs. votes float32 [scopes, children], longest and counts int32 alike."""
+
+    pointers: Records
+    nodes: Records
+    guesses: Records
+    recent: Int32
+    votes: NDArray[np.float32]
+    longest: Int32
+    counts: Int32
