@@ -22,11 +22,12 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class PromptColumns:
-    """The columns that mean something. messages: a chat, used in place of the prompt when named."""
+    """The columns that mean something. messages: a chat, used in place of the prompt when named; either: a row has one of the two."""
 
     prompt: str = "prompt"
     messages: str | None = None
     sampling: str | None = "sampling"
+    either: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,22 +49,24 @@ class PromptReader:
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> list[Prompt]:
         """One prompt per row, in order; a bad row becomes a prompt with an error."""
-        texts: list[str | None] = []
+        texts: dict[bool, dict[int, str]] = {True: {}, False: {}}  # by whether a template has rendered them, then by row
         prompts: list[Prompt] = []
-        for row in rows:
+        for index, row in enumerate(rows):
             try:
-                sampling = read_sampling(row, self.columns.sampling)
-                texts.append(self._text(row))
-                prompts.append(Prompt(sampling=sampling))
+                prompts.append(Prompt(sampling=read_sampling(row, self.columns.sampling)))
+                texts[self._is_chat(row)][index] = self._text(row)
             except RowError as error:
-                texts.append(None)
-                prompts.append(Prompt(error=str(error)))
-        encode = self.codec.encode_rendered if self.columns.messages else self.codec.encode
-        encoded = iter(encode([text for text in texts if text is not None]))
-        return [prompt if text is None else self._fitting(next(encoded), prompt) for text, prompt in zip(texts, prompts, strict=True)]
+                prompts[index:] = [Prompt(error=str(error))]
+        for encode, some in ((self.codec.encode_rendered, texts[True]), (self.codec.encode, texts[False])):
+            for index, token_ids in zip(some, encode(list(some.values())), strict=True):
+                prompts[index] = self._fitting(token_ids, prompts[index])
+        return prompts
+
+    def _is_chat(self, row: Mapping[str, Any]) -> bool:
+        return self.columns.messages is not None and not (self.columns.either and row.get(self.columns.messages) is None)
 
     def _text(self, row: Mapping[str, Any]) -> str:
-        if self.columns.messages:
+        if self.columns.messages and self._is_chat(row):
             text = self._rendered(self.columns.messages, row.get(self.columns.messages))
         else:
             text = _plain(self.columns.prompt, row.get(self.columns.prompt))

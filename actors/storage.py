@@ -24,8 +24,27 @@ def locate(path: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), os.path.abspath(path)
     try:
         return fs.FileSystem.from_uri(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path!r} cannot be opened: {error}; give a path or a URI such as s3://bucket/prompts") from error
+    except pa.ArrowInvalid as error:
+        if "Unrecognized filesystem type" in str(error):
+            return _through_fsspec(path)
+        raise _cannot_open(path, error) from error
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+
+
+def _through_fsspec(path: str) -> tuple[fs.FileSystem, str]:
+    """File systems that pyarrow does not know itself: http, memory, sftp and so on; each may need a package of its own."""
+    from fsspec.core import url_to_fs
+
+    try:
+        filesystem, inner = url_to_fs(path)
+    except (ImportError, ValueError, TypeError, OSError) as error:  # ImportError names the package; TypeError: an option is missing
+        raise _cannot_open(path, error) from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), inner
+
+
+def _cannot_open(path: str, error: Exception) -> ValueError:
+    return ValueError(f"{path!r} cannot be opened: {str(error).splitlines()[0]}; give a path or a URI such as s3://bucket/prompts")
 
 
 def write_file(folder: str, name: str, data: bytes | pa.Buffer) -> None:

@@ -17,12 +17,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from actors.config import PoolConfig
 from actors.outputs import OutputColumns
 from actors.parts import Summary, list_parts, read_summary
-from actors.prompts import PromptColumns
 from actors.storage import is_uri, read_file
 from actors.worker import WorkerJob
 from drafting.config import SpeculationConfig
@@ -94,15 +92,15 @@ def complete(config: OfflineConfig, plan: Plan, carried: pa.Schema, max_context:
     """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is missing."""
     output = config.output.path
     done = sorted(list_parts(output))
-    pending = plan.shards.filter(pc.invert(pc.is_in(plan.shards["shard"], pa.array(done, pa.int64()))))
+    pending = plan.without(done)
     with ThreadPoolExecutor(16) as pool:
         earlier = sum((found for found in pool.map(lambda shard: read_summary(output, shard), done) if found), Summary())
-    print(f"{plan.num_rows:,} rows in {plan.shards.num_rows:,} shards, {len(done):,} of them done", file=sys.stderr)
+    print(f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done", file=sys.stderr)
     progress = ProgressLine(plan.num_rows, earlier.num_rows)
     if pending.num_rows:
         generate(config, plan, pending, carried, max_context, progress)
     total = earlier + progress.total
-    missing = plan.shards.num_rows - len(list_parts(output))
+    missing = plan.num_shards - len(list_parts(output))
     if missing or total.num_rows != plan.num_rows:
         raise JobFailed(f"{plan.num_rows:,} rows went in, {total.num_rows:,} came out; {missing} parts are missing")
     report = make_report(total, progress.total, progress.seconds, output)
@@ -122,6 +120,12 @@ def check_before_start(config: OfflineConfig) -> ResolvedModel:
     return model
 
 
+def prepare_job(config: OfflineConfig, plan: Plan, carried: pa.Schema, max_context: int | None) -> PrepareJob:
+    """How the rows of this plan become prompts."""
+    strict = config.output.columns is None
+    return PrepareJob(config.model, config.input, plan.schema, carried, strict, config.generation.seed, max_context)
+
+
 def generate(
     config: OfflineConfig, plan: Plan, pending: pa.Table, carried: pa.Schema, max_context: int | None, progress: ProgressLine
 ) -> None:
@@ -129,9 +133,9 @@ def generate(
     connect(config.pool)
     from pipeline.flow import run_flow
 
-    source = config.input
-    columns = PromptColumns(source.prompt_column, source.messages_column, source.sampling_column)
-    prepare = PrepareJob(config.model, columns, plan.schema, carried, config.output.columns is None, config.generation.seed, max_context)
+    prepare = PrepareJob(
+        config.model, config.input, plan.schema, carried, config.output.columns is None, config.generation.seed, max_context
+    )
     worker = WorkerJob(
         output=config.output.path if is_uri(config.output.path) else os.path.abspath(config.output.path),
         model=config.model,

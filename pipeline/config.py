@@ -2,18 +2,19 @@
 
 from dataclasses import dataclass
 
-FORMATS = ("auto", "jsonl", "parquet")
+FORMATS = ("auto", "jsonl", "parquet", "csv", "text", "openai_batch")
 
 
 @dataclass(frozen=True)
 class InputConfig:
     """Which rows are read, and which of their columns mean something.
 
-    path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name.
+    path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name; openai_batch is never guessed.
     messages_column: a chat (list of role and content), rendered by the model's template; used instead of the prompt.
     sampling_column: a struct of a row's own settings. id_column: must exist, and is always carried to the output.
     rows_per_shard: auto = a 64th of each worker's rows, within 16 to 4096. limit: the first rows only.
     schema_rows: rows of each JSONL file that the columns and their types are learned from.
+    csv_columns: names of the columns of CSV files whose first row is data already.
     """
 
     path: str | list[str]
@@ -25,6 +26,7 @@ class InputConfig:
     rows_per_shard: int | str = "auto"
     limit: int | None = None
     schema_rows: int = 1000
+    csv_columns: list[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.path or not all(self.paths):

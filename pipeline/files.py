@@ -2,24 +2,32 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyarrow import fs
 
 from actors.storage import is_uri, locate
+from pipeline.compressed import SUFFIXES as COMPRESSIONS
+from pipeline.config import FORMATS
 
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
+SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".parquet": "parquet", ".pq": "parquet"}
+KNOWN = f"{', '.join(SUFFIXES)}, and the text formats with {' or '.join(COMPRESSIONS)} behind"
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """path opens it; name is its path below the input's root, by which rows are seeded: a moved folder keeps its names."""
+    """path opens it; name is its path below the input's root, by which rows are seeded: a moved folder keeps its names.
+
+    compression: gzip, zstd or None. size: in bytes, as stored.
+    """
 
     name: str
     path: str
     format: str
     size: int
+    compression: str | None = None
 
 
 def list_files(paths: Sequence[str], format_: str = "auto") -> list[InputFile]:
@@ -28,8 +36,8 @@ def list_files(paths: Sequence[str], format_: str = "auto") -> list[InputFile]:
     for index, path in enumerate(paths):
         found = _list_one(path, format_)
         # equal names in two folders must not share seeds
-        files += [InputFile(f"{index}/{f.name}", f.path, f.format, f.size) for f in found] if len(paths) > 1 else found
-    repeated = sorted({f.path for f in files if sum(g.path == f.path for g in files) > 1}) if len(paths) > 1 else []
+        files += [replace(file, name=f"{index}/{file.name}") for file in found] if len(paths) > 1 else found
+    repeated = sorted(path for path, count in Counter(file.path for file in files).items() if count > 1)
     if repeated:
         raise ValueError(f"input.path names {repeated[0]!r} more than once; name each file once")
     return files
@@ -52,9 +60,9 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
     except PermissionError as error:
         raise ValueError(f"input.path {path!r} cannot be read: {error}") from error
     if not named and format_ == "auto":  # a folder may hold a README; a glob that matches one is a mistake
-        infos = [i for i in infos if os.path.splitext(i.path)[1] in SUFFIXES]
+        infos = [i for i in infos if _known(i.path)[0]]
     if not infos:
-        raise ValueError(f"input.path {path!r} holds no files to read; known are names in {', '.join(SUFFIXES)} (others need input.format)")
+        raise ValueError(f"input.path {path!r} holds no files to read; known are names in {KNOWN} (others need input.format)")
     return [_input_file(shell, i, root, format_) for i in infos]
 
 
@@ -81,8 +89,18 @@ def _glob(path: str) -> tuple[str, str]:
     return root, "".join(signs.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece)) for piece in pieces)
 
 
+def _known(path: str) -> tuple[str | None, str | None]:
+    """Format and compression that a name tells: prompts.csv.gz is csv in gzip."""
+    stem, suffix = os.path.splitext(path)
+    compression = COMPRESSIONS.get(suffix)
+    return SUFFIXES.get(os.path.splitext(stem)[1] if compression else suffix), compression
+
+
 def _input_file(shell: tuple[str, str], info: fs.FileInfo, root: str, format_: str) -> InputFile:
-    found = SUFFIXES.get(os.path.splitext(info.path)[1]) if format_ == "auto" else format_
-    if found is None:
-        raise ValueError(f"the format of {info.path!r} is not known from its name; set input.format: jsonl or parquet")
-    return InputFile(info.path[len(root) :].lstrip("/"), shell[0] + info.path + shell[1], found, info.size)
+    found, compression = _known(info.path)
+    format_ = found or "" if format_ == "auto" else format_
+    if not format_:
+        raise ValueError(f"the format of {info.path!r} is not known from its name; set input.format: {', '.join(FORMATS[1:])}")
+    if format_ == "parquet" and compression:
+        raise ValueError(f"{info.path!r} is Parquet inside {compression}, which cannot be read in pieces; unpack it")
+    return InputFile(info.path[len(root) :].lstrip("/"), shell[0] + info.path + shell[1], format_, info.size, compression)

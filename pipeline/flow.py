@@ -1,6 +1,6 @@
 """The stream: one Ray Data chain from the plan's shards to summaries.
 
-What enters it are a few numbers per shard; text is read by the prepare tasks, and rows leave for good in the workers,
+What enters it are a few numbers per piece of a shard; text is read by the prepare tasks, and rows leave for good in the workers,
 which write the parts. Only counts come back.
 """
 
@@ -21,13 +21,14 @@ FAILURE = f"{RUN_FOLDER}/failure.txt"
 MAX_GROUP = 16  # shards per block: one each costs 68 ms through the stages, 16 together 4.5 ms each
 
 
-def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig) -> Iterator[tuple[Summary, float]]:
-    """Runs these shards of the plan; yields each part's summary and the time at which its worker began its first shard."""
-    size = max(1, min(MAX_GROUP, shards.num_rows // (4 * pool.num_workers * worker.max_shards)))
-    groups = group_shards(shards["unit"].to_pylist(), size)
+def run_flow(pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig) -> Iterator[tuple[Summary, float]]:
+    """Runs the shards of these pieces of the plan; yields each part's summary and the time at which its worker began its first shard."""
+    numbers, units = pieces["shard"].to_pylist(), pieces["unit"].to_pylist()
+    size = max(1, min(MAX_GROUP, len(set(numbers)) // (4 * pool.num_workers * worker.max_shards)))
+    groups = group_shards(numbers, units, size)
     compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=-(-worker.max_shards // size) + 1)
     summaries = (
-        ray.data.from_blocks([shards.slice(first, end - first) for first, end in groups])
+        ray.data.from_blocks([pieces.slice(first, end - first) for first, end in groups])
         .map_batches(
             prepare_shards,
             fn_kwargs={"job": prepare},
@@ -55,16 +56,18 @@ def run_flow(shards: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
         raise JobFailed(f"{root_cause(story)} (the whole story is in {worker.output}/{FAILURE})") from error
 
 
-def group_shards(units: list[int], size: int) -> list[tuple[int, int]]:
-    """Runs of about size shards for one prepare task each, as (first, end); a unit is never divided.
+def group_shards(shards: list[int], units: list[int], size: int) -> list[tuple[int, int]]:
+    """Runs of pieces, as (first, end), that hold about size shards for one prepare task each; a unit is never divided.
 
-    Units [0 1 1 1 2 3] with size 2 give (0, 4), (4, 6).
+    Pieces of shards [0 1 2 3 4 5] in units [0 1 1 1 2 3] with size 2 give (0, 4), (4, 6).
     """
-    groups, first = [], 0
+    groups, first, held = [], 0, {shards[0]}
     for index in range(1, len(units) + 1):
-        if index == len(units) or (index - first >= size and units[index] != units[index - 1]):
+        if index == len(units) or (len(held) >= size and units[index] != units[index - 1]):
             groups.append((first, index))
-            first = index
+            first, held = index, set()
+        if index < len(units):
+            held.add(shards[index])
     return groups
 
 

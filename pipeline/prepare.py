@@ -6,18 +6,18 @@ User columns travel as Arrow bytes, so Ray never unifies their types. A bad row 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
 
-from actors.prompts import Prompt, PromptColumns, PromptReader, row_seed
-from actors.storage import locate
+from actors.prompts import Prompt, PromptReader, row_seed
 from actors.text import load_codec
 from actors.worker import PROMPTS_SCHEMA
 from engine.config import ModelConfig
-from pipeline import jsonl
-from pipeline.parquet import read_groups
-from pipeline.schema import fit_rows
+from pipeline.config import InputConfig
+from pipeline.formats import prompt_columns
+from pipeline.pieces import PieceReader
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PrepareJob:
     """What every prepare task of a job does. schema: of the whole input; carried: the columns kept; strict: they are all there are."""
 
     model: ModelConfig
-    columns: PromptColumns
+    source: InputConfig
     schema: pa.Schema
     carried: pa.Schema
     strict: bool
@@ -33,56 +33,22 @@ class PrepareJob:
     max_context: int | None
 
 
-def prepare_shards(shards: pa.Table, job: PrepareJob) -> Iterator[dict[str, list[Any]]]:
-    """Ray rows of these rows of the plan, one at a time, in order; a unit's row groups are read once."""
-    reader = PromptReader(load_codec(job.model), job.columns, job.max_context)
-    unit, table = None, None
-    for shard in shards.to_pylist():
-        if shard["format"] == "jsonl":
-            carried, prompts, places = _prepare_jsonl(shard, job, reader)
-        else:
-            if unit != shard["unit"]:
-                unit, table = shard["unit"], _read_unit(shard, job)
-            carried, prompts, places = _prepare_parquet(shard, table, job, reader)
-        if carried.num_rows != shard["num_rows"]:
-            raise ValueError(
-                f"{shard['path']} has changed since the plan: shard {shard['shard']} has {carried.num_rows} rows, not {shard['num_rows']}"
-            )
-        seeds = [row_seed(job.job_seed, shard["file"], place) for place in places]
-        yield {"shard": [shard["shard"]], "carried": [_to_bytes(carried)], "prompts": [_to_bytes(_prompt_table(prompts, seeds))]}
-
-
-def _prepare_jsonl(shard: dict[str, Any], job: PrepareJob, reader: PromptReader) -> tuple[pa.Table, list[Prompt], list[int]]:
-    filesystem, inner = locate(shard["path"])
-    with filesystem.open_input_file(inner) as file:
-        data = file.read_at(shard["num_bytes"], shard["first_byte"])
-    places, parsed = [], []
-    for offset, line in jsonl.read_lines(data, shard["first_byte"]):
-        places.append(offset)
-        parsed.append(jsonl.parse_line(line, first=offset == 0))
-    rows = [row if isinstance(row, dict) else {} for row in parsed]
-    carried, misfits = fit_rows(rows, job.carried, job.strict)
-    prompts = [
-        Prompt(error=row) if isinstance(row, str) else Prompt(error=prompt.error or misfit) if misfit else prompt
-        for row, prompt, misfit in zip(parsed, reader.read(rows), misfits, strict=True)
-    ]
-    return carried, prompts, places
-
-
-def _read_unit(shard: dict[str, Any], job: PrepareJob) -> pa.Table:
-    """The columns that the unit's shards need: those carried and those that make the prompts."""
-    special = (job.columns.messages or job.columns.prompt, job.columns.sampling)
-    names = [*job.carried.names, *(name for name in special if name in job.schema.names and name not in job.carried.names)]
-    return read_groups(shard["path"], shard["row_groups"], names, job.schema)
-
-
-def _prepare_parquet(
-    shard: dict[str, Any], unit: pa.Table, job: PrepareJob, reader: PromptReader
-) -> tuple[pa.Table, list[Prompt], list[int]]:
-    table = unit.slice(shard["skip_rows"], shard["num_rows"])
-    special = [name for name in vars(job.columns).values() if name in table.column_names]
-    places = list(range(shard["first_row"], shard["first_row"] + table.num_rows))
-    return table.select(job.carried.names), reader.read(table.select(special).to_pylist()), places
+def prepare_shards(pieces: pa.Table, job: PrepareJob) -> Iterator[dict[str, list[Any]]]:
+    """Ray rows, one per shard, of these pieces of the plan, in order."""
+    reader = PieceReader(job.source, job.schema, job.carried, job.strict)
+    prompter = PromptReader(load_codec(job.model), prompt_columns(job.source), job.max_context)
+    for shard, group in groupby(pieces.to_pylist(), key=lambda piece: piece["shard"]):
+        tables, prompts, seeds = [], [], []
+        for piece in group:
+            read = reader.read(piece)
+            if read.carried.num_rows != piece["num_rows"]:
+                found = f"shard {shard} has {read.carried.num_rows} rows of it, not {piece['num_rows']}"
+                raise ValueError(f"{piece['path']} has changed since the plan: {found}")
+            tables.append(read.carried)
+            prompts += read.with_errors(prompter.read(read.rows))
+            seeds += [row_seed(job.job_seed, piece["file"], place) for place in read.places]
+        carried = pa.concat_tables(tables).combine_chunks()
+        yield {"shard": [shard], "carried": [_to_bytes(carried)], "prompts": [_to_bytes(_prompt_table(prompts, seeds))]}
 
 
 def _prompt_table(prompts: list[Prompt], seeds: list[int]) -> pa.Table:

@@ -52,7 +52,7 @@ class RunRecord:
 
 def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str) -> RunRecord:
     """The record of a run that is about to start."""
-    figures = {"digest": plan.digest, "num_rows": plan.num_rows, "num_shards": plan.shards.num_rows, "rows_per_shard": plan.rows_per_shard}
+    figures = {"digest": plan.digest, "num_rows": plan.num_rows, "num_shards": plan.num_shards, "rows_per_shard": plan.rows_per_shard}
     versions = {name: version(name) for name in ("ray", "torch", "transformers", "pyarrow")}
     return RunRecord(config, figures, {"fingerprint": fingerprint}, versions)
 
@@ -116,7 +116,7 @@ def open_run(output: str, record: RunRecord, plan: Plan) -> None:
         filesystem.delete_file(path)
     if read_file(output, RUN) is None:
         sink = pa.BufferOutputStream()
-        pq.write_table(plan.shards, sink)
+        pq.write_table(plan.pieces, sink)
         write_file(output, PLAN, sink.getvalue())
         write_json(output, RUN, vars(record))  # last: a run folder without it is a fresh one
 

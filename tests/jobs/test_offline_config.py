@@ -62,7 +62,7 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         (["--generation.stop", '[""]'], "generation.stop is ['']; it must be a list of at most 64 texts of 1 to 1000 characters"),
         (["--generation.logprobs", "21"], "generation.logprobs is 21; it must be an integer of 0 (the chosen token alone) to 20"),
         (["--input.rows_per_shard", "0"], "input.rows_per_shard is 0; it must be 'auto' or an integer of at least 1"),
-        (["--input.format", "xml"], "input.format is 'xml'; it must be one of auto, jsonl, parquet"),
+        (["--input.format", "xml"], "input.format is 'xml'; it must be one of auto, jsonl, parquet, csv, text, openai_batch"),
         (["--input", ""], "input.path is empty; name a file, folder, glob or URI (--input)"),
         (["--limit", "0"], "input.limit is 0; it must be at least 1"),
         (["--pool.num_workers", "0"], "pool.num_workers is 0; it must be at least 1"),

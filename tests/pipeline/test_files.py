@@ -48,9 +48,12 @@ def test_files_of_several_paths_never_share_a_name(folder: Path) -> None:
     ("path", "error"),
     [
         ("nope.jsonl", "input.path '{root}/nope.jsonl' does not exist"),
-        ("*.csv", "input.path '{root}/*.csv' holds no files to read"),
+        ("*.xml", "input.path '{root}/*.xml' holds no files to read"),
         ("_run", "input.path '{root}/empty' holds no files to read"),
-        ("README.md", "the format of '{root}/README.md' is not known from its name; set input.format: jsonl or parquet"),
+        (
+            "README.md",
+            "the format of '{root}/README.md' is not known from its name; set input.format: jsonl, parquet, csv, text, openai_batch",
+        ),
     ],
 )
 def test_a_path_that_gives_nothing_to_read_is_refused(folder: Path, path: str, error: str) -> None:

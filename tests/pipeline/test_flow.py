@@ -8,7 +8,6 @@ import pytest
 from actors.config import PoolConfig
 from actors.outputs import OutputColumns
 from actors.parts import Summary
-from actors.prompts import PromptColumns
 from actors.worker import WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
@@ -24,13 +23,13 @@ pytestmark = pytest.mark.ray
 def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple[Summary, float]]:
     from pipeline.flow import run_flow
 
-    plan = make_plan(InputConfig(path=str(source), rows_per_shard=2), num_workers)
-    config = ModelConfig(path=str(model))
-    prepare = PrepareJob(config, PromptColumns(), plan.schema, plan.schema, True, 0, None)
+    config, rows = ModelConfig(path=str(model)), InputConfig(path=str(source), rows_per_shard=2)
+    plan = make_plan(rows, num_workers)
+    prepare = PrepareJob(config, rows, plan.schema, plan.schema, True, 0, None)
     worker = WorkerJob(
         str(output), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 2, start_reversing_loop, load_byte_codec
     )  # fmt: skip
-    return list(run_flow(plan.shards, prepare, worker, PoolConfig(num_workers=num_workers)))
+    return list(run_flow(plan.pieces, prepare, worker, PoolConfig(num_workers=num_workers)))
 
 
 def test_a_pool_shares_the_shards_and_every_row_comes_out_once(ray_session: None, tiny_folder: Path, tmp_path: Path) -> None:

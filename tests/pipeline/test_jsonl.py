@@ -6,11 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import jsonl
+from pipeline import lines
+from pipeline.jsonl import parse_object
+from pipeline.lines import BadRow, NewlineSplitter, split
 
 
-def scan(data: bytes, stride: int = 2, limit: int | None = None) -> tuple[int, list[int]]:
-    return jsonl.scan(io.BytesIO(data), stride, limit)[:2]
+def scan(data: bytes, stride: int = 2, limit: int | None = None, chunk: int = 100) -> tuple[int, list[int]]:
+    stream = io.BytesIO(data)
+    found = lines.scan(iter(lambda: stream.read(chunk), b""), NewlineSplitter(), stride, limit)
+    return found.num_rows, found.cuts
+
+
+def parsed(line: bytes, first: bool = False) -> object:
+    try:
+        return parse_object(line, first)
+    except BadRow as error:
+        return str(error)
 
 
 def test_every_second_row_and_the_end_are_found() -> None:
@@ -37,12 +48,12 @@ def test_the_limit_ends_the_scan_behind_its_last_row() -> None:
 )
 def test_cut_anywhere_read_in_any_chunks_the_lines_are_those_of_the_whole_file(data: bytes, stride: int, chunk: int) -> None:
     whole = data.split(b"\n")[: -1 if data.endswith(b"\n") or not data else None]
-    original, jsonl.CHUNK = jsonl.CHUNK, chunk
-    try:
-        rows, starts = scan(data, stride)
-    finally:
-        jsonl.CHUNK = original
-    pieces = [list(jsonl.read_lines(data[start:end], start)) for start, end in zip(starts, starts[1:], strict=False) if start < end]
+    rows, starts = scan(data, stride, chunk=chunk)
+    pieces = [
+        [(start + offset, line) for offset, line in split(data[start:end], NewlineSplitter())]
+        for start, end in zip(starts, starts[1:], strict=False)
+        if start < end
+    ]
     assert rows == len(whole)
     assert [line for piece in pieces for _, line in piece] == whole
     assert all(len(piece) == stride for piece in pieces[:-1])
@@ -51,13 +62,13 @@ def test_cut_anywhere_read_in_any_chunks_the_lines_are_those_of_the_whole_file(d
 
 def test_lines_end_at_newlines_only_not_at_u2028_nor_at_a_carriage_return() -> None:
     data = '{"a": "x\u2028y"}\r\n{"a": "\x85"}\n'.encode()
-    assert [jsonl.parse_line(line) for _, line in jsonl.read_lines(data, 0)] == [{"a": "x\u2028y"}, {"a": "\x85"}]
+    assert [parsed(line) for _, line in split(data, NewlineSplitter())] == [{"a": "x\u2028y"}, {"a": "\x85"}]
 
 
 def test_only_the_first_line_may_begin_with_a_byte_order_mark() -> None:
     line = b'\xef\xbb\xbf{"a": 1}'
-    assert jsonl.parse_line(line, first=True) == {"a": 1}
-    assert "not JSON" in str(jsonl.parse_line(line))
+    assert parsed(line, first=True) == {"a": 1}
+    assert "not JSON" in str(parsed(line))
 
 
 @pytest.mark.parametrize(
@@ -73,15 +84,8 @@ def test_only_the_first_line_may_begin_with_a_byte_order_mark() -> None:
     ],
 )
 def test_a_line_that_is_no_row_says_what_it_is(line: bytes, error: str) -> None:
-    assert jsonl.parse_line(line) == error
+    assert parsed(line) == error
 
 
 def test_nesting_beyond_the_parsers_depth_is_an_error_of_the_row() -> None:
-    assert "not JSON" in str(jsonl.parse_line(b"[" * 200_000))
-
-
-def test_the_sample_reads_no_more_of_the_file_than_it_needs() -> None:
-    stream = io.BytesIO(b"a\n" * 100_000)
-    assert jsonl.first_lines(stream, 3) == [b"a", b"a", b"a"]
-    assert stream.tell() == 1 << 16
-    assert jsonl.first_lines(io.BytesIO(b"a\nb"), 2) == [b"a", b"b"]
+    assert "not JSON" in str(parsed(b"[" * 200_000))

@@ -24,7 +24,7 @@ def plan(path: Path | list[str], workers: int = 1, **settings: Any) -> Plan:
 
 
 def rows(made: Plan) -> list[tuple[str, int, int]]:
-    return [(shard["file"], shard["first_row"], shard["num_rows"]) for shard in made.shards.to_pylist()]
+    return [(shard["file"], shard["first_row"], shard["num_rows"]) for shard in made.pieces.to_pylist()]
 
 
 def test_shards_cover_every_row_of_every_file_once(tmp_path: Path) -> None:
@@ -32,9 +32,9 @@ def test_shards_cover_every_row_of_every_file_once(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "b.jsonl", 2)
     made = plan(tmp_path, rows_per_shard=2)
     assert rows(made) == [("a.jsonl", 0, 2), ("a.jsonl", 2, 2), ("a.jsonl", 4, 1), ("b.jsonl", 0, 2)]
-    assert made.shards["shard"].to_pylist() == made.shards["unit"].to_pylist() == [0, 1, 2, 3]
+    assert made.pieces["shard"].to_pylist() == made.pieces["unit"].to_pylist() == [0, 1, 2, 3]
     data = (tmp_path / "a.jsonl").read_bytes()
-    cuts = [data[s["first_byte"] : s["first_byte"] + s["num_bytes"]] for s in made.shards.to_pylist()[:3]]
+    cuts = [data[s["first_byte"] : s["first_byte"] + s["num_bytes"]] for s in made.pieces.to_pylist()[:3]]
     assert b"".join(cuts) == data
     assert (made.num_rows, made.schema) == (7, pa.schema([("id", pa.int64()), ("prompt", pa.string())]))
 
@@ -44,8 +44,8 @@ def test_auto_gives_each_worker_64_shards_of_16_to_4096_rows(tmp_path: Path, cou
     (tmp_path / "a.jsonl").write_bytes(b'{"prompt": ""}\n' * count)
     made = plan(tmp_path / "a.jsonl", workers)
     assert made.rows_per_shard == size
-    assert sum(made.shards["num_rows"].to_pylist()) == count
-    assert set(made.shards["num_rows"].to_pylist()[:-1]) <= {size}
+    assert sum(made.pieces["num_rows"].to_pylist()) == count
+    assert set(made.pieces["num_rows"].to_pylist()[:-1]) <= {size}
 
 
 def test_a_run_that_is_continued_keeps_its_shards_whatever_the_pool(tmp_path: Path) -> None:
@@ -62,13 +62,13 @@ def test_the_limit_counts_over_files_and_cuts_inside_a_shard(tmp_path: Path) -> 
 
 def test_a_parquet_shard_never_divides_what_is_read_at_once(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": [str(i) for i in range(10)]}), tmp_path / "a.parquet", row_group_size=3)
-    shards = plan(tmp_path, rows_per_shard=4).shards.to_pylist()
+    shards = plan(tmp_path, rows_per_shard=4).pieces.to_pylist()
     assert [(s["unit"], s["row_groups"], s["first_row"], s["skip_rows"], s["num_rows"]) for s in shards] == [
         (0, [0, 1], 0, 0, 4),
         (0, [0, 1], 4, 4, 2),
         (1, [2, 3], 6, 0, 4),
     ]
-    small = plan(tmp_path, rows_per_shard=2, limit=5).shards.to_pylist()
+    small = plan(tmp_path, rows_per_shard=2, limit=5).pieces.to_pylist()
     assert [(s["unit"], s["row_groups"], s["first_row"], s["skip_rows"], s["num_rows"]) for s in small] == [
         (0, [0], 0, 0, 2),
         (0, [0], 2, 2, 1),
@@ -119,7 +119,7 @@ def test_all_columns_are_carried_unless_some_are_chosen_and_the_id_always(tmp_pa
     ("output", "source", "error"),
     [
         ({}, {"prompt_column": "promt"}, "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?"),
-        ({}, {"messages_column": "chat"}, "input.messages_column is 'chat', but the input has no such column; it has prompt, error"),
+        ({}, {"messages_column": "chat"}, "input.messages_column is 'chat', but the input has no such column; it has 'prompt', 'error'"),
         ({}, {"id_column": "key"}, "input.id_column is 'key', but the input has no such column"),
         ({"columns": ["eror"]}, {}, "output.columns is 'eror', but the input has no such column; did you mean 'error'?"),
         ({}, {}, "the input already has columns error; set output.prefix to rename the added ones, or output.columns"),

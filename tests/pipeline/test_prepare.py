@@ -2,40 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.outputs import OutputColumns
-from actors.prompts import PromptColumns
 from engine.config import ModelConfig
 from pipeline import prepare
-from pipeline.config import InputConfig, OutputConfig
-from pipeline.plan import carried_schema, make_plan
-from tests.actors.fakes import load_byte_codec
-
-
-@pytest.fixture(autouse=True)
-def byte_codec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "load_codec", load_byte_codec)
-
-
-def prepared(path: Path, columns: list[str] | None = None, **settings: Any) -> list[dict[str, Any]]:
-    """All rows of all shards: what is carried, and what the worker gets."""
-    source = InputConfig(path=str(path), **settings)
-    plan = make_plan(source, 1)
-    carried = carried_schema(plan, source, OutputConfig(path="x", columns=columns), OutputColumns())
-    names = PromptColumns(source.prompt_column, source.messages_column, source.sampling_column)
-    job = prepare.PrepareJob(ModelConfig(), names, plan.schema, carried, columns is None, 0, 100)
-    rows = []
-    for shard in prepare.prepare_shards(plan.shards, job):
-        tables = [pa.ipc.open_stream(shard[name][0]).read_all() for name in ("carried", "prompts")]
-        assert tables[0].schema == carried
-        rows += [{"carried": one, **other} for one, other in zip(tables[0].to_pylist(), tables[1].to_pylist(), strict=True)]
-    return rows
-
+from pipeline.config import InputConfig
+from pipeline.plan import make_plan
+from tests.pipeline.reading import prepared
 
 BAD_INPUT = (
     b'{"id": 1, "prompt": "a"}\n\nnot json\n{"id": 2}\n{"id": 3, "prompt": 7}\n'
@@ -101,6 +77,6 @@ def test_an_input_that_changes_after_the_plan_fails_the_job_by_name(tmp_path: Pa
     source = InputConfig(path=str(file))
     plan = make_plan(source, 1)
     file.write_text('{"prompt": "a"}\n')
-    job = prepare.PrepareJob(ModelConfig(), PromptColumns(), plan.schema, plan.schema, True, 0, None)
-    with pytest.raises(ValueError, match=r"a.jsonl has changed since the plan: shard 0 has 1 rows, not 2"):
-        list(prepare.prepare_shards(plan.shards, job))
+    job = prepare.PrepareJob(ModelConfig(), source, plan.schema, plan.schema, True, 0, None)
+    with pytest.raises(ValueError, match=r"a.jsonl has changed since the plan: shard 0 has 1 rows of it, not 2"):
+        list(prepare.prepare_shards(plan.pieces, job))

@@ -11,10 +11,10 @@ import pytest
 
 from actors.parts import Summary, write_part
 from actors.storage import write_file
-from pipeline.plan import SHARDS_SCHEMA, Plan
+from pipeline.plan import PIECES_SCHEMA, Plan
 from pipeline.run_folder import RunRecord, check_same, hold_output, make_record, open_run, read_record
 
-PLAN = Plan(SHARDS_SCHEMA.empty_table(), pa.schema([]), num_rows=7, rows_per_shard=2, digest="abc")
+PLAN = Plan(PIECES_SCHEMA.empty_table(), pa.schema([]), num_rows=7, rows_per_shard=2, digest="abc")
 CONFIG: dict[str, dict[str, Any]] = {
     "input": {"path": "in", "limit": None},
     "output": {"path": "out", "prefix": ""},

@@ -25,16 +25,19 @@ def test_a_pool_that_leaves_no_cpu_for_reading_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "size", "groups"),
+    ("shards", "units", "size", "groups"),
     [
-        ([0, 1, 1, 1, 2, 3], 2, [(0, 4), (4, 6)]),
-        ([0, 1, 2], 1, [(0, 1), (1, 2), (2, 3)]),
-        ([5, 5, 5], 2, [(0, 3)]),
-        ([1, 2, 3], 16, [(0, 3)]),
+        ([0, 1, 2, 3, 4, 5], [0, 1, 1, 1, 2, 3], 2, [(0, 4), (4, 6)]),
+        ([0, 1, 2], [0, 1, 2], 1, [(0, 1), (1, 2), (2, 3)]),
+        ([0, 1, 2], [5, 5, 5], 2, [(0, 3)]),
+        ([0, 1, 2], [1, 2, 3], 16, [(0, 3)]),
+        ([0, 0, 0, 1, 1, 2], [0, 0, 0, 1, 1, 2], 2, [(0, 5), (5, 6)]),
     ],
 )
-def test_a_group_never_divides_a_unit(units: list[int], size: int, groups: list[tuple[int, int]]) -> None:
-    assert group_shards(units, size) == groups
+def test_a_group_holds_so_many_shards_and_never_divides_a_unit(
+    shards: list[int], units: list[int], size: int, groups: list[tuple[int, int]]
+) -> None:
+    assert group_shards(shards, units, size) == groups
 
 
 @pytest.mark.parametrize(
