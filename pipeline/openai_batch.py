@@ -31,8 +31,8 @@ SCHEMA = pa.schema(
 NO_EFFECT = {"model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier", "metadata", "store"}
 NO_EFFECT |= {"parallel_tool_calls"}
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "stream": (False,), "n": (1,), "best_of": (1,), "stop": ([], ""), "echo": (False,), "suffix": ("",), "logit_bias": ({},),
-    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,), "logprobs": (False,), "top_logprobs": (0,),
+    "stream": (False,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},), "top_logprobs": (0,),
+    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,),
     "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},), "modalities": (["text"],),
 }  # fmt: skip
@@ -81,7 +81,8 @@ def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise BadRow(f"body is {shown(body)}; it must be an object with model and {'messages' if url == CHAT else 'prompt'}")
     name, read = ("messages", _messages) if url == CHAT else ("prompt", _prompt)
-    return {name: read(body.get(name)), "model": _string(body, "model"), "sampling": _sampling(body, name) or None}
+    sampling = _sampling({key: value for key, value in body.items() if value is not None and key not in NO_EFFECT and key != name})
+    return {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
 
 
 def _prompt(prompt: Any) -> Any:
@@ -114,18 +115,21 @@ def _message(message: dict[str, Any], place: str) -> dict[str, str]:
     return given
 
 
-def _sampling(body: Mapping[str, Any], prompt: str) -> dict[str, Any]:
-    """The row's own settings: OpenAI's names are ours, but for max_completion_tokens."""
-    given = {name: value for name, value in body.items() if value is not None and name not in NO_EFFECT and name != prompt}
+def _sampling(given: dict[str, Any]) -> dict[str, Any]:
+    """The row's own settings: OpenAI's names are ours, but for these that are spelt differently."""
     if "max_completion_tokens" in given:
         newer = given.pop("max_completion_tokens")
         if given.setdefault("max_tokens", newer) != newer:
             raise BadRow(f"body.max_completion_tokens is {newer!r} and body.max_tokens is {given['max_tokens']!r}; give one of them")
+    if isinstance(given.get("stop"), str):
+        given["stop"] = [given["stop"]] if given["stop"] else []
+    if isinstance(given.get("logprobs"), bool):  # of a chat, which has the number elsewhere
+        asked, number = given.pop("logprobs"), given.pop("top_logprobs", 0)
+        given |= {"logprobs": number} if asked else {"top_logprobs": number}
     unsupported = sorted(name for name, value in given.items() if name not in SAMPLING_FIELDS and not _harmless(name, value))
     if unsupported:
-        raise BadRow(
-            f"body sets {', '.join(f'{name} ({shown(given[name])})' for name in unsupported)}, which is not supported; leave it out"
-        )
+        named = ", ".join(f"{name} ({shown(given[name])})" for name in unsupported)
+        raise BadRow(f"body sets {named}, which is not supported; leave it out")
     settings = {name: value for name, value in given.items() if name in SAMPLING_FIELDS}
     check_generation(settings, "body.")
     return settings

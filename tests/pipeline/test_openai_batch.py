@@ -30,10 +30,27 @@ def test_both_endpoints_in_one_file_and_settings_under_openais_names(tmp_path: P
     )
     assert [bytes(row["token_ids"]) for row in rows] == [b"p", b"\x01<system>s<user>ab", b"only one"]
     assert [json.loads(row["sampling"]) for row in rows] == [
-        {"max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 3}, {"max_tokens": 7}, {},
+        {"max_tokens": 5, "temperature": 0, "top_p": 0.5, "seed": 3}, {"max_tokens": 7}, {"n": 1},
     ]  # fmt: skip
     assert [row["carried"]["custom_id"] for row in rows] == ["1", "2", "3"]
     assert (rows[0]["carried"]["model"], rows[0]["carried"]["url"], rows[1]["carried"]["prompt"]) == ("m", COMPLETIONS, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "settings"),
+    [
+        ({"stop": "\n\n", "n": 2}, {"stop": ["\n\n"], "n": 2}),
+        ({"stop": ["a", "b"], "logprobs": 3}, {"stop": ["a", "b"], "logprobs": 3}),
+        ({"stop": None, "logprobs": False, "top_logprobs": 0}, {}),
+        ({"logprobs": True}, {"logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 5}, {"logprobs": 5}),
+    ],
+)
+def test_stop_samples_and_logprobs_as_openai_spells_them(tmp_path: Path, body: dict[str, Any], settings: dict[str, Any]) -> None:
+    (row,) = read(tmp_path, request(prompt="p", **body))
+    assert (row["error"], json.loads(row["sampling"])) == (None, settings)
+    carried = {key: value for key, value in (row["carried"]["sampling"] or {}).items() if value is not None}
+    assert carried == settings
 
 
 @pytest.mark.parametrize(
@@ -44,6 +61,7 @@ def test_both_endpoints_in_one_file_and_settings_under_openais_names(tmp_path: P
             request(CHAT, messages=[{"role": "user", "content": "x"}], tools=[{}], response_format={"type": "json_object"}),
             "body sets response_format ({'type': 'json_object'}), tools ([{}]), which is not supported; leave it out",
         ),
+        (request(prompt="p", logprobs=False, top_logprobs=2), "body sets top_logprobs (2), which is not supported; leave it out"),
         (request(prompt="p", stream=True), "body sets stream (True), which is not supported; leave it out"),
         (request(prompt="p", max_tokens=0), "body.max_tokens is 0; it must be an integer of at least 1"),
         (request(prompt="p", temperature="hot"), "body.temperature is 'hot'; it must be a number of at least 0 (0 = greedy)"),
