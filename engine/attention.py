@@ -104,8 +104,7 @@ def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: 
     blocks = {heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device) for heads in set(cache.num_heads)}
     masks = {}
     for window, mask in group.masks.items():
-        hidden = torch.from_numpy(mask).to(device).logical_not_()[:, None]
-        additive = torch.zeros(hidden.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+        additive = torch.from_numpy(mask).to(device, dtype)[:, None]
         for heads in set(cache.num_heads):
             masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
     return GroupTensors(batch, width, first, rows, blocks, masks, group.visible, group.causal)

@@ -138,49 +138,53 @@ class Engine:
 
     def _keep_accepted(self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]) -> None:
         """Moves the K/V of accepted nodes to the slots behind their sequence's last token."""
-        page_size, targets = self.runner.page_size, np.empty(len(verified.nodes), np.int64)
-        for index, chunk in enumerate(finishing):
-            first, end = verified.offsets[index], verified.offsets[index + 1]
-            if first < end:
-                places = chunk.sequence.num_tokens + np.arange(end - first)
-                targets[first:end] = np.asarray(chunk.sequence.page_ids)[places // page_size] * page_size + places % page_size
-        self.runner.keep(staged_slots[verified.nodes], targets)
+        page_size, targets = self.runner.page_size, []
+        for chunk, (first, end) in zip(finishing, pairwise(verified.offsets.tolist()), strict=True):
+            page_ids, place = chunk.sequence.page_ids, chunk.sequence.num_tokens
+            targets += [page_ids[p // page_size] * page_size + p % page_size for p in range(place, place + end - first)]
+        self.runner.keep(staged_slots[verified.nodes], np.array(targets, np.int64))
 
     def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]) -> list[Event]:
         """Tokens to the sequences, counts to the statistics, and what the proposer learns from."""
-        events, index = [], 0
+        events: list[Event] = []
+        node_tokens, node_sources = trees.token_ids[verified.nodes].tolist(), trees.sources[verified.nodes].tolist()
+        offsets, bonus = verified.offsets.tolist(), verified.bonus.tolist()
+        verified_counts = _count_sources(trees, len(self.proposer.source_names) if self.proposer else 0)
         for chunk in chunks:
-            sequence = chunk.sequence
+            sequence, index = chunk.sequence, len(events)
             sequence.num_cached += chunk.num_rows
             if sequence.num_cached < sequence.num_tokens:
                 continue
-            nodes = verified.nodes[verified.offsets[index] : verified.offsets[index + 1]]
-            tokens = [*trees.token_ids[nodes].tolist(), int(verified.bonus[index])]
+            first, end = offsets[index], offsets[index + 1]
+            tokens = [*node_tokens[first:end], bonus[index]]
             taken = sequence.append(tokens)
             if not sequence.finish_reason:
-                sequence.num_cached += len(nodes)
-            sources = self._count(sequence, trees, index, nodes[:taken], taken)
+                sequence.num_cached += end - first
+            sources = self._count(sequence, verified_counts[index], node_sources[first:end][:taken], taken)
             own = logprobs[index]
             events.append(sequence.event(tokens[:taken], sources, own and own.first(taken)))
             if self.proposer and not sequence.finish_reason:
                 self.proposer.extend(sequence.draft_state, np.array(tokens[:taken], np.int32))
-            index += 1
         return events
 
-    def _count(self, sequence: Sequence, trees: DraftTrees, index: int, accepted: NDArray[np.int64], taken: int) -> tuple[str | None, ...]:
-        """Adds a step to the counts of the sequence and of the engine; returns the source of each token taken."""
+    def _count(self, sequence: Sequence, verified: list[int], accepted: list[int], taken: int) -> tuple[str | None, ...]:
+        """Adds a step to the counts of the sequence and of the engine; returns the source of each token taken.
+
+        verified: nodes by source; accepted: the source of each accepted node.
+        """
         names = self.proposer.source_names if self.proposer else ()
         sequence.stats.num_steps += 1
         self.stats.num_calls += 1
         self.stats.num_tokens += taken
-        own = trees.sources[trees.offsets[index] : trees.offsets[index + 1]]
-        for kind, sources in (("verified", own), ("accepted", trees.sources[accepted])):
-            for source, count in enumerate(np.bincount(sources, minlength=len(names)).tolist()):
-                if count:
-                    for stats in (getattr(sequence.stats, kind), getattr(self.stats, kind)):
-                        stats[names[source]] = stats.get(names[source], 0) + count
-        found = [names[source] for source in trees.sources[accepted]]
-        return tuple(found) + (None,) * (taken - len(found))
+        for source, count in enumerate(verified):
+            if count:
+                for stats in (sequence.stats, self.stats):
+                    stats.verified[names[source]] = stats.verified.get(names[source], 0) + count
+        found = [names[source] for source in accepted]
+        for name in found:
+            for stats in (sequence.stats, self.stats):
+                stats.accepted[name] = stats.accepted.get(name, 0) + 1
+        return (*found, *[None] * (taken - len(found)))
 
     def _retire(self) -> None:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:
@@ -191,6 +195,16 @@ def _of_last_chunks(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
     """The trees without the (empty) ones of chunks that give no token."""
     kept = [0, *(index + 1 for index, chunk in enumerate(chunks) if chunk.last)]
     return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets[kept])
+
+
+def _count_sources(trees: DraftTrees, num_sources: int) -> list[list[int]]:
+    """Nodes of each sequence's tree, by source; nothing in a step without any."""
+    num_sequences = len(trees.offsets) - 1
+    if not len(trees.sources):
+        return [[]] * num_sequences
+    owners = np.arange(num_sequences).repeat(np.diff(trees.offsets))
+    counts = np.bincount(owners * num_sources + trees.sources, minlength=num_sequences * num_sources)
+    return counts.reshape(num_sequences, num_sources).tolist()
 
 
 def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows:

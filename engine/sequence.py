@@ -28,6 +28,8 @@ class Sequence:
         self.num_published = 0  # pages that others can find, or that were found
         self.awaited_key: bytes | None = None  # of the first page that was not found
         self.was_admitted = False
+        self._page_array = np.empty(0, np.int64)
+        self._array_of: list[int] = self.page_ids
         self.draft_state: Any = None
         self.finish_reason: FinishReason | None = None
         self.stats = SequenceStats(num_prompt_tokens=self.num_prompt)
@@ -36,6 +38,13 @@ class Sequence:
     def token_ids(self) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Prompt and output so far, int32 [num_tokens]; a view."""
         return self._buffer[: self.num_tokens]
+
+    @property
+    def page_array(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """page_ids as an array, made anew only when pages were added or taken away: a step reads it for every sequence."""
+        if self._array_of is not self.page_ids or len(self._page_array) != len(self.page_ids):
+            self._page_array, self._array_of = np.array(self.page_ids, np.int64), self.page_ids
+        return self._page_array
 
     @property
     def num_uncached(self) -> int:

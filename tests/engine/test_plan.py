@@ -34,8 +34,8 @@ def visible(group: Group, plan: StepPlan, page_size: int, window: int | None = N
             if group.causal:
                 allowed = set(plan.write_slots[rows[: q + 1]].tolist())
             elif group.masks:
-                allowed = set(slots[group.masks[window][b, q]].tolist())
-                assert len(allowed) == group.masks[window][b, q].sum(), "a slot is seen twice"
+                allowed = set(slots[group.masks[window][b, q] == 0].tolist())
+                assert len(allowed) == (group.masks[window][b, q] == 0).sum(), "a slot is seen twice"
             else:
                 first, count = group.visible
                 allowed = set(range(first, first + count))
