@@ -159,6 +159,8 @@ def summarize(results: Sequence[Generated | str]) -> Summary:
         for completion in result.completions:
             stats = completion.stats
             total += Summary(
+                num_cached_tokens=stats.num_cached_tokens,
+                num_prefilled_tokens=stats.num_prompt_tokens - stats.num_cached_tokens,
                 num_generated_tokens=stats.num_generated_tokens,
                 num_steps=stats.num_steps,
                 verified=stats.verified,

@@ -16,12 +16,18 @@ SUMMARY_KEY = b"summary"
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of one part, or of many added up. first_error: of any row, as an example."""
+    """Counts of one part, or of many added up. first_error: of any row, as an example.
+
+    num_prompt_tokens: a row's prompt once. Each sample that was decoded had its prompt's tokens from the prefix cache
+    (num_cached_tokens) or ran them through the model (num_prefilled_tokens).
+    """
 
     num_parts: int = 0
     num_rows: int = 0
     num_errors: int = 0
     num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_prefilled_tokens: int = 0
     num_generated_tokens: int = 0
     num_steps: int = 0
     verified: dict[str, int] = field(default_factory=dict)

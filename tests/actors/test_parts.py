@@ -62,8 +62,17 @@ def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
     assert columns.table(["a", "b"], str).schema == both.schema == columns.schema
 
 
+def test_samples_share_their_row_but_each_counts_what_it_found_in_the_prefix_cache() -> None:
+    first, second = (
+        Completion("a", (1,), "length", SequenceStats(num_prompt_tokens=20, num_generated_tokens=1, num_steps=1, num_cached_tokens=found))
+        for found in (0, 16)
+    )
+    summary = summarize([Generated([first, second], num_samples=2)])
+    assert (summary.num_prompt_tokens, summary.num_cached_tokens, summary.num_prefilled_tokens) == (20, 16, 24)
+
+
 def test_a_part_is_summarized_from_its_results() -> None:
     assert summarize([ANSWER, "no prompt", ANSWER]) == Summary(
-        num_parts=1, num_rows=3, num_errors=1, num_prompt_tokens=6, num_generated_tokens=4, num_steps=2,
+        num_parts=1, num_rows=3, num_errors=1, num_prompt_tokens=6, num_generated_tokens=4, num_steps=2, num_prefilled_tokens=6,
         verified={"context": 8}, accepted={"context": 2}, first_error="no prompt",
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pipeline.report import make_report, print_report
 
 PART = Summary(
     num_parts=1, num_rows=16, num_errors=1, num_prompt_tokens=160, num_generated_tokens=1200, num_steps=400,
+    num_cached_tokens=120, num_prefilled_tokens=40,
     verified={"context": 900, "bigram": 300}, accepted={"context": 600, "bigram": 200},
     first_error="column 'prompt' is 7; a prompt must be a string",
 )  # fmt: skip
@@ -40,6 +41,7 @@ def test_the_report_divides_what_was_counted() -> None:
     assert (report["rows"], report["errors"], report["tokens"], report["calls"]) == (32, 2, 2400, 800)
     assert (report["tokens_per_second"], report["acceptance_length"]) == (120.0, 3.0)
     assert report["accepted_share"] == {"context": 0.75, "bigram": 0.25}
+    assert (report["cached_tokens"], report["prefilled_tokens"], report["cache_hit_rate"]) == (240, 80, 0.75)
 
 
 @pytest.mark.parametrize(("seconds", "rate"), [(10.0, "120  (in 0:10)"), (0.0, "nothing left to do")])
@@ -49,6 +51,7 @@ def test_the_table_names_every_figure(seconds: float, rate: str) -> None:
     assert [line.rstrip() for line in sink.getvalue().splitlines()] == [
         "rows                       16",
         "errors                     1  (one: column 'prompt' is 7; a prompt must be a string)",
+        "prompt tokens              160  (75% found in the prefix cache)",
         "tokens                     1,200",
         f"tokens/s                   {rate}",
         "calls                      400",
@@ -60,7 +63,7 @@ def test_the_table_names_every_figure(seconds: float, rate: str) -> None:
 
 def test_nothing_generated_is_no_division_by_zero() -> None:
     report = make_report(Summary(num_rows=1, num_errors=1, first_error="x"), Summary(), 1.0, "out")
-    assert (report["acceptance_length"], report["accepted_share"]) == (None, {})
+    assert (report["acceptance_length"], report["accepted_share"], report["cache_hit_rate"]) == (None, {}, None)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (125.4, "2:05"), (3723, "1:02:03")])
