@@ -51,9 +51,9 @@ class Scheduler:
     def admit(self) -> None:
         """Moves waiting sequences into the running set while their tokens, and one more, have pages.
 
-        One whose beginning is just being computed stays, first in line, and may be overtaken. Whom it waits for runs, so it
-        waits no longer than that prefill; and nobody who overtakes can be the next to make it wait, for he would share its
-        beginning, and wait himself.
+        One whose beginning is just being computed stays, first in line, and may be overtaken. The one it waits for runs, so
+        it waits no longer than that prefill; and none that overtakes can be the next to make it wait, for that one would
+        share its beginning, and wait itself.
         """
         overtaken: list[Sequence] = []
         while self.waiting and len(self.running) < self.max_running and len(overtaken) < MAX_OVERTAKEN:
