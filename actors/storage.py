@@ -51,7 +51,7 @@ def write_file(folder: str, name: str, data: bytes | pa.Buffer) -> None:
     """Writes folder/name whole or not at all: temp name, fsync and rename on a local disk, one put on an object store."""
     filesystem, root = locate(folder)
     if not isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_output_stream(f"{root}/{name}") as stream:
+        with filesystem.open_output_stream(f"{root}/{name}", compression=None) as stream:
             stream.write(data)
         return
     for folder in (SCRATCH, os.path.dirname(name)):

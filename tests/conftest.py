@@ -1,11 +1,12 @@
-"""What the tests share: one Ray session with its own secret and folder, and a tiny model folder. Set before ray is imported."""
+"""What the tests share: one Ray session with its own secret and folder, a tiny model folder, an S3 server. Set before ray is imported."""
 
 import atexit
+import logging
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ os.environ |= {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": str(_FOLDER / "token"),
     "RAY_TMPDIR": str(_FOLDER),
+    "AWS_ACCESS_KEY_ID": "of-the-local-server",
+    "AWS_SECRET_ACCESS_KEY": "of-the-local-server",
+    "AWS_EC2_METADATA_DISABLED": "true",
 }
 
 
@@ -48,3 +52,18 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_model("llama", "sdpa", vocab_size=257, eos_token_id=256, bos_token_id=256).save_pretrained(folder)
     ByteCodec().tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Callable[[str], str]]:
+    """A local S3 server with a bucket; gives the URI of a key."""
+    from moto.server import ThreadedMotoServer
+    from pyarrow import fs
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True).create_dir("bucket")
+    yield lambda key: f"s3://bucket/{key}?endpoint_override={host}:{port}&scheme=http"
+    server.stop()
