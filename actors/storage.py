@@ -44,7 +44,12 @@ def _through_fsspec(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def _cannot_open(path: str, error: Exception) -> ValueError:
-    return ValueError(f"{path!r} cannot be opened: {str(error).splitlines()[0]}; give a path or a URI such as s3://bucket/prompts")
+    return ValueError(f"{path!r} cannot be opened: {first_line(error)}; give a path or a URI such as s3://bucket/prompts")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice and traces that some libraries put below."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def write_file(folder: str, name: str, data: bytes | pa.Buffer) -> None:

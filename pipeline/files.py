@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from pyarrow import fs
 
-from actors.storage import is_uri, locate
+from actors.storage import first_line, is_uri, locate
 from pipeline.compressed import SUFFIXES as COMPRESSIONS
 from pipeline.config import FORMATS
 
@@ -57,8 +57,10 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
             infos, named = [i for i in _walk(filesystem, root, "/" in pattern) if re.fullmatch(pattern, i.path[len(root) + 1 :])], True
         else:
             raise ValueError(f"input.path {path!r} does not exist (looked for {inner}); check it, or run from another folder")
-    except PermissionError as error:
-        raise ValueError(f"input.path {path!r} cannot be read: {error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # a file system of fsspec's raises what its library raises
+        raise ValueError(f"input.path {path!r} cannot be read: {first_line(error)}") from error
     if not named and format_ == "auto":  # a folder may hold a README; a glob that matches one is a mistake
         infos = [i for i in infos if _known(i.path)[0]]
     if not infos:
@@ -68,7 +70,7 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
 
 def _uri_around(path: str, inner: str) -> tuple[str, str]:
     """What stands before and behind the inner path in a URI: scheme and host, and the query with the file system's options."""
-    if not is_uri(path):
+    if not is_uri(path) or is_uri(inner):
         return "", ""
     base, mark, query = path.partition("?")
     return base.removesuffix(inner) if base.endswith(inner) else base.split("://")[0] + "://", mark + query

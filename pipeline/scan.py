@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.storage import first_line
 from pipeline.compressed import open_text, read_chunks
 from pipeline.config import InputConfig
 from pipeline.files import InputFile, list_files
@@ -59,8 +60,10 @@ def _scan_file(file: InputFile, config: InputConfig, stride: int, limit: int | N
             schema, groups = read_footer(file)
             return ScannedFile(file, sum(groups) if limit is None else min(sum(groups), limit), schema, file.size, groups)
         return _scan_text(file, text_format(file.format, config), config.schema_rows, stride, limit)
-    except PermissionError as error:
-        raise ValueError(f"input.path: {file.path} cannot be read: {error.strerror or error}") from error
+    except ValueError:
+        raise
+    except Exception as error:  # a file system of fsspec's raises what its library raises
+        raise ValueError(f"input.path: {file.path} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}") from error
 
 
 def _scan_text(file: InputFile, format_: TextFormat, schema_rows: int, stride: int, limit: int | None) -> ScannedFile:
