@@ -22,8 +22,12 @@ def make_app() -> Flask:
     @app.get("/api/datasets/owner/name/tree/<revision>")
     @app.get("/api/datasets/owner/name/tree/<revision>/<path:folder>")
     def tree(revision: str, folder: str = "") -> tuple[Response, int, dict[str, str]]:
-        inside = [name for name in FILES if name.startswith(f"{folder}/" if folder else "")]
-        listed = [{"type": "file", "oid": "b" * 40, "size": len(FILES[name]), "path": name} for name in inside]
+        start = f"{folder}/" if folder else ""
+        inside = [name for name in FILES if name.startswith(start)]
+        folders = {start + name[len(start) :].partition("/")[0] for name in inside if "/" in name[len(start) :]}
+        listed = [{"type": "directory", "oid": "c" * 40, "size": 0, "path": path} for path in sorted(folders)]
+        direct = [name for name in inside if request.args["recursive"] == "true" or "/" not in name[len(start) :]]
+        listed += [{"type": "file", "oid": "b" * 40, "size": len(FILES[name]), "path": name} for name in direct]
         return (jsonify(listed), 200, {}) if listed else (jsonify(error="no such entry"), 404, {"X-Error-Code": "EntryNotFound"})
 
     @app.get("/datasets/owner/name/resolve/<revision>/<path:name>")
