@@ -42,6 +42,10 @@ class TextCodec:
         """The text of generated ids, special tokens left out."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
+    def show(self, token_ids: Sequence[int]) -> str:
+        """The text of a prompt's ids, special tokens shown."""
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
     @property
     def can_stream(self) -> bool:
         """Whether text can be told token by token, which needs a tokenizer that comes as a tokenizer.json."""

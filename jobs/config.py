@@ -2,14 +2,15 @@
 
     config = parse(OfflineConfig, ["--config", "jobs/configs/demo.yaml", "--limit", "10"])
 
-A config class is a dataclass of groups, each a dataclass; `--group.key value` sets a key, and later ones win.
+A config class is a dataclass of groups, each a dataclass; `--group.key value` sets a key, and later ones win. A field that is
+no group is a switch, off unless its flag is given; its metadata's help tells what it does.
 """
 
 import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 import jsonargparse
@@ -23,6 +24,7 @@ ALIASES = {
     "limit": "input.limit",
     "host": "serve.host",
     "port": "serve.port",
+    "dry-run": "dry_run",
 }
 Config = TypeVar("Config")
 
@@ -49,21 +51,24 @@ jsonargparse.set_loader("yaml12", _load_yaml, exceptions=(yaml.YAMLError,))
 
 def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
     """Settings from --config files and flags, in order; raises ValueError in one line for anything that is not right."""
-    groups = get_type_hints(config_class)
+    groups = {name: class_ for name, class_ in get_type_hints(config_class).items() if is_dataclass(class_)}
+    switches = {field.name: field.metadata["help"] for field in fields(config_class) if field.name not in groups}  # type: ignore[arg-type]
     known = [f"{group}.{field.name}" for group, class_ in groups.items() for field in fields(class_)]
-    flags = [_without_alias(argument, known) for argument in argv]
-    _check_flags(flags, [*known, *groups, "config", "help", "print_config"])
+    flags = [_without_alias(argument, [*known, *switches]) for argument in argv]
+    _check_flags(flags, [*known, *groups, *switches, "config", "help", "print_config"])
     for path in _config_files(flags):
         _check_file(path, known)
     parser = jsonargparse.ArgumentParser(parser_mode="yaml12", exit_on_error=False, description=config_class.__doc__)
     parser.add_argument("--config", action="config", help="a YAML file of settings; may be given more than once")
     for group, class_ in groups.items():
         parser.add_class_arguments(class_, group)
+    for switch, told in switches.items():
+        parser.add_argument(f"--{switch}", action="store_true", help=told)
     try:
         parsed = parser.instantiate(parser.parse_args(flags))
     except (ArgumentError, TypeError) as error:
         raise ValueError(" ".join(str(error).replace("Parser key ", "").split())) from error
-    return config_class(**{group: parsed[group] for group in groups})
+    return config_class(**{name: parsed[name] for name in (*groups, *switches)})
 
 
 def _without_alias(argument: str, known: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """The main job: prompts through a model with speculation, into Parquet, each row once.
 
     python jobs/offline.py --config jobs/configs/demo.yaml
-    python jobs/offline.py --input 'prompts/*.jsonl' --output /data/out --model <hub name or folder> --generation.max_tokens 256
+    python jobs/offline.py --input 'prompts/*.jsonl' --output /data/out --model <hub name or folder> --dry_run
 
 Everything that can be wrong is checked before Ray or a model is started. The same command again continues a broken run.
 """
@@ -30,6 +30,7 @@ from pipeline.config import InputConfig, OutputConfig
 from pipeline.model import ResolvedModel, resolve_model
 from pipeline.plan import Plan, carried_schema, make_plan
 from pipeline.prepare import PrepareJob
+from pipeline.preview import first_prompts, print_plan, print_prompts
 from pipeline.progress import ProgressLine
 from pipeline.report import make_report, print_report
 from pipeline.run_folder import REPORT, check_same, hold_output, make_record, open_run, read_record, write_json
@@ -46,6 +47,7 @@ class OfflineConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
+    dry_run: bool = field(default=False, metadata={"help": "show the plan and the first prompts, run nothing and write nothing"})
 
     @property
     def added(self) -> OutputColumns:
@@ -79,16 +81,23 @@ def run(config: OfflineConfig) -> None:
     previous = read_record(output)
     resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None
     plan = make_plan(config.input, config.pool.num_workers, resolved)
-    carried = carried_schema(plan, config.input, config.output, config.added)
-    record = make_record(asdict(config), plan, model.fingerprint)
+    if plan.chats:
+        check_template(model, "the input")
+    prepare = make_prepare_job(config, plan, model.max_context)
+    settings = {name: group for name, group in asdict(config).items() if name != "dry_run"}
+    record = make_record(settings, plan, model.fingerprint)
     if previous:
         check_same(previous, record, output)
+    if config.dry_run:
+        print_plan(plan, config.added.schema, prepare, output, len(list_parts(output)))
+        print_prompts(first_prompts(plan, prepare))
+        return
     with hold_output(output):
         open_run(output, record, plan)
-        print_report(complete(config, plan, carried, model.max_context))
+        print_report(complete(config, plan, prepare))
 
 
-def complete(config: OfflineConfig, plan: Plan, carried: pa.Schema, max_context: int | None) -> dict[str, Any]:
+def complete(config: OfflineConfig, plan: Plan, prepare: PrepareJob) -> dict[str, Any]:
     """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is missing."""
     output = config.output.path
     done = sorted(list_parts(output))
@@ -98,7 +107,7 @@ def complete(config: OfflineConfig, plan: Plan, carried: pa.Schema, max_context:
     print(f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done", file=sys.stderr)
     progress = ProgressLine(plan.num_rows, earlier.num_rows)
     if pending.num_rows:
-        generate(config, plan, pending, carried, max_context, progress)
+        generate(config, plan, pending, prepare, progress)
     total = earlier + progress.total
     missing = plan.num_shards - len(list_parts(output))
     if missing or total.num_rows != plan.num_rows:
@@ -115,27 +124,30 @@ def check_before_start(config: OfflineConfig) -> ResolvedModel:
     if in_submitted_job() and not is_uri(output) and not os.path.isabs(output):
         raise ValueError(f"output.path {output!r} is relative and would land in Ray's session folder; give an absolute path or a URI")
     model = resolve_model(config.model)
-    if config.input.messages_column and not model.has_chat_template:
-        raise ValueError(f"model {config.model.path!r} has no chat template, which input.messages_column needs; use input.prompt_column")
+    if config.input.messages_column:
+        check_template(model, "input.messages_column")
     return model
 
 
-def prepare_job(config: OfflineConfig, plan: Plan, carried: pa.Schema, max_context: int | None) -> PrepareJob:
-    """How the rows of this plan become prompts."""
+def check_template(model: ResolvedModel, needed_by: str) -> None:
+    """Raises ValueError for a base model, which cannot render a chat."""
+    if not model.has_chat_template:
+        remedy = "use input.prompt_column, or requests to /v1/completions" if needed_by == "the input" else "use input.prompt_column"
+        raise ValueError(f"model {model.config.path!r} has no chat template, which {needed_by} needs; {remedy}")
+
+
+def make_prepare_job(config: OfflineConfig, plan: Plan, max_context: int | None) -> PrepareJob:
+    """How the rows of this plan become prompts; raises ValueError for columns that are missing or clash."""
+    carried = carried_schema(plan, config.input, config.output, config.added)
     strict = config.output.columns is None
     return PrepareJob(config.model, config.input, plan.schema, carried, strict, config.generation.seed, max_context)
 
 
-def generate(
-    config: OfflineConfig, plan: Plan, pending: pa.Table, carried: pa.Schema, max_context: int | None, progress: ProgressLine
-) -> None:
+def generate(config: OfflineConfig, plan: Plan, pending: pa.Table, prepare: PrepareJob, progress: ProgressLine) -> None:
     """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
     connect(config.pool)
     from pipeline.flow import run_flow
 
-    prepare = PrepareJob(
-        config.model, config.input, plan.schema, carried, config.output.columns is None, config.generation.seed, max_context
-    )
     worker = WorkerJob(
         output=config.output.path if is_uri(config.output.path) else os.path.abspath(config.output.path),
         model=config.model,

@@ -35,6 +35,10 @@ class Rows:
         told = zip(prompts, self.errors, self.misfits, strict=True)
         return [Prompt(error=error or prompt.error or misfit) if error or misfit else prompt for prompt, error, misfit in told]
 
+    def first(self, count: int) -> "Rows":
+        """The first of these rows."""
+        return Rows(self.carried.slice(0, count), self.rows[:count], self.errors[:count], self.misfits[:count], self.places[:count])
+
 
 class PieceReader:
     """schema: of the whole input; carried: the columns kept; strict: they are all there are."""

@@ -42,13 +42,17 @@ PIECES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Plan:
-    """pieces: a table of PIECES_SCHEMA; schema: all columns of the input; digest: of everything that a resumed run must share."""
+    """pieces: a table of PIECES_SCHEMA; schema: all columns of the input; digest: of everything that a resumed run must share.
+
+    chats: batch files hold requests that need a chat template.
+    """
 
     pieces: pa.Table
     schema: pa.Schema
     num_rows: int
     rows_per_shard: int
     digest: str
+    chats: bool = False
 
     @property
     def num_shards(self) -> int:
@@ -73,7 +77,7 @@ def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None 
     schema = unify({scan.file.path: scan.schema for scan in scanned})
     files = [[scan.file.name, scan.file.format, scan.num_rows, scan.checksum] for scan in scanned]
     digest = hashlib.sha256(json.dumps([files, size, str(schema)]).encode()).hexdigest()[:16]
-    return Plan(pieces, schema, num_rows, size, digest)
+    return Plan(pieces, schema, num_rows, size, digest, any(scan.chats for scan in scanned))
 
 
 def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ READERS = 16  # files read at once: an object store answers late
 class ScannedFile:
     """A file and its rows. cuts: offsets of every stride-th row and the end (text), or rows of each row group (Parquet).
 
-    checksum: of the text, or the size of a Parquet file. names: of CSV columns.
+    checksum: of the text, or the size of a Parquet file. names: of CSV columns. chats: a batch file's first rows hold messages.
     """
 
     file: InputFile
@@ -35,6 +35,7 @@ class ScannedFile:
     checksum: int
     cuts: list[int]
     names: list[str] = field(default_factory=list)
+    chats: bool = False
 
 
 def scan_files(config: InputConfig, stride: int) -> list[ScannedFile]:
@@ -87,8 +88,9 @@ def _scan_text(file: InputFile, format_: TextFormat, schema_rows: int, stride: i
         names = format_.columns(head[: found.cuts[0]].removesuffix(b"\n"))
     except BadRow as error:
         raise ValueError(f"{file.path}: the header, which is its first row, cannot be read: {error}") from error
-    rows = _sample(head[: found.cuts[sampled]], found, format_, names)
-    return ScannedFile(file, found.num_rows, format_.schema(islice(rows, schema_rows), names), found.checksum, found.cuts, names)
+    rows = list(islice(_sample(head[: found.cuts[sampled]], found, format_, names), schema_rows))
+    chats = file.format == "openai_batch" and any("messages" in row for row in rows)
+    return ScannedFile(file, found.num_rows, format_.schema(rows, names), found.checksum, found.cuts, names, chats)
 
 
 def _keep_first(chunks: Iterable[bytes], kept: list[bytes]) -> Iterator[bytes]:

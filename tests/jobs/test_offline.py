@@ -79,6 +79,40 @@ def test_a_column_that_only_some_settings_add_clashes_only_then(
         offline.main(flags)
 
 
+def test_chats_in_a_batch_file_need_a_template_too(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "x"}]}}
+    (tmp_path / "in.jsonl").write_text(json.dumps(request))
+    told = refused([*flags, "--input.format", "openai_batch"], capsys)
+    assert told.endswith("has no chat template, which the input needs; use input.prompt_column, or requests to /v1/completions")
+
+
+DRY_RUN = """
+import sys
+from jobs import offline
+status = offline.main(sys.argv[1:])
+print("status", status, "loaded", sorted({"torch", "transformers", "ray"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.slow
+def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text('id,prompt,sampling\n007,"def f(x):\n    return",{}\n008,,\n')
+    (tmp_path / "in" / "b.jsonl").write_text('{"id": "9", "prompt": "import os", "sampling": {"top_k": 3}}\n' * 40)
+    flags = ["--input", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--model", "demo/model", "--dry-run", "--generation.logprobs=1"]
+    done = subprocess.run([sys.executable, "-c", DRY_RUN, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    for shown in (
+        "input files: 1 csv, 1 jsonl", f"{tmp_path}/in/a.csv (csv, 2 rows)", "rows 42", "shards 4 of up to 16 rows, 0 of them done",
+        "columns in id: string", f"output {tmp_path}/out", "--- row 1: 8 tokens", "def f(x):",
+        "--- row 2: the prompt is empty; each row needs at least one token", "--- row 3: 2 tokens, top_k 3", "import os",
+        "status 0 loaded []",
+    ):  # fmt: skip
+        assert shown in lines, (shown, done.stdout, done.stderr)
+    assert any(line.startswith("logprobs: list<") for line in lines)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_output_of_a_different_run_is_refused_with_what_differs(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main(flags)

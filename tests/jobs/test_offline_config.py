@@ -29,6 +29,11 @@ def test_short_names_and_long_ones_set_the_same_keys() -> None:
     )
 
 
+def test_a_switch_is_off_unless_its_flag_is_given() -> None:
+    assert not parse(OfflineConfig, GOOD).dry_run
+    assert parse(OfflineConfig, [*GOOD, "--dry_run"]).dry_run and parse(OfflineConfig, [*GOOD, "--dry-run"]).dry_run
+
+
 def test_flags_after_a_file_win_over_it(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("generation: {max_tokens: 9, temperature: 1e-1}\nspeculation: {mode: off}\ninput: {path: [a, b]}\n")
