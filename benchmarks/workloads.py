@@ -1,6 +1,7 @@
 """Models and requests that the engine's benchmarks share: the demo model or a random one, demo prompts as they are or of one length."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,16 @@ def model_folder(name: str) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         model: Any = LlamaForCausalLM(config)  # its `to` is not annotated as a module's
         model.to(torch.bfloat16).save_pretrained(folder)
+        yield folder
+
+
+@contextmanager
+def demo_with_context(num_positions: int) -> Iterator[str]:
+    """The folder of a copy of the demo model that takes longer texts than it was trained for."""
+    with TemporaryDirectory() as folder:
+        shutil.copytree(DEMO / "model", folder, dirs_exist_ok=True)
+        config = json.loads((DEMO / "model" / "config.json").read_text(encoding="utf-8"))
+        (Path(folder) / "config.json").write_text(json.dumps({**config, "max_position_embeddings": num_positions}), encoding="utf-8")
         yield folder
 
 
