@@ -41,20 +41,22 @@ class PagePool:
             page_ids.append(after)
         return page_ids
 
-    def give_back(self, page_ids: list[int]) -> None:
-        """Ends a holder's hold on its pages. The last of them are evicted first: they are of no use without those before.
+    def give_back(self, page_ids: list[int], last_first: bool = False) -> None:
+        """Ends a holder's hold on its pages. Published ones are evicted in their order, or the last of them first.
 
-        Of unpublished pages the first is the next handed out, still warm in the processor's cache.
+        In their order, so that a later sequence gets pages that follow each other; the last first for a sequence that comes
+        back soon, for its last pages are of no use without the first. Of unpublished pages the first is the next handed
+        out, still warm in the processor's cache.
         """
         for page in reversed(page_ids):
             self._num_holders[page] -= 1
             assert self._num_holders[page] >= 0, f"page {page} is given back, but nobody holds it"
-            if not self._num_holders[page]:
-                if self._keys[page] is None:
-                    self._free[page] = None
-                else:
-                    self._clock += 1
-                    self._idle[page] = self._clock
+            if not self._num_holders[page] and self._keys[page] is None:
+                self._free[page] = None
+        for page in reversed(page_ids) if last_first else page_ids:
+            if not self._num_holders[page] and self._keys[page] is not None:
+                self._clock += 1
+                self._idle[page] = self._clock
 
     def publish(self, page: int, key: bytes) -> None:
         """Lets a held page be found under a key; nothing happens when another page has this key already."""

@@ -146,14 +146,14 @@ class Scheduler:
         """Room for all tokens the sequence has; the youngest gives way until there is, at last the sequence itself."""
         while self.reserve(sequence, sequence.num_tokens) < sequence.num_tokens:
             youngest = self.running.pop()
-            self._free_pages(youngest)
+            self._free_pages(youngest, comes_back=True)
             self.waiting.appendleft(youngest)
             self.num_preemptions += 1
             if youngest is sequence:
                 return
 
-    def _free_pages(self, sequence: Sequence) -> None:
+    def _free_pages(self, sequence: Sequence, comes_back: bool = False) -> None:
         self.prefix.forget(sequence)
-        self.pool.give_back(sequence.page_ids)
+        self.pool.give_back(sequence.page_ids, last_first=comes_back)
         sequence.page_ids = []
         sequence.num_cached = 0

@@ -50,7 +50,7 @@ def test_a_page_given_back_twice_is_our_own_bug():
         (lambda pool: pool._free.popitem(), "of 4 pages"), (lambda pool: pool._idle.clear(), "of 4 pages"),
         (lambda pool: pool._free.update({1: None}), "of 4 pages"), (lambda pool: pool._published.clear(), "another page"),
         (lambda pool: (pool._keys.__setitem__(2, b"a"), pool._published.update({b"a": 2})), "two pages have one key"),
-        (lambda pool: pool._idle.update({1: 9}), "out of order"), (lambda pool: pool._idle.update({0: 9}), "9, 2"),
+        (lambda pool: pool._idle.update({0: 9}), "out of order"), (lambda pool: pool._idle.update({1: 9}), "9, 2"),
         (lambda pool: pool._keys.__setitem__(3, b"z"), "another page"),
     ],
 )  # fmt: skip
@@ -83,8 +83,32 @@ def test_a_published_page_is_found_until_it_is_evicted_and_counts_as_free_meanwh
     pool = PagePool(3, page_size=4)
     assert published(pool, "ab") == [0, 1]
     assert (pool.num_free, found(pool, "abc"), found(pool, "b"), found(pool, "cab")) == (3, [0, 1], [1], [])
-    assert pool.take(2) == [2, 1]  # the free page first, then the last page of the chain, which is of no use without the first
-    assert (pool.num_free, found(pool, "ab")) == (1, [0])
+    assert pool.take(2) == [2, 0]  # the free page first, then the longest unused
+    assert (pool.num_free, found(pool, "ab"), found(pool, "b")) == (1, [], [1])
+
+
+def test_of_a_sequence_that_comes_back_the_last_page_is_evicted_first():
+    pool = PagePool(3, page_size=4)
+    page_ids = pool.take(3)
+    for page in page_ids:
+        pool.publish(page, b"abc"[page : page + 1])
+    pool.give_back(page_ids, last_first=True)
+    assert pool.take(1) == [2]
+    assert found(pool, "abc") == [0, 1]
+
+
+def test_one_sequence_after_the_other_goes_round_the_pool_in_pages_that_follow_each_other():
+    """None of the six is found again. Each fills three pages and leaves its fourth to the next; only the one at the end is torn."""
+    pool, taken = PagePool(13, page_size=4), []
+    for number in range(6):
+        page_ids = pool.take(2)
+        page_ids += pool.take(1, after=page_ids[-1])
+        page_ids += pool.take(1, after=page_ids[-1])
+        taken.append(page_ids)
+        for page in page_ids[:3]:
+            pool.publish(page, b"%d %d" % (number, page))
+        pool.give_back(page_ids)
+    assert taken == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9], [9, 10, 11, 12], [12, 0, 1, 2], [2, 3, 4, 5]]
 
 
 def test_a_page_that_is_held_again_is_not_evicted_and_has_a_holder_more():
@@ -136,10 +160,10 @@ def test_pages_follow_each_other_where_the_next_is_free_or_has_long_been_unused(
     first = published(pool, "abcd")
     second = published(pool, "efgh")
     assert (first, second) == ([0, 1, 2, 3], [4, 5, 6, 7])
-    assert pool.take(1, after=0) == [1]  # older than half of them
-    assert pool.take(1, after=4) == [3]  # page 5 was used lately: the longest unused is taken instead
-    pool.give_back([1])
-    assert pool.take(2, after=0) == [1, 2]
+    assert pool.take(1, after=1) == [2]  # older than half of them
+    assert pool.take(1, after=5) == [0]  # page 6 was used lately: the longest unused is taken instead
+    pool.give_back([2])
+    assert pool.take(2, after=1) == [2, 3]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -174,8 +198,9 @@ def test_random_use_loses_no_page_and_evicts_in_order(seed):
             idle.pop(wanted, None)
         elif held:
             gone = held.pop(rng.randrange(len(held)))
-            pool.give_back(gone)
-            for page in reversed(gone):
+            last_first = rng.random() < 0.5
+            pool.give_back(gone, last_first)
+            for page in reversed(gone) if last_first else gone:
                 if page in names and not any(page in pages for pages in held):
                     clock += 1
                     idle[page] = clock
