@@ -4,7 +4,6 @@ The only place that knows all settings of engine/ and drafting/; everything belo
 """
 
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from engine import tables
 from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
+from engine.free_memory import available_memory
 from engine.loading import LoadedModel, load_model
 from engine.model_runner import ModelRunner
 from engine.pages import PagePool
@@ -38,7 +38,7 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     """An engine over a loaded model, with the cache that config asks for or that fits."""
     max_running = config.max_running or DEFAULT_MAX_RUNNING.get(loaded.device.type, 16)
     pages_per_sequence = -(-loaded.max_context // config.page_size)
-    num_pages = _num_pages(loaded, config, max_running * pages_per_sequence)
+    num_pages = _num_pages(loaded, config, pages_per_sequence, max_running * pages_per_sequence)
     if num_pages < pages_per_sequence:
         raise ValueError(
             f"the K/V cache holds {num_pages * config.page_size} tokens, less than one sequence of {loaded.max_context}; "
@@ -53,16 +53,17 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     return Engine(runner, scheduler, proposer, loaded.max_context)
 
 
-def _num_pages(loaded: LoadedModel, config: ModelConfig, wanted: int) -> int:
-    """Pages of the cache: as many as asked for, else as many as can be used, within the free memory."""
+def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int) -> int:
+    """Pages of the cache: as many as asked for, else as many as can be used within a share of what is free; least may take most of it."""
     if config.cache_tokens:
         return -(-config.cache_tokens // config.page_size)
     if loaded.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(loaded.device)
     else:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = available_memory()
     page_bytes = KVCache.bytes_per_token(loaded.layer_shapes, loaded.dtype) * config.page_size
-    return min(wanted, int(free * CACHE_SHARE.get(loaded.device.type, 0.4)) // page_bytes)
+    share, most = (int(free * part) // page_bytes for part in (CACHE_SHARE.get(loaded.device.type, 0.4), 0.9))
+    return min(wanted, max(share, min(least, most)))
 
 
 def build_proposer(

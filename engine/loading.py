@@ -18,7 +18,9 @@ from engine import attention
 from engine.adapters import merge_adapter
 from engine.config import ModelConfig
 from engine.families import check_own_code, check_supported
+from engine.free_memory import available_memory, claim
 from engine.hub import MODEL_WEIGHTS, local_folder
+from engine.memory import check_fits, needed
 from engine.packed_linear import pack_linears
 from engine.probe import probe
 from engine.quantization import EXTRA, load_arguments
@@ -52,6 +54,8 @@ def load_model(config: ModelConfig) -> LoadedModel:
     if not own_code:
         check_supported(settings.model_type)
     quantized = load_arguments(config.quantization, settings, dtype, device)
+    if config.check_memory:
+        _check_memory(folder, config, dtype, device)
     model = _read_weights(folder, config, dtype=dtype, **quantized)
     if config.adapter:
         model = merge_adapter(model, config)
@@ -59,6 +63,16 @@ def load_model(config: ModelConfig) -> LoadedModel:
     if device.type == "cpu":
         pack_linears(model, model.get_output_embeddings())
     return inspect_model(model, config.max_context)
+
+
+def _check_memory(folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises ValueError for a model that does not fit beside what runs on this machine and what other workers here have claimed."""
+    name = str(dtype).removeprefix("torch.")
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        check_fits(folder, config, name, False, free, f"on {device}")
+    elif need := needed(folder, config, name, on_cpu=True):
+        check_fits(folder, config, name, True, claim(need.total, available_memory()), "on this machine beside its other workers")
 
 
 def _read_weights(folder: Path, config: ModelConfig, **how: Any) -> Any:

@@ -27,6 +27,7 @@ from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
 from pipeline.config import InputConfig, OutputConfig
+from pipeline.memory import check_cluster, check_here
 from pipeline.model import ResolvedModel, resolve_model
 from pipeline.plan import Plan, carried_schema, make_plan
 from pipeline.prepare import PrepareJob
@@ -145,7 +146,10 @@ def make_prepare_job(config: OfflineConfig, plan: Plan, max_context: int | None)
 
 def generate(config: OfflineConfig, plan: Plan, pending: pa.Table, prepare: PrepareJob, progress: ProgressLine) -> None:
     """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
+    workers = (config.model, config.pool.num_workers, config.pool.gpus_per_worker, "pool.num_workers")
+    check_here(*workers)
     connect(config.pool)
+    check_cluster(*workers)
     from pipeline.flow import run_flow
 
     worker = WorkerJob(

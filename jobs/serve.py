@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
+from pipeline.memory import check_cluster, check_here
 from pipeline.model import resolve_model
 from pipeline.session import JobFailed, cluster_resources, start_ray
 from serving.config import ServeConfig, check_served
@@ -67,8 +68,11 @@ def run(config: ServeJobConfig) -> None:
     joins = bool(os.environ.get("RAY_ADDRESS"))
     if not joins:
         check_address(settings.host, settings.port)
+    pool = (model, settings.min_replicas, settings.gpus_per_replica, "serve.min_replicas")
+    check_here(*pool)
     started = time.monotonic()
     with ray_session(settings), serve_session(settings):
+        check_cluster(*pool)
         deploy(replace(config, model=model, serve=settings))
         print_ready(settings, time.monotonic() - started)
         while True:

@@ -1,6 +1,7 @@
 """What the driver must know of a model before anything is started: that it can be read, that it is supported, which one it is.
 
-Reads files only; loads neither torch nor transformers. A hub name is pinned to a commit, so that all workers load the same.
+Reads files only; loads neither torch nor transformers. A hub name, of the model or an adapter, is pinned to
+a commit, so that all workers load the same.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
-from engine.families import check_supported
+from engine.families import check_own_code, check_supported
 from engine.hub import local_folder
 
 SAMPLES, SAMPLE_BYTES = 1024, 4096
@@ -20,7 +21,10 @@ WEIGHTS = ("*.safetensors", "*.bin")
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """config: with an absolute folder or a pinned commit. fingerprint: of the files, or the commit. max_context: None = unknown."""
+    """config: with absolute folders or pinned commits. fingerprint: of the files, or the commit, with adapter and quantisation.
+
+    max_context: None = unknown.
+    """
 
     config: ModelConfig
     fingerprint: str
@@ -32,20 +36,41 @@ def resolve_model(config: ModelConfig) -> ResolvedModel:
     """Finds a model's folder or its commit on the hub and checks its config.json; raises ValueError with what is wrong."""
     if not config.path:
         raise ValueError("model.path is empty; name a folder or a hub name (--model)")
-    folder, fingerprint = local_folder(config.path, config.revision), None
-    if Path(config.path).is_dir():
-        config = replace(config, path=str(folder.resolve()))
-    else:
-        fingerprint = folder.name  # the commit that the revision names now
-        config = replace(config, revision=fingerprint)
-    settings = _read_config(folder, config.path)
+    folder, path, commit = _locate(config.path, config.revision, "model.path")
+    config = replace(config, path=path, revision=commit or config.revision)
+    settings = _read_config(folder, config)
     own = settings.get("max_position_embeddings") or settings.get("n_positions")
     if own and config.max_context and config.max_context > own:
         raise ValueError(f"model.max_context is {config.max_context}, but the model was made for {own} positions; lower it")
-    return ResolvedModel(config, fingerprint or _fingerprint(folder), config.max_context or own, _has_chat_template(folder))
+    fingerprint = commit or _fingerprint(folder, "model.path")
+    if config.adapter:
+        config, adapter = _resolve_adapter(config, settings)
+        fingerprint = f"{fingerprint} with adapter {adapter}"
+    if config.quantization:
+        fingerprint = f"{fingerprint} in {config.quantization}"
+    return ResolvedModel(config, fingerprint, config.max_context or own, _has_chat_template(folder))
 
 
-def _read_config(folder: Path, path: str) -> dict[str, Any]:
+def _locate(path: str, revision: str | None, setting: str) -> tuple[Path, str, str | None]:
+    """The folder, the path that workers are told, and the commit that a hub name's revision names now."""
+    folder = local_folder(path, revision, setting=setting)
+    return (folder, str(folder.resolve()), None) if Path(path).is_dir() else (folder, path, folder.name)
+
+
+def _resolve_adapter(config: ModelConfig, settings: dict[str, Any]) -> tuple[ModelConfig, str]:
+    """The settings with the adapter's place made definite, and its fingerprint."""
+    assert config.adapter
+    if settings.get("quantization_config"):
+        raise ValueError("model.adapter cannot be merged into a quantised checkpoint; use the model that it was made from")
+    folder, path, commit = _locate(config.adapter, config.adapter_revision, "model.adapter")
+    if not (folder / "adapter_config.json").is_file():
+        raise ValueError(f"model.adapter {config.adapter!r} has no adapter_config.json; give a LoRA adapter that peft has saved")
+    config = replace(config, adapter=path, adapter_revision=commit or config.adapter_revision)
+    return config, commit or _fingerprint(folder, "model.adapter")
+
+
+def _read_config(folder: Path, config: ModelConfig) -> dict[str, Any]:
+    path = config.path
     try:
         settings = json.loads((folder / "config.json").read_text())
         model_type = settings["model_type"]
@@ -53,7 +78,8 @@ def _read_config(folder: Path, path: str) -> dict[str, Any]:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise ValueError(f"model.path {path!r} has no readable config.json ({reason}); give a folder in Hugging Face format") from error
     try:
-        check_supported(model_type)
+        if not check_own_code(settings, config.trust_remote_code):
+            check_supported(model_type)
     except ValueError as error:
         raise ValueError(f"model.path {path!r}: {error}") from error
     return settings
@@ -65,11 +91,11 @@ def _has_chat_template(folder: Path) -> bool:
     return inside or (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file()
 
 
-def _fingerprint(folder: Path) -> str:
+def _fingerprint(folder: Path, setting: str) -> str:
     """Of a folder's configuration and tokenizer files whole, and of its weights by size and evenly spread samples."""
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights:
-        raise ValueError(f"model.path {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); give a folder in Hugging Face format")
+        raise ValueError(f"{setting} {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); give a folder in Hugging Face format")
     for path in weights:
         _check_whole(path)
     digest = hashlib.sha256()

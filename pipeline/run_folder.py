@@ -25,9 +25,9 @@ RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parqu
 # Settings of these groups decide what the rows say, but not those named here: places may move (plan and model are known
 # by their content), and how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
-NOT_IDENTITY = {"input.path", "output.path", "model.path", "model.revision", "model.trust_remote_code"} | {
-    f"model.{name}" for name in ("max_running", "cache_tokens", "page_size", "prefix_cache", "prefill_chunk", "threads")
-}
+PLACES = ("input.path", "output.path", "model.path", "model.revision", "model.adapter", "model.adapter_revision")
+TUNING = ("trust_remote_code", "check_memory", "max_running", "cache_tokens", "page_size", "prefix_cache", "prefill_chunk", "threads")
+NOT_IDENTITY = {*PLACES, *(f"model.{name}" for name in TUNING)}
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,12 @@ def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str)
 
 
 def read_record(output: str) -> RunRecord | None:
-    """The record of the run that an output belongs to, None for a fresh output; raises ValueError for a foreign one."""
+    """The record of the run that an output belongs to; raises ValueError for a foreign one.
+
+    None for a fresh output, and for one without any part: whoever mends a setting after a failed start begins anew.
+    """
     text = read_file(output, RUN)
-    if text is None:
+    if text is None or not list_parts(output):
         if list_parts(output):
             raise ValueError(f"output.path {output!r} holds part files but no {RUN}: it is not this program's; name another folder")
         return None
@@ -76,7 +79,8 @@ def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
     changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     differences = [f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in changed]
     if differences:
-        moved = {f"{group}.path": (old.config[group]["path"], new.config[group]["path"]) for group in ("input", "model")}
+        places = (("input", "path"), ("model", "path"), ("model", "adapter"))
+        moved = {f"{group}.{key}": (old.config[group].get(key), new.config[group].get(key)) for group, key in places}
         differences += [f"{key}: {one} -> {other}" for key, (one, other) in moved.items() if one != other]
         raise ValueError(
             f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); name another folder, or remove this one"
@@ -114,7 +118,7 @@ def open_run(output: str, record: RunRecord, plan: Plan) -> None:
     leftovers = filesystem.get_file_info(fs.FileSelector(f"{root}/{SCRATCH}", allow_not_found=True))
     for path in [*(info.path for info in leftovers), *(f"{root}/{fault}" for fault in list_faults(output))]:
         filesystem.delete_file(path)
-    if read_file(output, RUN) is None:
+    if read_file(output, RUN) is None or not list_parts(output):
         sink = pa.BufferOutputStream()
         pq.write_table(plan.pieces, sink)
         write_file(output, PLAN, sink.getvalue())

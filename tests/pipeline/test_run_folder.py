@@ -33,6 +33,8 @@ def changed(group: str, key: str, value: Any) -> RunRecord:
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_record(str(tmp_path / "fresh")) is None
     open_run(str(tmp_path), RECORD, PLAN)
+    assert read_record(str(tmp_path)) is None, "a run that has made no part binds nobody"
+    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
     assert read_record(str(tmp_path)) == RECORD
     assert RECORD.plan == {"digest": "abc", "num_rows": 7, "num_shards": 0, "rows_per_shard": 2}
     assert RECORD.versions["ray"].startswith("2.")
@@ -57,6 +59,11 @@ def test_what_does_not_change_the_rows_may_change_between_starts(group: str, key
     [
         (changed("generation", "max_tokens", 9), "generation.max_tokens: 8 -> 9"),
         (changed("model", "dtype", "float32"), "model.dtype: auto -> float32"),
+        (changed("model", "quantization", "int8"), "model.quantization: None -> int8"),
+        (
+            replace(changed("model", "adapter", "other"), model={"fingerprint": "f1 with adapter a"}),
+            "model (fingerprint): f1 -> f1 with adapter a; model.adapter: None -> other",
+        ),
         (changed("output", "prefix", "x_"), "output.prefix: '' -> x_"),
         (replace(RECORD, model={"fingerprint": "f2"}), "model (fingerprint): f1 -> f2"),
         (
@@ -79,8 +86,17 @@ def test_parts_without_a_record_are_somebody_elses(tmp_path: Path) -> None:
 
 def test_a_torn_record_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     write_file(str(tmp_path), "_run/run.json", b'{"config"')
+    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
     with pytest.raises(ValueError, match=r"_run/run.json cannot be read .*; name another folder, or remove this one"):
         read_record(str(tmp_path))
+
+
+def test_a_start_that_made_no_part_is_replaced_by_the_next(tmp_path: Path) -> None:
+    open_run(str(tmp_path), RECORD, PLAN)
+    mended = changed("model", "dtype", "bfloat16")
+    open_run(str(tmp_path), mended, PLAN)
+    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
+    assert read_record(str(tmp_path)) == mended
 
 
 def test_opening_sweeps_temp_files_and_faults_but_no_parts(tmp_path: Path) -> None:
