@@ -19,6 +19,7 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ |= {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
+    "HF_HOME": str(_FOLDER / "hub"),
     "XDG_CACHE_HOME": str(_FOLDER / "cache"),
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN_PATH": str(_FOLDER / "token"),

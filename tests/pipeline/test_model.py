@@ -83,3 +83,42 @@ def test_a_path_that_names_no_model_is_refused(path: str, error: str) -> None:
 def test_more_context_than_the_model_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="model.max_context is 65, but the model was made for 64 positions; lower it"):
         resolve(make_model(tmp_path / "m"), max_context=65)
+
+
+def make_adapter(folder: Path, weights: bytes = b"\0" * 8) -> Path:
+    make_model(folder, weights)
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    return folder
+
+
+def test_an_adapter_and_a_quantisation_make_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(tmp_path / "m")
+    make_adapter(tmp_path / "one")
+    make_adapter(tmp_path / "other", weights=b"\1" * 8)
+    monkeypatch.chdir(tmp_path)
+    found = {name: resolve(model, adapter=name) for name in ("one", "other")}
+    assert found["one"].config.adapter == str(tmp_path / "one")
+    plain, rounded = resolve(model).fingerprint, resolve(model, quantization="int8").fingerprint
+    assert len({plain, rounded, *(each.fingerprint for each in found.values())}) == 4
+    shutil.move(tmp_path / "one", tmp_path / "moved")
+    assert resolve(model, adapter="moved").fingerprint == found["one"].fingerprint
+
+
+@pytest.mark.parametrize(
+    ("settings", "adapter", "error"),
+    [
+        ({}, "nope/nope/nope", "model.adapter 'nope/nope/nope' does not exist; give a folder"),
+        ({}, "m", "model.adapter 'm' has no adapter_config.json; give a LoRA adapter that peft has saved"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "one", "model.adapter cannot be merged into a quantised checkpoint"),
+    ],
+)
+def test_an_adapter_that_cannot_be_used_is_refused(
+    settings: dict[str, Any], adapter: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model(tmp_path / "m", **settings)
+    make_adapter(tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError) as caught:
+        resolve("m", adapter=adapter)
+    assert error in str(caught.value)
