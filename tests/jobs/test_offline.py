@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from actors.parts import Summary, write_part
 from jobs import offline
 from tests.pipeline.test_model import make_model
 
@@ -113,9 +115,14 @@ def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_of_a_different_run_is_refused_with_what_differs(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_of_a_different_run_is_refused_with_what_differs(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(AssertionError, match="would have been started"):
-        offline.main(flags)
+        offline.main([*flags, "--generation.max_tokens", "9"])
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main(flags)  # nothing came of the first start: a mended command takes its place
+    write_part(str(tmp_path / "out"), 7, pa.table({"x": [1]}), Summary())
     capsys.readouterr()
     assert "(generation.max_tokens: 256 -> 9)" in refused([*flags, "--generation.max_tokens", "9"], capsys)
     with pytest.raises(AssertionError, match="would have been started"):
