@@ -1,0 +1,63 @@
+"""Decides every step how much speculation is worth its cost, over all running sequences (design: budget).
+
+Owns the price of time, the cost model and the pauses. Candidates come in, the trees to verify go out; what they are made of
+is drafting's, what a step costs is drafting/cost.py's.
+"""
+
+from dataclasses import dataclass
+
+from drafting.budget import choose
+from drafting.cost import CostModel, StepShape
+from drafting.tree import Candidates, DraftTrees
+
+# The price of time follows the job within about 64 steps.
+MEMORY_STEPS = 64.0
+LONGEST_PAUSE = 64
+# A load that has changed by this factor since the last look ends a pause.
+LOAD_CHANGE = 1.25
+
+
+@dataclass
+class Decision:
+    """The last step's: price in tokens per second, candidates seen, nodes chosen, their expected tokens and extra seconds."""
+
+    price: float = 0.0
+    num_candidates: int = 0
+    num_nodes: int = 0
+
+
+class Speculator:
+    """One per engine. `wants` says whether to propose at all, `choose` what is verified, `observe` takes in what it gave."""
+
+    def __init__(self, cost: CostModel) -> None:
+        self.cost = cost
+        self.last = Decision()
+        self._tokens = self._seconds = 0.0
+        self._pause = self._waited = self._load = 0
+
+    @property
+    def price(self) -> float:
+        """Tokens that a second is worth: the job's running rate, plain steps counted too. 0 until a step was measured."""
+        return self._tokens / self._seconds if self._seconds else 0.0
+
+    def wants(self, num_sequences: int) -> bool:
+        """Whether this step should propose. After steps in which no guess was worth its price, pauses of 1, 2, 4 ... 64 steps."""
+        if not self._load / LOAD_CHANGE <= num_sequences <= self._load * LOAD_CHANGE:
+            self._pause = 0
+        self._waited += 1
+        return self._waited > self._pause
+
+    def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
+        """The candidates worth verifying in a step that has shape `plain` without them; none = the plain step."""
+        price = self.price or plain.sequences / self.cost.seconds(plain)
+        trees = choose(candidates, self.cost.extra(plain, len(candidates.token_ids)), price)
+        self._waited, self._load = 0, int(plain.sequences)
+        self._pause = 0 if len(trees.token_ids) else min(LONGEST_PAUSE, 2 * self._pause or 1)
+        self.last = Decision(price, len(candidates.token_ids), len(trees.token_ids))
+        return trees
+
+    def observe(self, shape: StepShape, seconds: float, num_tokens: int) -> None:
+        """A step of this shape took so long and gave so many tokens."""
+        self.cost.observe(shape, seconds)
+        keep = 1.0 - 1.0 / MEMORY_STEPS
+        self._tokens, self._seconds = keep * self._tokens + num_tokens, keep * self._seconds + seconds
