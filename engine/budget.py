@@ -1,7 +1,7 @@
-"""Decides every step how much speculation is worth its cost, over all running sequences (design: budget).
+"""How many guesses a step can afford, over all running sequences: the price of time, and the pauses when none is worth it.
 
-Owns the price of time, the cost model and the pauses. Candidates come in, the trees to verify go out; what they are made of
-is drafting's, what a step costs is drafting/cost.py's.
+Candidates come in, the trees to verify go out. What the candidates are is the proposer's business, what a step costs is
+drafting/cost.py's, the choice itself drafting/budget.py's.
 """
 
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ LOAD_CHANGE = 1.25
 
 @dataclass
 class Decision:
-    """The last step's: price in tokens per second, candidates seen, nodes chosen, their expected tokens and extra seconds."""
+    """The last choice: price in tokens per second, candidates seen, nodes chosen."""
 
     price: float = 0.0
     num_candidates: int = 0
     num_nodes: int = 0
 
 
-class Speculator:
+class Budget:
     """One per engine. `wants` says whether to propose at all, `choose` what is verified, `observe` takes in what it gave."""
 
     def __init__(self, cost: CostModel) -> None:

@@ -1,0 +1,63 @@
+"""A proposer at work in the engine: which sequences are guessed for, which guesses are verified, what is learned from a step.
+
+Owns the proposer, its state of each sequence and the budget (None = every guess is verified, the paper's fixed strategy).
+Does not know pages, rows or logits.
+"""
+
+from collections.abc import Sequence as Many
+
+import numpy as np
+
+from drafting.cost import StepShape
+from drafting.proposer import Proposer
+from drafting.tree import Candidates, DraftTrees, Int32
+from engine.budget import Budget
+from engine.sequence import Sequence
+
+
+class Speculation:
+    """propose, choose, learn: once each in a step, for the sequences that this step gives a token."""
+
+    def __init__(self, proposer: Proposer, budget: Budget | None = None) -> None:
+        self.proposer = proposer
+        self.budget = budget
+
+    def propose(self, sequences: Many[Sequence], max_depths: Int32) -> Candidates | None:
+        """The candidates, none deeper than max_depths [B]; None while proposing pauses or nothing may be guessed."""
+        if not max_depths.any() or (self.budget and not self.budget.wants(len(sequences))):
+            return None
+        return self.proposer.propose([self._state(sequence) for sequence in sequences], max_depths)
+
+    def choose(self, candidates: Candidates | None, plain: StepShape) -> DraftTrees:
+        """The guesses to verify in a step of shape `plain`, as trees of the sequences proposed for."""
+        if candidates is None:
+            return DraftTrees.empty(int(plain.sequences))
+        return self.budget.choose(candidates, plain) if self.budget else candidates
+
+    def learn(self, sequences: Many[Sequence], candidates: Candidates | None, taken: Many[list[int]]) -> None:
+        """Each sequence got its `taken` tokens; those that have ended are for others to learn from."""
+        if candidates is not None:
+            offsets = np.cumsum([0, *map(len, taken)])
+            token_ids = np.fromiter((token for tokens in taken for token in tokens), np.int32, int(offsets[-1]))
+            self.proposer.learn([sequence.draft_state for sequence in sequences], candidates, token_ids, offsets)
+            for sequence in sequences:
+                sequence.num_drafted = sequence.num_tokens
+        for sequence in sequences:
+            if sequence.finish_reason:
+                self.proposer.finish(self._state(sequence))
+                sequence.draft_state = None
+
+    def drop(self, sequence: Sequence) -> None:
+        """Forgets a sequence that is given up."""
+        if sequence.draft_state is not None:
+            self.proposer.drop(sequence.draft_state)
+            sequence.draft_state = None
+
+    def _state(self, sequence: Sequence) -> object:
+        """What the proposer knows of a sequence, made or brought up to its last token: in pauses it lags behind."""
+        if sequence.draft_state is None:
+            sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.request.group)
+        elif sequence.num_drafted < sequence.num_tokens:
+            self.proposer.extend(sequence.draft_state, sequence.token_ids[sequence.num_drafted :])
+        sequence.num_drafted = sequence.num_tokens
+        return sequence.draft_state
