@@ -133,6 +133,7 @@ def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, 
         stop_ids=frozenset(settings["stop_token_ids"]),
         ignore_eos=settings["ignore_eos"],
         logprobs=settings["logprobs"],
+        speculate=settings["speculate"] == "auto",
     )
 
 

@@ -14,12 +14,14 @@ import argparse
 import json
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
 from benchmarks.measure import alternate, report
+from drafting.adaptive import AdaptiveProposer
 from drafting.config import SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
@@ -47,13 +49,13 @@ def contender(engine: Engine, requests: list[Request], at_once: int) -> Callable
     """Runs the requests, at_once at a time, and says what speculation cost and gave."""
 
     def run() -> dict[str, Any]:
-        if engine.proposer:
-            engine.proposer.clear()
-        before = engine.stats.snapshot()
+        if engine.speculation and isinstance(engine.speculation.proposer, AdaptiveProposer):
+            engine.speculation.proposer.clear()
+        before = asdict(engine.stats)
         outputs = []
         for first in range(0, len(requests), at_once):
             outputs += [completion.token_ids for completion in engine.generate(requests[first : first + at_once])]
-        return {"outputs": outputs, **gains(before, engine.stats.snapshot())}
+        return {"outputs": outputs, **gains(before, asdict(engine.stats))}
 
     return run
 

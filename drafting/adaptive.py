@@ -18,6 +18,7 @@ from drafting.layout import GUESS, NODE, POINTER, Int64, Model, Records, Scratch
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
 
+NUM_RECYCLED = 8
 FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a look
 
 
@@ -25,6 +26,7 @@ class AdaptiveProposer:
     """Candidate trees of all running sequences; a state is the slot of its row in the arena. See SpeculationConfig."""
 
     source_names = ("context", "siblings", "corpus", "bigram")
+    num_recycled = NUM_RECYCLED
 
     def __init__(self, *, max_nodes: int, corpus_tokens: int, tables: Tables) -> None:
         self.max_nodes = max_nodes
@@ -52,13 +54,13 @@ class AdaptiveProposer:
         """Takes in newly committed tokens of one sequence, scoring nothing."""
         self.arena.append(slots_of([state]), token_ids, np.array([0, len(token_ids)]))
 
-    def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = FLOOR) -> Candidates:
+    def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = 0.0) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
         survive with at least min_survival: the fewer, the less time this takes."""
         arena, depths = self.arena, np.minimum(max_depths, self.max_depth).astype(np.int32)
         model = Model(self.calibration.weights, self.bigram)
         guesses, guess_offsets, offsets = search.propose(
-            arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, min_survival, self._scratch
+            arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, max(FLOOR, min_survival), self._scratch
         )
         token_ids, parents, depths, sources, survival = _nodes_of(guesses, guess_offsets, offsets)
         return Candidates(token_ids, parents, depths, sources, offsets, survival, guesses, guess_offsets)

@@ -36,6 +36,11 @@ class StepShape(NamedTuple):
     sequences: float
     nodes: float = 0.0
 
+    def with_nodes(self, nodes: float) -> "StepShape":
+        """The same step with so many guesses, which attend to a mean context."""
+        context = self.keys / max(1.0, self.sequences)
+        return StepShape(self.rows + nodes, self.keys, self.attended + nodes * context, self.sequences, nodes)
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -142,7 +147,8 @@ class CostModel:
         if self.profile.stairs is None:
             return rows
         first, step = self.profile.stairs
-        return np.where(rows > first, np.ceil(rows / step) * step, rows)
+        rounded: Floats = np.where(rows > first, np.ceil(rows / step) * step, rows)
+        return rounded
 
 
 def _fit(features: Floats, seconds: Floats) -> Floats:

@@ -18,6 +18,8 @@ from drafting.unigram import fill_unigram_drafts
 class MixedProposer:
     """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see SpeculationConfig."""
 
+    num_recycled = 0
+
     def __init__(self, *, num_drafts: int, draft_len: int, query_len: int, sources: Sequence[str], max_nodes: int, tables: Tables) -> None:
         self.source_names = tuple(sources)
         self.max_nodes = max_nodes
@@ -34,7 +36,7 @@ class MixedProposer:
         """Takes in newly committed tokens of the sequence."""
         state.extend(token_ids)
 
-    def propose(self, states: Sequence[ContextIndex], max_depths: Int32) -> Candidates:
+    def propose(self, states: Sequence[ContextIndex], max_depths: Int32, min_survival: float = 0.0) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of it shall be verified."""
         depths_B = np.minimum(max_depths, self.max_depth)
         shape = (len(self.source_names), len(states), self._num_drafts)

@@ -15,6 +15,7 @@ class Proposer(Protocol):
     source_names: tuple[str, ...]
     max_nodes: int
     max_depth: int
+    num_recycled: int  # successors that recycle takes for each row; 0 = it has no use for them
 
     def start(self, token_ids: NDArray[np.int32], group: str = "") -> Any:
         """The state of a sequence that begins with these tokens (prompt, and output if it was preempted). group: rows that resemble it."""
@@ -22,8 +23,9 @@ class Proposer(Protocol):
     def extend(self, state: Any, token_ids: NDArray[np.int32]) -> None:
         """Takes in newly committed tokens of one sequence, scoring nothing."""
 
-    def propose(self, states: Sequence[Any], max_depths: NDArray[np.int32]) -> Candidates:
-        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes."""
+    def propose(self, states: Sequence[Any], max_depths: NDArray[np.int32], min_survival: float = 0.0) -> Candidates:
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; of calibrated guesses
+        only those that survive with at least min_survival: the fewer, the less time this takes."""
 
     def learn(self, states: Sequence[Any], candidates: Candidates, token_ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores its candidates and takes its tokens in."""

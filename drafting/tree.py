@@ -61,6 +61,16 @@ def certain(trees: DraftTrees) -> Candidates:
     return Candidates(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets, ones)
 
 
+def prune(trees: DraftTrees, keep: NDArray[np.bool_]) -> DraftTrees:
+    """The trees of the nodes where keep bool [N] is true; a node's parent must be kept with it."""
+    if keep.all():
+        return trees
+    kept = np.flatnonzero(keep)
+    offsets = np.searchsorted(kept, trees.offsets).astype(np.int64)
+    parents = _renumber(trees.parents, trees.offsets, kept, offsets)
+    return DraftTrees(trees.token_ids[kept], parents, trees.depths[kept], trees.sources[kept], offsets)
+
+
 def merge_drafts(drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int) -> DraftTrees:
     """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in rank order.
 
@@ -140,3 +150,17 @@ def _walk(token_ids: Int32, parents: Int32, target_ids: Int32) -> Int32:
             path[depth] = node
             depth += 1
     return path[:depth]
+
+
+@compiled
+def _renumber(parents: Int32, offsets: NDArray[np.int64], kept: NDArray[np.int64], kept_offsets: NDArray[np.int64]) -> Int32:
+    """The parents of the kept nodes, counted among the kept. A parent is never less likely than its child, so it is kept too."""
+    new_parents = np.empty(len(kept), np.int32)
+    numbers = np.zeros(len(parents) + 1, np.int32)
+    for b in range(len(offsets) - 1):
+        for i in range(kept_offsets[b], kept_offsets[b + 1]):
+            numbers[kept[i]] = i - kept_offsets[b] + 1
+            parent = parents[kept[i]]
+            new_parents[i] = numbers[offsets[b] + parent - 1] if parent > 0 else 0
+            assert new_parents[i] > 0 or parent == 0, "a chosen node without its parent"
+    return new_parents

@@ -6,6 +6,8 @@ drafting/cost.py's, the choice itself drafting/budget.py's.
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from drafting.budget import choose
 from drafting.cost import CostModel, StepShape
 from drafting.tree import Candidates, DraftTrees
@@ -29,8 +31,9 @@ class Decision:
 class Budget:
     """One per engine. `wants` says whether to propose at all, `choose` what is verified, `observe` takes in what it gave."""
 
-    def __init__(self, cost: CostModel) -> None:
+    def __init__(self, cost: CostModel, max_step_nodes: int) -> None:
         self.cost = cost
+        self.max_step_nodes = max_step_nodes
         self.last = Decision()
         self._tokens = self._seconds = 0.0
         self._pause = self._waited = self._load = 0
@@ -47,17 +50,26 @@ class Budget:
         self._waited += 1
         return self._waited > self._pause
 
+    def least_survival(self, plain: StepShape) -> float:
+        """No guess that survives less often can be worth its price in this step: half of what the cheapest row costs."""
+        extra = self.cost.extra(plain, 4 * int(plain.sequences) + 16)[1:]
+        return 0.5 * self._price(plain) * float((extra / np.arange(1, len(extra) + 1)).min())
+
     def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
         """The candidates worth verifying in a step that has shape `plain` without them; none = the plain step."""
-        price = self.price or plain.sequences / self.cost.seconds(plain)
-        trees = choose(candidates, self.cost.extra(plain, len(candidates.token_ids)), price)
+        price, most = self._price(plain), min(len(candidates.token_ids), self.max_step_nodes)
+        trees = choose(candidates, self.cost.extra(plain, most), price)
         self._waited, self._load = 0, int(plain.sequences)
         self._pause = 0 if len(trees.token_ids) else min(LONGEST_PAUSE, 2 * self._pause or 1)
         self.last = Decision(price, len(candidates.token_ids), len(trees.token_ids))
         return trees
 
-    def observe(self, shape: StepShape, seconds: float, num_tokens: int) -> None:
-        """A step of this shape took so long and gave so many tokens."""
-        self.cost.observe(shape, seconds)
+    def observe(self, plain: StepShape, num_nodes: int, seconds: float, num_tokens: int) -> None:
+        """A step of shape `plain` and num_nodes guesses took so long and gave so many tokens."""
+        if plain.rows == plain.sequences:  # prompt chunks cost otherwise, and are not what is decided about
+            self.cost.observe(plain.with_nodes(num_nodes), seconds)
         keep = 1.0 - 1.0 / MEMORY_STEPS
         self._tokens, self._seconds = keep * self._tokens + num_tokens, keep * self._seconds + seconds
+
+    def _price(self, plain: StepShape) -> float:
+        return self.price or plain.sequences / self.cost.seconds(plain)

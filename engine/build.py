@@ -8,11 +8,14 @@ from pathlib import Path
 
 import torch
 
+from drafting.adaptive import AdaptiveProposer
 from drafting.config import SpeculationConfig
+from drafting.cost import CostModel
 from drafting.mixed import MixedProposer
 from drafting.proposer import Proposer
 from engine import tables
 from engine.attention import KVCache
+from engine.budget import Budget
 from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.free_memory import available_memory
@@ -20,11 +23,14 @@ from engine.loading import LoadedModel, load_model
 from engine.model_runner import ModelRunner
 from engine.pages import PagePool
 from engine.probe import check_parity
+from engine.profile import profile_steps
 from engine.scheduler import Scheduler
+from engine.speculation import Speculation
 
 logger = logging.getLogger(__name__)
 # Of the memory free after the weights; the rest is for activations and the other processes.
 CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
+MAX_STEP_NODES = 1024  # guesses of one adaptive step, over all sequences
 DEFAULT_MAX_RUNNING = {"cuda": 256, "cpu": 16}
 
 
@@ -44,13 +50,17 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
             f"the K/V cache holds {num_pages * config.page_size} tokens, less than one sequence of {loaded.max_context}; "
             "lower model.max_context, raise model.cache_tokens, or use a machine with more memory"
         )
+    adaptive = isinstance(proposer, AdaptiveProposer)
     max_nodes = proposer.max_nodes if proposer else 0
     # In a small cache of its own: it must not depend on the page size or the context that were asked for.
     parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, max_running=1, max_nodes=4))
-    runner = ModelRunner(loaded, num_pages, config.page_size, max_running, max_nodes)
+    runner = ModelRunner(loaded, num_pages, config.page_size, max_running, max_nodes, MAX_STEP_NODES if adaptive else None)
     scheduler = Scheduler(PagePool(num_pages, config.page_size), max_running, config.prefill_chunk, config.prefix_cache)
     logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, parity)
-    return Engine(runner, scheduler, proposer, loaded.max_context)
+    budget = None
+    if adaptive:
+        budget = Budget(CostModel(profile_steps(runner, max_running, max_nodes, loaded.max_context)), MAX_STEP_NODES)
+    return Engine(runner, scheduler, Speculation(proposer, budget) if proposer else None, loaded.max_context)
 
 
 def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int) -> int:
@@ -72,9 +82,10 @@ def build_proposer(
     """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
     if speculation.mode == "off":
         return None
-    if speculation.mode == "adaptive":
-        raise ValueError("speculation.mode is 'adaptive', which only jobs/replay.py knows so far; use mixed or off")
     fingerprint, cache = tables.model_fingerprint(model), tables_folder or tables.default_cache()
+    if speculation.mode == "adaptive":
+        bigram = tables.load_or_build_tables(loaded.model, fingerprint, cache, ("bigram",))
+        return AdaptiveProposer(max_nodes=speculation.max_nodes, corpus_tokens=speculation.corpus_tokens, tables=bigram)
     num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(
         num_drafts=speculation.num_drafts,

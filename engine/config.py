@@ -76,6 +76,7 @@ class GenerationConfig:
 
     temperature: 0 = greedy. top_k: 0 = off. top_p: 1 = off. min_p: 0 = off, relative to the likeliest token.
     seed: of the job; a row's own seed is derived from it and the row's place in the input.
+    speculate: auto = as speculation.* says; off = plain decoding, for rows that should not be guessed for.
     ignore_eos: go on to max_tokens. stop_token_ids: end like eos; the stop token itself is kept in the ids.
     stop: texts that end the output, which is cut before the one that came; include_stop: cut behind it instead.
     n: samples of each prompt. logprobs: of each token, and of so many likeliest ones beside it; None = none.
@@ -88,6 +89,7 @@ class GenerationConfig:
     min_p: float = 0.0
     seed: int = 0
     ignore_eos: bool = False
+    speculate: str = "auto"
     stop_token_ids: list[int] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     include_stop: bool = False
@@ -107,6 +109,7 @@ def check_generation(values: dict[str, object], prefix: str = "") -> None:
     _check(values, prefix, "min_p", (int, float), lambda v: 0 <= v < 1, "a number of at least 0 and below 1 (0 = off)")
     _check(values, prefix, "seed", int, lambda v: True, "an integer")
     _check(values, prefix, "ignore_eos", bool, lambda v: True, "true or false")
+    _check(values, prefix, "speculate", str, lambda v: v in ("auto", "off"), "auto or off")
     ids = "a list of token ids"
     _check(values, prefix, "stop_token_ids", (list, tuple), lambda v: all(isinstance(i, int) and i >= 0 for i in v), ids)
     _check(values, prefix, "stop", (list, tuple), _are_stops, f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters")

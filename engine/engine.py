@@ -1,6 +1,6 @@
 """Batched decoding on token ids, with or without speculation: add requests, step, take events.
 
-`step` is the architecture: admit, propose, forward, verify, commit, retire. Knows no text, no columns, no files, no ray.
+`step` is the architecture: admit, propose, choose, forward, verify, commit, retire. Knows no text, no columns, no files, no ray.
 """
 
 from collections.abc import Iterable
@@ -8,26 +8,31 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from drafting.proposer import Proposer
-from drafting.tree import DraftTrees
+from drafting.cost import StepShape
+from drafting.tree import Candidates, DraftTrees, prune
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
+from engine.plan import StepPlan
+from engine.recycling import likeliest_successors
 from engine.request import Completion, Event, Logprobs, Request, Sampling
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
+from engine.speculation import Speculation
 from engine.stats import EngineStats, PhaseTimer
 from engine.verify import Verified, verify
 
 
 class Engine:
-    """One model, one cache, one proposer (None = plain decoding). engine/build.py makes one from settings."""
+    """One model, one cache, one way of speculation (None = plain decoding). engine/build.py makes one from settings."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, proposer: Proposer | None, max_context: int) -> None:
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, speculation: Speculation | None, max_context: int) -> None:
         self.runner = runner
         self.scheduler = scheduler
-        self.proposer = proposer
+        self.speculation = speculation
+        self.source_names = speculation.proposer.source_names if speculation else ()
         self.max_context = max_context
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
@@ -62,6 +67,8 @@ class Engine:
         sequence = self.scheduler.find(request_id)
         if sequence:
             self.scheduler.abort(sequence)
+            if self.speculation:
+                self.speculation.drop(sequence)
         return sequence is not None
 
     def step(self) -> list[Event]:
@@ -72,15 +79,16 @@ class Engine:
         mark("schedule")
         if not chunks:
             return []
-        trees = self._propose(chunks)
+        finishing, shape = [chunk for chunk in chunks if chunk.last], _plain_shape(chunks)
+        candidates = self._propose(finishing, shape)
         mark("propose")
-        plan = self.runner.plan(chunks, trees)
+        trees = self._choose(finishing, candidates, shape)
+        mark("choose")
+        plan = self.runner.plan(chunks, _spread(trees, chunks))
         inputs = self.runner.inputs(plan)
         mark("plan")
         logits = self.runner.forward(inputs)
         mark("forward")
-        finishing = [chunk for chunk in chunks if chunk.last]
-        trees = trees if len(finishing) == len(chunks) else _of_last_chunks(trees, chunks)
         targets = target_tokens(logits, _sampling_rows(finishing, trees))
         mark("sample")
         verified = verify(trees, targets)
@@ -88,15 +96,13 @@ class Engine:
         mark("verify")
         self._keep_accepted(finishing, verified, plan.staged_slots)
         events = self._commit(chunks, trees, verified, logprobs)
+        mark("commit")
+        self._learn(finishing, candidates, events, plan, logits)
+        mark("learn")
         self.scheduler.publish(chunks)
         self._retire()
-        mark("commit")
-        self.stats.num_steps += 1
-        self.stats.num_rows += len(plan.token_ids)
-        self.stats.num_preemptions = self.scheduler.num_preemptions
-        self.stats.num_prompt_tokens, self.stats.num_cached_tokens = self.scheduler.num_prompt_tokens, self.scheduler.num_cached_tokens
-        if self.debug:
-            self.scheduler.check_integrity()
+        mark("retire")
+        self._count_step(shape, plan, trees, events)
         return events
 
     def generate(self, requests: Iterable[Request]) -> list[Completion]:
@@ -117,24 +123,34 @@ class Engine:
                 events[event.request_id].append(event)
         return [Completion.of(events[request_id]) for request_id in order]
 
-    def _propose(self, chunks: list[Chunk]) -> DraftTrees:
-        """A tree for each chunk that ends with its sequence's last token, as deep as tokens and free pages allow."""
-        depths = np.zeros(len(chunks), np.int32)
-        if self.proposer is None:
-            return DraftTrees.empty(len(chunks))
-        for index, chunk in enumerate(chunks):
-            sequence = chunk.sequence
-            if chunk.last:
-                wanted = min(sequence.max_draft_depth, self.proposer.max_depth)
-                fitting = self.scheduler.reserve(sequence, sequence.num_tokens + wanted) - sequence.num_tokens
-                depths[index] = max(0, fitting)
-            if sequence.draft_state is None:
-                sequence.draft_state = self.proposer.start(sequence.token_ids)
-        trees = self.proposer.propose([chunk.sequence.draft_state for chunk in chunks], depths)
-        if self.debug:
-            assert (trees.depths <= depths.repeat(np.diff(trees.offsets))).all(), "a tree is deeper than was asked for"
-            assert np.diff(trees.offsets).max() <= self.proposer.max_nodes, "a tree has more nodes than there is staging room for"
-        return trees
+    def _propose(self, finishing: list[Chunk], shape: StepShape) -> Candidates | None:
+        """Candidates for each sequence that this step gives a token, as deep as tokens and free pages allow."""
+        if self.speculation is None or not finishing:
+            return None
+        sequences, depths = [chunk.sequence for chunk in finishing], np.zeros(len(finishing), np.int32)
+        room = self.scheduler.pool.num_free * self.runner.page_size
+        for index, sequence in enumerate(sequences):
+            if sequence.request.speculate:
+                own = len(sequence.page_ids) * self.runner.page_size - sequence.num_tokens
+                depths[index] = min(sequence.max_draft_depth, own + room, self.speculation.proposer.max_depth)
+        candidates = self.speculation.propose(sequences, depths, shape)
+        if self.debug and candidates is not None:
+            assert (candidates.depths <= depths.repeat(np.diff(candidates.offsets))).all(), "a tree is deeper than was asked for"
+            most = self.speculation.proposer.max_nodes
+            assert np.diff(candidates.offsets).max() <= most, "a tree has more nodes than there is staging room for"
+        return candidates
+
+    def _choose(self, finishing: list[Chunk], candidates: Candidates | None, shape: StepShape) -> DraftTrees:
+        """The candidates to verify; pages are taken for what they may commit, and what they cannot hold is cut off."""
+        if candidates is None or self.speculation is None:
+            return DraftTrees.empty(len(finishing))
+        trees, limits = self.speculation.choose(candidates, shape), np.zeros(len(finishing), np.int32)
+        for index, (chunk, (first, end)) in enumerate(zip(finishing, pairwise(trees.offsets.tolist()), strict=True)):
+            if first < end:
+                sequence = chunk.sequence
+                deepest = int(trees.depths[first:end].max())
+                limits[index] = max(0, self.scheduler.reserve(sequence, sequence.num_tokens + deepest) - sequence.num_tokens)
+        return prune(trees, trees.depths <= limits.repeat(np.diff(trees.offsets)))
 
     def _keep_accepted(self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]) -> None:
         """Moves the K/V of accepted nodes to the slots behind their sequence's last token."""
@@ -145,11 +161,11 @@ class Engine:
         self.runner.keep(staged_slots[verified.nodes], np.array(targets, np.int64))
 
     def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]) -> list[Event]:
-        """Tokens to the sequences, counts to the statistics, and what the proposer learns from."""
+        """Tokens to the sequences, and counts to the statistics."""
         events: list[Event] = []
         node_tokens, node_sources = trees.token_ids[verified.nodes].tolist(), trees.sources[verified.nodes].tolist()
         offsets, bonus = verified.offsets.tolist(), verified.bonus.tolist()
-        verified_counts = _count_sources(trees, len(self.proposer.source_names) if self.proposer else 0)
+        verified_counts = _count_sources(trees, len(self.source_names))
         for chunk in chunks:
             sequence, index = chunk.sequence, len(events)
             sequence.num_cached += chunk.num_rows
@@ -163,8 +179,6 @@ class Engine:
             sources = self._count(sequence, verified_counts[index], node_sources[first:end][:taken], taken)
             own = logprobs[index]
             events.append(sequence.event(tokens[:taken], sources, own and own.first(taken)))
-            if self.proposer and not sequence.finish_reason:
-                self.proposer.extend(sequence.draft_state, np.array(tokens[:taken], np.int32))
         return events
 
     def _count(self, sequence: Sequence, verified: list[int], accepted: list[int], taken: int) -> tuple[str | None, ...]:
@@ -172,7 +186,7 @@ class Engine:
 
         verified: nodes by source; accepted: the source of each accepted node.
         """
-        names = self.proposer.source_names if self.proposer else ()
+        names = self.source_names
         sequence.stats.num_steps += 1
         self.stats.num_calls += 1
         self.stats.num_tokens += taken
@@ -186,15 +200,43 @@ class Engine:
                 stats.accepted[name] = stats.accepted.get(name, 0) + 1
         return (*found, *[None] * (taken - len(found)))
 
+    def _learn(self, finishing: list[Chunk], candidates: Candidates | None, events: list[Event], plan: StepPlan, logits: Tensor) -> None:
+        """What the step said, to the proposer: the tokens taken, and when guesses were verified the likeliest successors of all rows."""
+        if self.speculation is None:
+            return
+        if len(plan.staged_slots) and self.speculation.proposer.num_recycled:
+            successors = likeliest_successors(logits, self.speculation.proposer.num_recycled)
+            self.speculation.proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), successors)
+        self.speculation.learn([chunk.sequence for chunk in finishing], candidates, [event.token_ids for event in events])
+
     def _retire(self) -> None:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:
             self.scheduler.retire(sequence)
 
+    def _count_step(self, shape: StepShape, plan: StepPlan, trees: DraftTrees, events: list[Event]) -> None:
+        """Adds the step to the counts; its seconds correct what steps are expected to cost."""
+        stats, scheduler = self.stats, self.scheduler
+        stats.num_steps += 1
+        stats.num_rows += len(plan.token_ids)
+        stats.num_preemptions = scheduler.num_preemptions
+        stats.num_prompt_tokens, stats.num_cached_tokens = scheduler.num_prompt_tokens, scheduler.num_cached_tokens
+        if self.speculation:
+            taken = sum(len(event.token_ids) for event in events)
+            self.speculation.observe(shape, trees, self._timer.since_start(), taken)
+        if self.debug:
+            scheduler.check_integrity()
 
-def _of_last_chunks(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
-    """The trees without the (empty) ones of chunks that give no token."""
-    kept = [0, *(index + 1 for index, chunk in enumerate(chunks) if chunk.last)]
-    return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets[kept])
+
+def _plain_shape(chunks: list[Chunk]) -> StepShape:
+    """What the step would cost without any guess."""
+    rows, keys = [chunk.num_rows for chunk in chunks], [chunk.sequence.num_cached for chunk in chunks]
+    return StepShape(sum(rows), sum(keys), sum(r * k for r, k in zip(rows, keys, strict=True)), len(chunks))
+
+
+def _spread(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
+    """Trees of the chunks that end their sequence, with empty ones for the others."""
+    places = np.cumsum([0, *(chunk.last for chunk in chunks)])
+    return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets[places])
 
 
 def _count_sources(trees: DraftTrees, num_sources: int) -> list[list[int]]:

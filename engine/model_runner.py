@@ -20,13 +20,18 @@ from engine.sequence import Sequence
 
 
 class ModelRunner:
-    """A model, its cache of num_pages committed pages, and staging pages for max_nodes draft nodes of max_running sequences."""
+    """A model, its cache of num_pages committed pages, and staging pages for max_nodes draft nodes of each of max_running
+    sequences, but for no more than max_step_nodes in one step."""
 
-    def __init__(self, loaded: LoadedModel, num_pages: int, page_size: int, max_running: int, max_nodes: int) -> None:
+    def __init__(
+        self, loaded: LoadedModel, num_pages: int, page_size: int, max_running: int, max_nodes: int, max_step_nodes: int | None = None
+    ) -> None:
         self.loaded = loaded
         self.page_size = page_size
         self.num_pages = num_pages
         staging_pages = max_running * -(-max_nodes // page_size)
+        if max_step_nodes is not None:  # each sequence's nodes begin in a page of their own
+            staging_pages = min(staging_pages, max_running + max_step_nodes // page_size)
         self.cache = attention.KVCache(loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device)
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:

@@ -44,7 +44,7 @@ def _shapes(max_running: int, max_nodes: int, longest: int) -> Iterator[tuple[in
     counts = [count for count in (4, 16, 64, 256) if count < max_running] + [max_running] * (max_running > 1)
     for count in counts:
         for nodes in (0, 1, 4):
-            if nodes <= max_nodes and count * (1 + nodes) <= MAX_ROWS:
+            if nodes <= max_nodes and count * nodes <= MAX_ROWS:
                 yield count, nodes, short
     for nodes in (1, 3, 15, 63):
         if nodes <= max_nodes:
@@ -61,7 +61,7 @@ def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context:
     offsets = np.arange(num_sequences + 1, dtype=np.int64) * num_nodes
     trees = DraftTrees(1 + node % 7, node, node + 1, np.zeros(len(node), np.uint8), offsets)
     started = time.perf_counter()
-    logits = runner.forward(runner.plan(chunks, trees))
+    logits = runner.forward(runner.inputs(runner.plan(chunks, trees)))
     logits.argmax(-1).cpu()
     return time.perf_counter() - started
 

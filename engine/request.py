@@ -32,7 +32,7 @@ class Request:
     stop_ids: token ids that end the output (besides the model's eos ids, unless ignore_eos); the stop token is the
     last of the output. make_stop_check: called once, for what else may end the output (the engine knows no text).
     logprobs: how many of the likeliest tokens to name at each position, 0 = the chosen one only, None = none.
-    group: rows that resemble each other, such as the samples of one prompt.
+    group: rows that resemble each other, such as the samples of one prompt. speculate: False = plain decoding for this one.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Request:
     group: str = ""
     make_stop_check: Callable[[], StopCheck] | None = None
     logprobs: int | None = None
+    speculate: bool = True
 
 
 @dataclass

@@ -30,7 +30,8 @@ class Sequence:
         self.was_admitted = False
         self._page_array = np.empty(0, np.int64)
         self._array_of: list[int] = self.page_ids
-        self.draft_state: Any = None
+        self.draft_state: Any = None  # what the proposer knows of it, of its first num_drafted tokens
+        self.num_drafted = 0
         self.finish_reason: FinishReason | None = None
         self.stats = SequenceStats(num_prompt_tokens=self.num_prompt)
 

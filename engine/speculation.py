@@ -22,19 +22,18 @@ class Speculation:
         self.proposer = proposer
         self.budget = budget
 
-    def propose(self, sequences: Many[Sequence], max_depths: Int32) -> Candidates | None:
+    def propose(self, sequences: Many[Sequence], max_depths: Int32, plain: StepShape) -> Candidates | None:
         """The candidates, none deeper than max_depths [B]; None while proposing pauses or nothing may be guessed."""
         if not max_depths.any() or (self.budget and not self.budget.wants(len(sequences))):
             return None
-        return self.proposer.propose([self._state(sequence) for sequence in sequences], max_depths)
+        least = self.budget.least_survival(plain) if self.budget else 0.0
+        return self.proposer.propose([self._state(sequence) for sequence in sequences], max_depths, least)
 
-    def choose(self, candidates: Candidates | None, plain: StepShape) -> DraftTrees:
-        """The guesses to verify in a step of shape `plain`, as trees of the sequences proposed for."""
-        if candidates is None:
-            return DraftTrees.empty(int(plain.sequences))
+    def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
+        """The guesses to verify in a step that has shape `plain` without them."""
         return self.budget.choose(candidates, plain) if self.budget else candidates
 
-    def learn(self, sequences: Many[Sequence], candidates: Candidates | None, taken: Many[list[int]]) -> None:
+    def learn(self, sequences: Many[Sequence], candidates: Candidates | None, taken: Many[tuple[int, ...]]) -> None:
         """Each sequence got its `taken` tokens; those that have ended are for others to learn from."""
         if candidates is not None:
             offsets = np.cumsum([0, *map(len, taken)])
@@ -46,6 +45,11 @@ class Speculation:
             if sequence.finish_reason:
                 self.proposer.finish(self._state(sequence))
                 sequence.draft_state = None
+
+    def observe(self, plain: StepShape, trees: DraftTrees, seconds: float, num_tokens: int) -> None:
+        """A step of shape `plain` and these trees took so long and gave so many tokens."""
+        if self.budget:
+            self.budget.observe(plain, len(trees.token_ids), seconds, num_tokens)
 
     def drop(self, sequence: Sequence) -> None:
         """Forgets a sequence that is given up."""

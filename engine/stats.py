@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 # The parts of a step, in its order. On CUDA the device runs behind the host: what it still owes is waited for in sample.
-PHASES = ("schedule", "propose", "plan", "forward", "sample", "verify", "commit")
+PHASES = ("schedule", "propose", "choose", "plan", "forward", "sample", "verify", "commit", "learn", "retire")
 
 
 @dataclass
@@ -36,11 +36,11 @@ class PhaseTimer:
 
     def __init__(self, seconds: dict[str, float]) -> None:
         self._seconds = seconds
-        self._last = 0.0
+        self._last = self._first = 0.0
 
     def start(self) -> Callable[[str], None]:
         """The time before this belongs to no phase; returns `mark`."""
-        self._last = perf_counter()
+        self._last = self._first = perf_counter()
         return self.mark
 
     def mark(self, phase: str) -> None:
@@ -48,3 +48,7 @@ class PhaseTimer:
         now = perf_counter()
         self._seconds[phase] += now - self._last
         self._last = now
+
+    def since_start(self) -> float:
+        """Seconds from the start to the last mark."""
+        return self._last - self._first

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from drafting.adaptive import AdaptiveProposer
 from drafting.mixed import MixedProposer
 from drafting.tables import Tables
-from drafting.tree import DraftTrees
+from drafting.tree import Candidates, DraftTrees, certain
 from engine.build import engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -78,6 +79,12 @@ def mixed_proposer(num_drafts: int, draft_len: int, cases: Many[Case] = (), quer
     )  # fmt: skip
 
 
+def adaptive_proposer(cases: Many[Case] = (), max_nodes: int = 20) -> AdaptiveProposer:
+    """Adaptive drafts; its bigram table knows some of what follows what in the cases."""
+    tables = mixed_proposer(1, 1, cases)._tables
+    return AdaptiveProposer(max_nodes=max_nodes, corpus_tokens=1000, tables=tables)
+
+
 def run_under_load(engine: Engine, cases: Many[Case], seed: int, sampling: dict[str, Sampling] | None = None) -> None:
     """Random arrivals and aborts; asserts that each case gets its tokens, and each aborted copy a beginning of them."""
     rng = random.Random(seed)
@@ -113,13 +120,14 @@ class ChainProposer:
     """Proposes one chain per sequence, `depth` tokens of a known text, each `shift` too high: with shift 0 all right, else all wrong."""
 
     source_names: tuple[str, ...] = ("known",)
+    num_recycled = 0
 
     def __init__(self, cases: Many[Case], depth: int, shift: int = 0) -> None:
         self.texts = [[*case.prompt_ids, *case.token_ids] for case in cases]
         self.max_depth = self.max_nodes = depth
         self.shift = shift
 
-    def start(self, token_ids: Any) -> list[int]:
+    def start(self, token_ids: Any, group: str = "") -> list[int]:
         return token_ids.tolist()
 
     def extend(self, state: list[int], token_ids: Any) -> None:
@@ -130,8 +138,18 @@ class ChainProposer:
         text = next(text for text in self.texts if text[: len(state)] == state)
         return [(token + self.shift) % VOCABULARY for token in [*text[len(state) :], *[3] * self.max_depth]]
 
-    def propose(self, states: Many[list[int]], max_depths: Any) -> DraftTrees:
-        return packed([self.tree(state, depth) for state, depth in zip(states, max_depths.tolist(), strict=True)])
+    def propose(self, states: Many[list[int]], max_depths: Any, min_survival: float = 0.0) -> Candidates:
+        return certain(packed([self.tree(state, depth) for state, depth in zip(states, max_depths.tolist(), strict=True)]))
+
+    def learn(self, states: Many[list[int]], candidates: Candidates, token_ids: Any, offsets: Any) -> None:
+        for state, first, end in zip(states, offsets[:-1], offsets[1:], strict=True):
+            state += token_ids[first:end].tolist()
+
+    def finish(self, state: list[int]) -> None:
+        pass
+
+    def drop(self, state: list[int]) -> None:
+        pass
 
     def tree(self, state: list[int], depth: int) -> list[tuple[int, int, int]]:
         """Nodes as (token, parent, source)."""

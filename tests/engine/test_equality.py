@@ -10,17 +10,28 @@ import pytest
 
 from engine.engine import Engine
 from engine.request import Request, Sampling
-from tests.engine.harness import Case, ChainProposer, RandomTrees, greedy_cases, make_engine, mixed_proposer, random_prompts, run_under_load
+from tests.engine.harness import (
+    Case,
+    ChainProposer,
+    RandomTrees,
+    adaptive_proposer,
+    greedy_cases,
+    make_engine,
+    mixed_proposer,
+    random_prompts,
+    run_under_load,
+)
 from tests.tiny_models import FAMILIES, reference_greedy, tiny_model
 
-MODES = {"off": None, "mixed-1-4": (1, 4), "mixed-5-4": (5, 4), "mixed-10-10": (10, 10)}
+MODES = {"off": None, "mixed-1-4": (1, 4), "mixed-5-4": (5, 4), "mixed-10-10": (10, 10), "adaptive": None}
 # The longest case has 80 tokens; a cache of 128 cannot hold three of them, so sequences are preempted.
 CONTEXT, CACHE = 96, 128
 
 
 def engine_under_test(family: str, mode: str, max_running: int, page_size: int) -> Engine:
     grid = MODES[mode]
-    proposer = mixed_proposer(*grid, greedy_cases(family)) if grid else None
+    cases = greedy_cases(family)
+    proposer = mixed_proposer(*grid, cases) if grid else adaptive_proposer(cases) if mode == "adaptive" else None
     settings = {"cache_tokens": CACHE, "max_running": max_running, "page_size": page_size, "prefill_chunk": 23}
     return make_engine(tiny_model(family), proposer, CONTEXT, **settings)
 
