@@ -25,7 +25,7 @@ FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a l
 class AdaptiveProposer:
     """Candidate trees of all running sequences; a state is the slot of its row in the arena. See SpeculationConfig."""
 
-    source_names = ("context", "siblings", "corpus", "bigram")
+    source_names: tuple[str, ...] = ("context", "siblings", "corpus", "bigram")
     num_recycled = NUM_RECYCLED
 
     def __init__(self, *, max_nodes: int, corpus_tokens: int, tables: Tables) -> None:

@@ -140,8 +140,8 @@ class CostModel:
         slope = 0.0
         if len(self._rows) > 1:
             slope = (self._seconds[-1] - self._seconds[-2]) / (self._rows[-1] - self._rows[-2])
-        inside: Floats = np.interp(rounded, self._rows, self._seconds)
-        return inside + slope * np.maximum(rounded - self._rows[-1], 0.0)
+        seconds: Floats = np.interp(rounded, self._rows, self._seconds) + slope * np.maximum(rounded - self._rows[-1], 0.0)
+        return seconds
 
     def _round_up(self, rows: Floats) -> Floats:
         if self.profile.stairs is None:

@@ -21,7 +21,7 @@ from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
 from engine.speculation import Speculation
-from engine.stats import EngineStats, PhaseTimer
+from engine.stats import EngineStats, PhaseTimer, step_clock
 from engine.verify import Verified, verify
 
 
@@ -37,7 +37,7 @@ class Engine:
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
         self.stats = EngineStats()
-        self._timer = PhaseTimer(self.stats.seconds)
+        self._timer = PhaseTimer(self.stats.seconds, step_clock(runner.loaded.device))
         self.debug = False  # checks trees and integrity in every step
 
     @property
