@@ -36,7 +36,7 @@ class StreamOptions(BaseModel):
 
 
 class GenerationBody(BaseModel):
-    """What completions and chat have in common. top_k, min_p, stop_token_ids and ignore_eos are extensions."""
+    """What completions and chat have in common. top_k, min_p, stop_token_ids, ignore_eos and speculate are extensions."""
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     model: str
@@ -50,6 +50,7 @@ class GenerationBody(BaseModel):
     min_p: float | None = None
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
+    speculate: str | None = None
 
     n: Annotated[Any, _unsupported(1)] = None
     stop: Annotated[Any, _unsupported([], "")] = None
