@@ -84,10 +84,10 @@ def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dic
     """Pieces with their shards and units: a large file is cut, small ones that follow each other share a shard."""
     shard = unit = -1
     room = places = 0  # rows and pieces that the last shard can still take
-    for scan in scanned:
+    for scan in (scan for scan in scanned if scan.num_rows):
         file = scan.file
         place = {"file": file.name, "path": file.path, "format": file.format, "compression": file.compression, "names": scan.names}
-        small = 0 < scan.num_rows < size
+        small = scan.num_rows < size
         if small and scan.num_rows <= room and places:
             (((piece,),)) = _cut_file(scan, stride, size)
             room, places = room - scan.num_rows, places - 1
@@ -98,8 +98,7 @@ def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dic
             for piece in pieces:
                 shard += 1
                 yield {"shard": shard, "unit": unit, **place, **piece}
-        if scan.num_rows:
-            room, places = (size - scan.num_rows, MAX_PIECES - 1) if small else (0, 0)
+        room, places = (size - scan.num_rows, MAX_PIECES - 1) if small else (0, 0)
 
 
 def _cut_file(scan: ScannedFile, stride: int, size: int) -> Iterator[list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ import pytest
 from actors.outputs import OutputColumns
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.plan import Plan, carried_schema, make_plan
+from tests.pipeline.reading import prepared
 
 
 def write_jsonl(path: Path, count: int, start: int = 0) -> Path:
@@ -133,3 +134,75 @@ def test_columns_that_are_missing_or_clash_are_refused(tmp_path: Path, output: A
     assert error in str(caught.value)
     assert carried(made, {"prefix": "new_"}) == ["prompt", "error"]
     assert carried(made, {"columns": ["prompt"]}) == ["prompt"]
+
+
+def test_small_files_that_follow_each_other_share_shards_and_parts_stay_few(tmp_path: Path) -> None:
+    for number in range(50):
+        write_jsonl(tmp_path / f"{number:02}.jsonl", 3, 3 * number)
+    write_jsonl(tmp_path / "30-large.jsonl", 40)
+    made = plan(tmp_path, rows_per_shard=16)
+    shards: dict[int, list[tuple[str, int]]] = {}
+    for piece in made.pieces.to_pylist():
+        shards.setdefault(piece["shard"], []).append((piece["file"], piece["num_rows"]))
+        assert piece["unit"] == piece["shard"]
+    assert list(shards) == list(range(made.num_shards)) and made.num_shards == 6 + 3 + 4
+    assert shards[0] == [(f"{number:02}.jsonl", 3) for number in range(5)]
+    assert [shards[number] for number in (6, 7, 8)] == [[("30-large.jsonl", rows)] for rows in (16, 16, 8)]
+    assert sum(rows for pieces in shards.values() for _, rows in pieces) == made.num_rows == 190
+    assert made.without([0]).num_rows == made.pieces.num_rows - 5
+
+
+def test_files_without_rows_take_no_place(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", 1)
+    (tmp_path / "b.jsonl").touch()
+    (tmp_path / "c.txt").write_text("x\n")
+    assert [(piece["shard"], piece["file"]) for piece in plan(tmp_path).pieces.to_pylist()] == [(0, "a.jsonl"), (0, "c.txt")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "merged"),
+    [
+        (pa.array([1], pa.int32()), pa.array([2], pa.int64()), pa.int64()),
+        (pa.array([1], pa.int64()), pa.array([0.5], pa.float64()), pa.float64()),
+        (pa.array(["a"]), pa.array(["b"], pa.large_string()), pa.large_string()),
+        (pa.array(["a"]).dictionary_encode(), pa.array(["b"]), pa.string()),
+        (pa.array([None]), pa.array(["b"]), pa.string()),
+        (pa.array([[1]], pa.list_(pa.int32())), pa.array([[2]], pa.list_(pa.int64())), pa.list_(pa.int64())),
+        (pa.array([{"x": 1}]), pa.array([{"y": "b"}]), pa.struct([("x", pa.int64()), ("y", pa.string())])),
+        (pa.array([1], pa.timestamp("ms")), pa.array([2], pa.timestamp("us")), pa.timestamp("us")),
+        (pa.array(["a"]), None, pa.string()),
+    ],
+)
+def test_columns_of_files_that_differ_are_unified_where_nothing_is_lost(tmp_path: Path, one: Any, other: Any, merged: Any) -> None:
+    pq.write_table(pa.table({"prompt": ["p"], "x": one}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["q"]} | ({} if other is None else {"x": other})), tmp_path / "b.parquet")
+    assert plan(tmp_path).schema == pa.schema([("prompt", pa.string()), ("x", merged)])
+    (first, second) = [row["carried"]["x"] for row in prepared(tmp_path)]
+    keys = {"x": None, "y": None} if isinstance(first, dict) else None
+    assert first == (keys | one[0].as_py() if keys else one[0].as_py())
+    assert second == (None if other is None else keys | other[0].as_py() if keys else other[0].as_py())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "types"),
+    [
+        ("a.jsonl", '{"prompt": "p", "id": 1}\n', "int64"),
+        ("a.jsonl", '{"prompt": "p", "id": [1]}\n', "list<item: int64>"),
+        ("a.jsonl", '{"prompt": "p", "id": true}\n', "bool"),
+    ],
+)
+def test_columns_that_cannot_be_unified_are_refused_naming_both_files_and_types(tmp_path: Path, one: str, other: str, types: str) -> None:
+    (tmp_path / one).write_text(other)
+    (tmp_path / "b.csv").write_text("id,prompt\n007,q\n")
+    with pytest.raises(ValueError) as caught:
+        plan(tmp_path)
+    assert f"column 'id' is {types} in {tmp_path}/a.jsonl and string in {tmp_path}/b.csv; convert one of the files" in str(caught.value)
+
+
+def test_a_value_that_a_wider_type_cannot_hold_is_an_error_of_its_row(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["p", "q"], "x": [2**53 + 1, 7]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"prompt": ["r"], "x": [0.5]}), tmp_path / "b.parquet")
+    rows = prepared(tmp_path)
+    assert [row["carried"]["x"] for row in rows] == [None, 7.0, 0.5]
+    assert rows[0]["error"].startswith("column 'x' is 9007199254740993, which another file makes double: ")
+    assert [row["error"] for row in rows[1:]] == [None, None]
