@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from actors.prompts import Prompt
-from actors.storage import locate
+from actors.storage import first_line, locate
 from pipeline.compressed import open_text
 from pipeline.config import InputConfig
 from pipeline.formats import prompt_columns, text_format
@@ -51,8 +51,12 @@ class PieceReader:
         self._path, self._offset = "", 0
 
     def read(self, piece: Mapping[str, Any]) -> Rows:
-        """The rows of a piece; raises OSError or ValueError for a file that has changed since the plan."""
-        return self._read_parquet(piece) if piece["format"] == "parquet" else self._read_text(piece)
+        """The rows of a piece; raises ValueError, naming the file, where it cannot be read."""
+        try:
+            return self._read_parquet(piece) if piece["format"] == "parquet" else self._read_text(piece)
+        except (OSError, pa.ArrowInvalid) as error:
+            place = f"rows {piece['first_row']:,} to {piece['first_row'] + piece['num_rows'] - 1:,}"
+            raise ValueError(f"{piece['path']} cannot be read at {place}: {first_line(error)}; write the file again") from error
 
     def _read_text(self, piece: Mapping[str, Any]) -> Rows:
         format_ = text_format(piece["format"], self.source)
@@ -94,5 +98,22 @@ class PieceReader:
         first, end = piece["skip_rows"], piece["skip_rows"] + piece["num_rows"]
         table = unit.slice(first, piece["num_rows"])
         places = range(piece["first_row"], piece["first_row"] + table.num_rows)
-        errors = [None] * table.num_rows
-        return Rows(table.select(self.carried.names), table.select(self.special).to_pylist(), errors, misfits[first:end], places)
+        rows, errors = _to_rows(table.select(self.special))
+        return Rows(table.select(self.carried.names), rows, errors, misfits[first:end], places)
+
+
+def _to_rows(table: pa.Table) -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Rows as Python has them, and for each what it cannot have: Parquet's writers need not check that text is UTF-8."""
+    try:
+        return table.to_pylist(), [None] * table.num_rows
+    except UnicodeDecodeError:
+        rows: list[dict[str, Any]] = []
+        errors: list[str | None] = []
+        for index in range(table.num_rows):
+            try:
+                rows += table.slice(index, 1).to_pylist()
+                errors.append(None)
+            except UnicodeDecodeError as error:
+                rows.append({})
+                errors.append(f"the row is not UTF-8: {error.reason} at byte {error.start} of a text; mend the row")
+        return rows, errors
