@@ -25,6 +25,7 @@ SAMPLING_TYPE = pa.struct(
         ("include_stop", pa.bool_()),
         ("n", pa.int64()),
         ("logprobs", pa.int64()),
+        ("speculate", pa.string()),
     ]
 )
 
