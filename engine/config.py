@@ -22,7 +22,8 @@ class ModelConfig:
     adapter: a folder or a hub name of a LoRA adapter, merged into the weights; adapter_revision: as revision.
     max_context: positions per sequence; None = what the model was made for.
     max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA.
-    cache_tokens: tokens of K/V kept in pages; None = max_running x max_context, within the memory that is free.
+    cache_tokens: tokens of K/V kept in pages; None = max_running x max_context, within the memory that is free. With
+    prefix_cache a worker comes to use all of them: set this where several workers share a machine's memory.
     page_size: K/V slots per page. prefix_cache: prompts that begin alike share the full pages of their beginning.
     prefill_chunk: prompt tokens run in one step at most. threads: torch threads per worker.
     """

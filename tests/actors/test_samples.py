@@ -49,6 +49,12 @@ def test_the_first_sample_is_the_row_itself_and_the_others_have_seeds_made_of_it
     assert sample_requests(request, 1) == [request]
 
 
+async def test_the_prompt_of_several_samples_runs_once_but_for_its_last_page(plain: EngineLoop) -> None:
+    found = await row(plain, "twenty bytes of text", n=4, temperature=1.0, max_tokens=5)
+    assert plain.engine.runner.page_size == 4
+    assert [completion.stats.num_cached_tokens for completion in found.completions] == [0, 16, 16, 16]
+
+
 def test_seeds_of_samples_are_fixed_for_ever() -> None:
     assert row_seed(42, "sample", 1) == 10696112392951883201
 

@@ -169,6 +169,7 @@ def test_a_driver_killed_midway_is_continued_by_the_same_command(
     assert list((output / "_run" / "tmp").iterdir()) == []
     report = json.loads((output / "_run" / "report.json").read_text())
     assert (report["rows"], report["errors"], report["tokens"]) == (NUM_ROWS, 3, 56 * MAX_TOKENS + 3)
+    assert report["cached_tokens"] + report["prefilled_tokens"] == report["prompt_tokens"] > 0
 
 
 def test_gpus_that_are_not_there_fail_the_job_within_seconds(
