@@ -145,7 +145,7 @@ def tree_attention(
     attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling, kernel=kernel)
     only = step.groups[0]
     if len(step.groups) == 1 and only.rows is None and not only.causal:
-        return attend(query_TND, only)[None], None
+        return attend(query_TND, only)[None].contiguous(), None  # some models view it as rows
     out = query.new_empty(query.shape[2], query.shape[1], value.shape[-1])
     for group in step.groups:
         place = slice(group.first, group.first + group.batch * group.width)

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from engine import attention
 from engine.adapters import merge_adapter
 from engine.config import ModelConfig
-from engine.families import check_own_code, check_supported
+from engine.families import check_own_code, check_supported, context_of
 from engine.free_memory import available_memory, claim
 from engine.hub import MODEL_WEIGHTS, local_folder
 from engine.memory import check_fits, needed
@@ -47,13 +47,14 @@ def load_model(config: ModelConfig) -> LoadedModel:
     device = _device(config.device)
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = default if config.dtype == "auto" else getattr(torch, config.dtype)
-    folder = local_folder(config.path, config.revision, MODEL_WEIGHTS)
+    folder = local_folder(config.path, config.revision)  # without weights: a family that cannot run is refused before they are fetched
     own_code = _has_own_code(folder, config)
     with _explained(config.path):
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
     if not own_code:
         check_supported(settings.model_type)
     quantized = load_arguments(config.quantization, settings, dtype, device)
+    folder = local_folder(config.path, config.revision, MODEL_WEIGHTS)
     if config.check_memory:
         _check_memory(folder, config, dtype, device)
     model = _read_weights(folder, config, dtype=dtype, **quantized)
@@ -134,15 +135,13 @@ def inspect_model(model: Any, max_context: int | None = None) -> LoadedModel:
     if model.dtype is torch.float64:
         model.set_experts_implementation("eager")  # mixtures of experts: grouped_mm, which transformers chooses, takes no float64
     layer_shapes, windows = probe(model)
-    own_context = getattr(text_config, "max_position_embeddings", None)
-    if max_context and own_context and max_context > own_context:
-        raise ValueError(f"model.max_context is {max_context}, but the model was made for {own_context} positions; lower it")
+    context = context_of(text_config.to_dict(), max_context)
     return LoadedModel(
         model=model,
         dtype=model.dtype,
         device=model.device,
         vocab_size=text_config.vocab_size,
-        max_context=max_context or own_context or 2048,
+        max_context=context or 2048,
         eos_ids=_eos_ids(model.generation_config, text_config),
         num_query_heads=text_config.num_attention_heads,
         layer_shapes=layer_shapes,

@@ -15,13 +15,16 @@ MAX_EXACT_ROWS, ROWS_STEP = 32, 16
 
 
 class PackedLinear(nn.Module):
-    """Computes what the nn.Linear it is made from computes, up to rounding. weight: kept only where somebody reads it."""
+    """Computes what the nn.Linear it is made from computes, up to rounding.
+
+    weight: kept only where somebody reads it; elsewhere its shape and dtype, which some models look at.
+    """
 
     def __init__(self, linear: nn.Linear, keep_weight: bool) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS_HINT)
-        self.weight = linear.weight if keep_weight else None
+        self.weight = linear.weight if keep_weight else torch.empty_like(linear.weight, device="meta")
         self.bias = linear.bias
 
     def forward(self, rows: Tensor) -> Tensor:

@@ -30,7 +30,9 @@ class _Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[int, tuple[int, int, int], int | None]] = []
 
-    def __call__(self, module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any) -> tuple[Any, None]:
+    def __call__(self, module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **given: Any) -> tuple[Any, None]:
+        if attention_mask is not None:
+            raise ValueError("its layers make attention masks of their own")
         for name in UNKNOWN_TO_US:
             if given.get(name) is not None:
                 raise ValueError(f"its attention needs {name!r}, which this engine does not compute")
@@ -68,11 +70,11 @@ def check_parity(runner: Any) -> float:
     """
     loaded = runner.loaded
     difference = _difference(runner)
-    if any(loaded.windows):
-        with _short_windows(loaded.model) as windows:
+    with _short_windows(loaded.model) as windows:
+        if windows:
             runner.loaded = replace(loaded, windows=windows)
             difference = max(difference, _difference(runner))
-        runner.loaded = loaded
+            runner.loaded = loaded
     # Quantised layers may round their inputs too, to bfloat16 or coarser.
     limit = PARITY_TOLERANCE[torch.bfloat16 if getattr(loaded.model, "is_quantized", False) else loaded.dtype]
     if not difference <= limit:
@@ -104,13 +106,13 @@ def _difference(runner: Any) -> float:
 
 @contextmanager
 def _short_windows(model: Any) -> Iterator[Windows]:
-    """While it lasts, the model's windows are of SHORT_WINDOW tokens, in its own masks and in its layers; yields those it has now."""
+    """While it lasts, a model's windows are of SHORT_WINDOW tokens, in its own masks and in its layers; yields those that occur now."""
     holders = [holder for holder in (model.config.get_text_config(), *model.modules()) if getattr(holder, "sliding_window", None)]
     before = [holder.sliding_window for holder in holders]
     for holder in holders:
         holder.sliding_window = SHORT_WINDOW
     try:
-        yield probe(model)[1]
+        yield probe(model)[1] if holders else ()
     finally:
         for holder, window in zip(holders, before, strict=True):
             holder.sliding_window = window

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
-from engine.families import check_own_code, check_supported
+from engine.families import check_own_code, check_supported, context_of
 from engine.hub import local_folder
 
 SAMPLES, SAMPLE_BYTES = 1024, 4096
@@ -39,16 +39,14 @@ def resolve_model(config: ModelConfig) -> ResolvedModel:
     folder, path, commit = _locate(config.path, config.revision, "model.path")
     config = replace(config, path=path, revision=commit or config.revision)
     settings = _read_config(folder, config)
-    own = settings.get("max_position_embeddings") or settings.get("n_positions")
-    if own and config.max_context and config.max_context > own:
-        raise ValueError(f"model.max_context is {config.max_context}, but the model was made for {own} positions; lower it")
+    context = context_of(settings, config.max_context)
     fingerprint = commit or _fingerprint(folder, "model.path")
     if config.adapter:
         config, adapter = _resolve_adapter(config, settings)
         fingerprint = f"{fingerprint} with adapter {adapter}"
     if config.quantization:
         fingerprint = f"{fingerprint} in {config.quantization}"
-    return ResolvedModel(config, fingerprint, config.max_context or own, _has_chat_template(folder))
+    return ResolvedModel(config, fingerprint, context, _has_chat_template(folder))
 
 
 def _locate(path: str, revision: str | None, setting: str) -> tuple[Path, str, str | None]:

@@ -6,6 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from tests.tiny_families import TINY
+
 BASE = {
     "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2,
@@ -28,6 +30,19 @@ def tiny_model(family: str, attention: str = "ngram_tree", dtype: torch.dtype = 
     torch.manual_seed(7)
     config = CONFIG_MAPPING[model_type](**{**BASE, **settings, **overrides})
     return AutoModelForCausalLM.from_config(config, attn_implementation=attention).to(dtype).eval()
+
+
+def tiny_family(model_type: str, attention: str = "ngram_tree", dtype: torch.dtype = torch.float64) -> Any:
+    """As tiny_model, of any supported family; a family of images and text gets the sizes in its text model."""
+    import engine.attention  # noqa: F401  (registers ngram_tree)
+
+    torch.manual_seed(7)
+    settings = TINY[model_type]
+    if "text_config" in settings:
+        config = CONFIG_MAPPING[model_type](**{**settings, "text_config": {**BASE, **settings["text_config"]}, "initializer_range": 0.3})
+    else:
+        config = CONFIG_MAPPING[model_type](**{**BASE, **settings})
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager").to(dtype).eval()
 
 
 def reference_greedy(model: Any, prompt_ids: list[int], max_tokens: int, eos_ids: list[int] | None = None) -> list[int]:
