@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import QUANTIZATIONS, ModelConfig
+from engine.families import context_of
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # With their scales: one per output row of int8, one float32 per 64 weights of nf4.
@@ -57,7 +58,7 @@ def _needed(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool) -> Need
         return None
     if on_cpu and dtype in PACKED:  # packed_linear keeps the output layer's weight beside its packed form
         weights += (settings.get("vocab_size") or 0) * hidden * DTYPE_BYTES[dtype]
-    max_context = config.max_context or _first(settings, "max_position_embeddings", "n_positions") or 2048
+    max_context = context_of(settings, config.max_context) or 2048
     width = int(settings.get("num_key_value_heads") or heads) * int(settings.get("head_dim") or hidden // heads)
     return Need(weights, 2 * layers * width * DTYPE_BYTES[dtype] * max_context, max_context)
 
