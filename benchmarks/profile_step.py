@@ -4,7 +4,7 @@
     python -m benchmarks.profile_step --model random-100m --running 16 --operators 15
     python -m benchmarks.profile_step --running 16 --host 40               # Python functions, by cProfile
 
-One torch thread, float32. Steps that prefill count too, as in a job. Shares are of wall time within steps.
+One torch thread, float32. Steps that prefill count too, as in a job. Times are the thread's CPU time.
 """
 
 import argparse

@@ -24,6 +24,7 @@ from engine.memory import check_fits, needed
 from engine.packed_linear import pack_linears
 from engine.probe import probe
 from engine.quantization import EXTRA, load_arguments
+from engine.rms_norm import fuse_norms
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def load_model(config: ModelConfig) -> LoadedModel:
     model = (model if quantized else model.to(device)).eval()
     if device.type == "cpu":
         pack_linears(model, model.get_output_embeddings())
+        fuse_norms(model)
     return inspect_model(model, config.max_context)
 
 

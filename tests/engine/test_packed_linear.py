@@ -39,3 +39,48 @@ def test_float64_models_are_left_as_they_are() -> None:
     model = nn.Sequential(nn.Linear(8, 8, dtype=torch.float64))
     assert pack_linears(model, output_layer=None) == 0
     assert type(model[0]) is nn.Linear
+
+
+class Attention(nn.Module):
+    """Three layers on the same rows, as modelling code calls them."""
+
+    def __init__(self, biases: tuple[bool, bool, bool]) -> None:
+        super().__init__()
+        sizes, names = (32, 16, 8), ("q_proj", "k_proj", "v_proj")
+        for name, size, bias in zip(names, sizes, biases, strict=True):
+            setattr(self, name, nn.Linear(24, size, bias=bias))
+
+    def forward(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        return [self.q_proj(rows), self.k_proj(rows), self.v_proj(rows)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_layers_that_read_the_same_rows_become_one_and_give_the_same(rows: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    model = Attention((bias, bias, bias))
+    first, second = torch.randn(1, rows, 24), torch.randn(1, rows, 24)
+    wanted = model(first), model(second)
+    assert pack_linears(model, output_layer=None) == 3
+    assert model.q_proj.shared is model.k_proj.shared is model.v_proj.shared
+    for rows_, results in zip((first, second), wanted, strict=True):
+        for result, was in zip(model(rows_), results, strict=True):
+            torch.testing.assert_close(result, was, rtol=1e-5, atol=1e-5)
+    assert model.q_proj.shared._rows is None, "a step's rows stay in memory"
+
+
+def test_a_model_that_calls_them_on_different_rows_or_in_another_order_gets_the_right_results() -> None:
+    torch.manual_seed(0)
+    model = Attention((False, False, False))
+    first, second = torch.randn(1, 3, 24), torch.randn(1, 3, 24)
+    wanted = [model.k_proj(first), model.q_proj(second), model.k_proj(second), model.v_proj(first), model.q_proj(first)]
+    pack_linears(model, output_layer=None)
+    found = [model.k_proj(first), model.q_proj(second), model.k_proj(second), model.v_proj(first), model.q_proj(first)]
+    for result, was in zip(found, wanted, strict=True):
+        torch.testing.assert_close(result, was, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_that_are_not_alike_stay_apart() -> None:
+    model = Attention((True, False, False))
+    assert pack_linears(model, output_layer=None) == 3
+    assert {type(layer) for layer in (model.q_proj, model.k_proj, model.v_proj)} == {PackedLinear}
