@@ -32,7 +32,7 @@ PACKED: list[PackedLinear] = []
 
 @torch.library.custom_op("bench_compile::packed_linear", mutates_args=())
 def packed_linear(rows: Tensor, index: int, out_features: int) -> Tensor:
-    """A packed layer behind an operator that the compiler does not look into: its own lowering takes packed weights in frozen graphs only."""
+    """A packed layer that the compiler does not look into: it takes packed weights in frozen graphs only."""
     return PackedLinear.forward(PACKED[index], rows).clone()
 
 
@@ -48,7 +48,8 @@ def compiled_model(folder: str, packed: bool) -> LoadedModel:
         pack_linears(model, model.get_output_embeddings(), siblings=())
         for module in model.modules():
             if isinstance(module, PackedLinear):
-                module.forward = partial(packed_linear, index=len(PACKED), out_features=module.out_features)
+                opaque: Any = partial(packed_linear, index=len(PACKED), out_features=module.out_features)
+                vars(module)["forward"] = opaque
                 PACKED.append(module)
     loaded = inspect_model(model)  # registers the attention function anew
     AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.tree_attention))
