@@ -104,7 +104,7 @@ def compare(folder: str, arguments: argparse.Namespace) -> None:
     contenders["plain"] = engine_contender(loaded, config, SpeculationConfig(mode="off"), requests)
     for grid in arguments.mixed:
         k, w = (int(part) for part in grid.split(","))
-        speculation = SpeculationConfig(num_drafts=k, draft_len=w, sources=list(arguments.sources))
+        speculation = SpeculationConfig("mixed", num_drafts=k, draft_len=w, sources=list(arguments.sources))
         contenders[f"mixed ({k},{w})"] = engine_contender(loaded, config, speculation, requests)
     runs = alternate(contenders, sum(r.max_tokens for r in requests), arguments.alternations)
     outputs = {name: run.counts.pop("outputs") for name, run in runs.items()}

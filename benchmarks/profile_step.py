@@ -44,7 +44,7 @@ def made(loaded: LoadedModel, folder: str, running: int, mode: str, arguments: a
     if mode == "plain":
         return engine_for(loaded, config, None), requests
     k, w = map(int, mode.split(","))
-    speculation = SpeculationConfig(num_drafts=k, draft_len=w, sources=list(arguments.sources))
+    speculation = SpeculationConfig("mixed", num_drafts=k, draft_len=w, sources=list(arguments.sources))
     return engine_for(loaded, config, build_proposer(loaded, config, speculation)), requests
 
 
