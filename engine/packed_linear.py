@@ -64,11 +64,12 @@ class SharedLinears:
 
 
 class SharedLinear(nn.Module):
-    """One of the layers of a SharedLinears."""
+    """One of the layers of a SharedLinears. weight: its shape and dtype only, as PackedLinear's."""
 
-    def __init__(self, shared: SharedLinears, index: int) -> None:
+    def __init__(self, shared: SharedLinears, index: int, linear: nn.Linear) -> None:
         super().__init__()
         self.shared, self.index = shared, index
+        self.weight = torch.empty_like(linear.weight, device="meta")
 
     def forward(self, rows: Tensor) -> Tensor:
         """rows [..., T, in_features] -> [..., T, out_features], a view."""
@@ -104,5 +105,5 @@ def _share(parent: nn.Module, names: tuple[str, ...]) -> None:
     linears = [linear for name in names if isinstance(linear := getattr(parent, name, None), nn.Linear) and _is_packable(linear)]
     if len(linears) == len(names) and len({(linear.in_features, linear.weight.dtype, linear.bias is None) for linear in linears}) == 1:
         shared = SharedLinears(linears)
-        for index, name in enumerate(names):
-            setattr(parent, name, SharedLinear(shared, index))
+        for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
+            setattr(parent, name, SharedLinear(shared, index, linear))

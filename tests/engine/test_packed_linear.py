@@ -63,6 +63,7 @@ def test_layers_that_read_the_same_rows_become_one_and_give_the_same(rows: int, 
     wanted = model(first), model(second)
     assert pack_linears(model, output_layer=None) == 3
     assert model.q_proj.shared is model.k_proj.shared is model.v_proj.shared
+    assert (model.k_proj.weight.shape, model.k_proj.weight.device.type) == ((16, 24), "meta")
     for rows_, results in zip((first, second), wanted, strict=True):
         for result, was in zip(model(rows_), results, strict=True):
             torch.testing.assert_close(result, was, rtol=1e-5, atol=1e-5)
