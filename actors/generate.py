@@ -26,8 +26,9 @@ from engine.config import GenerationConfig, ModelConfig
 class Generate:
     """Keyword arguments: of the model a path or a ModelConfig, the columns' names, and GenerationConfig's fields.
 
-    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named. samples_column and
-    logprobs_column: have these columns also when only a row's own settings ask for them.
+    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named. group_column: rows with
+    the same value resemble each other. samples_column and logprobs_column: have these columns also when only a row's own
+    settings ask for them.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Generate:
         messages_column: str | None = None,
         sampling_column: str | None = "sampling",
         id_column: str | None = None,
+        group_column: str | None = None,
         prefix: str = "",
         generated_ids: bool = False,
         samples_column: bool = False,
@@ -48,9 +50,9 @@ class Generate:
         config = ModelConfig(path=model) if isinstance(model, str) else model
         self.generation = GenerationConfig(**generation)
         self.columns = OutputColumns.of(self.generation, prefix, generated_ids, samples_column, logprobs_column)
-        self.id_column = id_column
+        self.id_column, self.group_column = id_column, group_column
         self.codec = load_codec(config)
-        self.reader = PromptReader(self.codec, PromptColumns(prompt_column, messages_column, sampling_column))
+        self.reader = PromptReader(self.codec, PromptColumns(prompt_column, messages_column, sampling_column, group=group_column))
         self.loop = start_loop(config, speculation or SpeculationConfig())
 
     async def __call__(self, batch: Any) -> pa.Table:
@@ -58,6 +60,8 @@ class Generate:
         clash = set(self.columns.schema.names) & set(table.column_names)
         if clash:
             raise ValueError(f"the rows already have columns {', '.join(sorted(clash))}; give a prefix for the added ones")
+        if self.group_column and self.group_column not in table.column_names:
+            raise ValueError(f"group_column is {self.group_column!r}, but the rows have no such column: {', '.join(table.column_names)}")
         rows = table.to_pylist()
         prompts = await asyncio.to_thread(self.reader.read, rows)
         results = await asyncio.gather(*(self._row(row, prompt) for row, prompt in zip(rows, prompts, strict=True)))

@@ -6,7 +6,7 @@ Knows the names of the columns; does not know files, shards or the engine's stat
 import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from actors.text import TextCodec
@@ -22,12 +22,16 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class PromptColumns:
-    """The columns that mean something. messages: a chat, used in place of the prompt when named; either: a row has one of the two."""
+    """The columns that mean something. messages: a chat, used in place of the prompt when named; either: a row has one of the two.
+
+    group: rows with the same value resemble each other.
+    """
 
     prompt: str = "prompt"
     messages: str | None = None
     sampling: str | None = "sampling"
     either: bool = False
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Prompt:
     token_ids: list[int] = field(default_factory=list)
     sampling: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+    group: str = ""
 
 
 class PromptReader:
@@ -53,7 +58,7 @@ class PromptReader:
         prompts: list[Prompt] = []
         for index, row in enumerate(rows):
             try:
-                prompts.append(Prompt(sampling=read_sampling(row, self.columns.sampling)))
+                prompts.append(Prompt(sampling=read_sampling(row, self.columns.sampling), group=self._group(row)))
                 texts[self._is_chat(row)][index] = self._text(row)
             except RowError as error:
                 prompts[index:] = [Prompt(error=str(error))]
@@ -61,6 +66,10 @@ class PromptReader:
             for index, token_ids in zip(some, encode(list(some.values())), strict=True):
                 prompts[index] = self._fitting(token_ids, prompts[index])
         return prompts
+
+    def _group(self, row: Mapping[str, Any]) -> str:
+        value = row.get(self.columns.group) if self.columns.group else None
+        return "" if value is None else str(value)
 
     def _is_chat(self, row: Mapping[str, Any]) -> bool:
         return self.columns.messages is not None and not (self.columns.either and row.get(self.columns.messages) is None)
@@ -92,7 +101,7 @@ class PromptReader:
             limit = f"the context is {self.max_context} and needs room for one more"
             remedy = "shorten it, or raise model.max_context if the model allows"
             return Prompt(error=f"the prompt has {len(token_ids)} tokens; {limit}: {remedy}")
-        return Prompt(token_ids, prompt.sampling)
+        return replace(prompt, token_ids=token_ids)
 
 
 def _plain(column: str, prompt: Any) -> str:
@@ -134,6 +143,7 @@ def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, 
         ignore_eos=settings["ignore_eos"],
         logprobs=settings["logprobs"],
         speculate=settings["speculate"] == "auto",
+        group=prompt.group,
     )
 
 

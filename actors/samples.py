@@ -38,13 +38,14 @@ async def generate_row(
 
 
 def sample_requests(request: Request, num_samples: int) -> list[Request]:
-    """A request per sample, in one group: the first as it is alone, the others with seeds made of its seed and their number.
+    """A request per sample, in one group, the row's if it has one: the first as it is alone, the others with seeds made of its
+    seed and their number.
 
     Greedy samples are all the same: one request stands for them.
     """
     if num_samples == 1 or request.sampling.temperature == 0:
         return [request]
-    requests = [replace(request, group=request.id)]
+    requests = [replace(request, group=request.group or request.id)]
     for number in range(1, num_samples):
         sampling = replace(request.sampling, seed=row_seed(request.sampling.seed, "sample", number))
         requests.append(replace(requests[0], id=f"{request.id}/{number}", sampling=sampling))

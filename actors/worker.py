@@ -26,7 +26,15 @@ if TYPE_CHECKING:
     from engine.loop import EngineLoop
 
 # What prepare makes of a shard besides the columns that are carried through
-PROMPTS_SCHEMA = pa.schema([("token_ids", pa.list_(pa.int32())), ("sampling", pa.string()), ("seed", pa.uint64()), ("error", pa.string())])
+PROMPTS_SCHEMA = pa.schema(
+    [
+        ("token_ids", pa.list_(pa.int32())),
+        ("sampling", pa.string()),
+        ("seed", pa.uint64()),
+        ("error", pa.string()),
+        ("group", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class BatchWorker:
     async def _row(self, row_id: str, row: dict[str, Any]) -> Generated | str:
         """What a row gives, or its error."""
         job = self.job
-        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"])
+        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"])
         try:
             return await generate_row(
                 self.loop, row_id, prompt, row["seed"], generation=job.generation, columns=job.columns, codec=self.codec

@@ -12,6 +12,7 @@ class InputConfig:
     path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name; openai_batch is never guessed.
     messages_column: a chat (list of role and content), rendered by the model's template; used instead of the prompt.
     sampling_column: a struct of a row's own settings. id_column: must exist, and is always carried to the output.
+    group_column: rows with the same value resemble each other; guesses for one come from the others first. Null = no group.
     rows_per_shard: auto = a 64th of each worker's rows, within 16 to 4096. limit: the first rows only.
     schema_rows: rows of each JSONL file that the columns and their types are learned from.
     csv_columns: names of the columns of CSV files whose first row is data already.
@@ -23,6 +24,7 @@ class InputConfig:
     messages_column: str | None = None
     sampling_column: str | None = "sampling"
     id_column: str | None = None
+    group_column: str | None = None
     rows_per_shard: int | str = "auto"
     limit: int | None = None
     schema_rows: int = 1000

@@ -56,5 +56,5 @@ def text_format(name: str, config: InputConfig) -> TextFormat:
 def prompt_columns(config: InputConfig) -> PromptColumns:
     """The columns that mean something."""
     if config.format == "openai_batch":
-        return PromptColumns("prompt", "messages", "sampling", either=True)
-    return PromptColumns(config.prompt_column, config.messages_column, config.sampling_column)
+        return PromptColumns("prompt", "messages", "sampling", either=True, group=config.group_column)
+    return PromptColumns(config.prompt_column, config.messages_column, config.sampling_column, group=config.group_column)

@@ -134,7 +134,8 @@ def _cut_parquet(scan: ScannedFile, size: int) -> Iterator[list[dict[str, Any]]]
 
 def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added: OutputColumns) -> pa.Schema:
     """The input columns of every part; raises ValueError for a column that is not there or clashes with an added one."""
-    needed = [("input.id_column", source.id_column), *(("output.columns", name) for name in output.columns or [])]
+    needed = [("input.id_column", source.id_column), ("input.group_column", source.group_column)]
+    needed += [("output.columns", name) for name in output.columns or []]
     if source.format != "openai_batch":
         prompt_setting = "input.messages_column" if source.messages_column else "input.prompt_column"
         needed.insert(0, (prompt_setting, source.messages_column or source.prompt_column))

@@ -57,6 +57,7 @@ def _prompt_table(prompts: list[Prompt], seeds: list[int]) -> pa.Table:
         "sampling": [json.dumps(prompt.sampling) for prompt in prompts],
         "seed": seeds,
         "error": [prompt.error for prompt in prompts],
+        "group": [prompt.group for prompt in prompts],
     }
     return pa.Table.from_pydict(columns, schema=PROMPTS_SCHEMA)
 

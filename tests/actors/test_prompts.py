@@ -17,6 +17,12 @@ def test_a_prompt_becomes_its_token_ids() -> None:
     assert read({"prompt": "ab"}) == Prompt([97, 98])
 
 
+@pytest.mark.parametrize(("value", "group"), [("law", "law"), (7, "7"), (0, "0"), (None, ""), ("", "")])
+def test_a_rows_group_is_the_text_of_its_column_and_null_is_no_group(value: Any, group: str) -> None:
+    assert read({"prompt": "ab", "kind": value}, group="kind") == Prompt([97, 98], group=group)
+    assert read({"prompt": "ab", "kind": value}).group == "", "a column that is not named means nothing"
+
+
 @pytest.mark.parametrize(
     ("row", "error"),
     [

@@ -1,6 +1,7 @@
 """A row's samples: their requests, what the row gets, and its texts, tokens and log-probabilities cut together."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_the_first_sample_is_the_row_itself_and_the_others_have_seeds_made_of_it
     assert [sample.sampling.seed for sample in samples] == [42, row_seed(42, "sample", 1), row_seed(42, "sample", 2)]
     assert {(sample.group, sample.prompt_ids, sample.sampling.temperature) for sample in samples} == {("7", (1, 2), 0.5)}
     assert sample_requests(request, 1) == [request]
+    assert {sample.group for sample in sample_requests(replace(request, group="law"), 3)} == {"law"}, "siblings are in it anyway"
 
 
 async def test_the_prompt_of_several_samples_runs_once_but_for_its_last_page(plain: EngineLoop) -> None:

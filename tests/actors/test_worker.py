@@ -39,6 +39,7 @@ def batch(shards: dict[int, list[str]]) -> dict[str, list[Any]]:
     for shard, prompts in shards.items():
         errors = [prompt[1:] if prompt.startswith("?") else None for prompt in prompts]
         table = {"token_ids": [list(p.encode()) for p in prompts], "sampling": ["{}"] * len(prompts), "seed": [2**64 - 1] * len(prompts)}
+        table["group"] = ["law"] * len(prompts)
         rows["shard"].append(shard)
         rows["carried"].append(to_bytes(pa.table({"text": prompts})))
         rows["prompts"].append(to_bytes(pa.Table.from_pydict({**table, "error": errors}, schema=PROMPTS_SCHEMA)))
@@ -58,6 +59,7 @@ async def test_answers_that_come_in_reverse_order_land_in_their_rows(tmp_path: P
     assert texts(tmp_path, 4) == [("fg", "gf")]
     assert '"num_rows": 3, "num_errors": 1' in summaries["summary"][0]
     assert actor.loop.seen[0].sampling.seed == 2**64 - 1
+    assert actor.loop.seen[0].group == "law"
 
 
 async def test_a_shard_whose_part_exists_is_not_generated_again(tmp_path: Path) -> None:

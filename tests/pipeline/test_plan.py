@@ -122,6 +122,7 @@ def test_all_columns_are_carried_unless_some_are_chosen_and_the_id_always(tmp_pa
         ({}, {"prompt_column": "promt"}, "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?"),
         ({}, {"messages_column": "chat"}, "input.messages_column is 'chat', but the input has no such column; it has 'prompt', 'error'"),
         ({}, {"id_column": "key"}, "input.id_column is 'key', but the input has no such column"),
+        ({}, {"group_column": "eror"}, "input.group_column is 'eror', but the input has no such column; did you mean 'error'?"),
         ({"columns": ["eror"]}, {}, "output.columns is 'eror', but the input has no such column; did you mean 'error'?"),
         ({}, {}, "the input already has columns error; set output.prefix to rename the added ones, or output.columns"),
     ],

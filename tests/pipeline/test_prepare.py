@@ -49,6 +49,13 @@ def test_parquet_rows_come_in_order_with_equal_seeds_for_any_cut(tmp_path: Path)
     assert len({row["seed"] for row in cuts[0]}) == 10
 
 
+def test_a_group_is_read_also_where_it_is_not_carried(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a", "b"], "kind": [1, None]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "c", "kind": 1}\n')
+    rows = prepared(tmp_path, columns=["prompt"], group_column="kind")
+    assert [(row["carried"], row["group"]) for row in rows] == [({"prompt": "a"}, "1"), ({"prompt": "b"}, ""), ({"prompt": "c"}, "1")]
+
+
 def test_a_prompt_need_not_be_carried(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a"], "x": [1]}), tmp_path / "a.parquet")
     assert [(row["carried"], row["token_ids"]) for row in prepared(tmp_path, columns=["x"])] == [({"x": 1}, [97])]

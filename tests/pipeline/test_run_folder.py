@@ -48,6 +48,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ("model", "threads", 2),
         ("model", "path", "moved"),
         ("input", "path", "moved"),
+        ("input", "group_column", "kind"),
     ],
 )
 def test_what_does_not_change_the_rows_may_change_between_starts(group: str, key: str, value: Any) -> None:
