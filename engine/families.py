@@ -87,7 +87,7 @@ REFUSALS = (
     ("its positions are a bias on the attention scores (ALiBi), which this engine does not compute", ELSE, ("bloom", "mpt")),
     (
         "its code computes attention itself and never calls this engine's", ELSE,
-        ("codegen", "ctrl", "falcon", "gpt_neo", "gpt_neox_japanese", "gptj", "openai-gpt"),
+        ("codegen", "falcon", "gpt_neo", "gpt_neox_japanese", "gptj", "openai-gpt"),
     ),
     ("its attention is cut into chunks, which this engine does not compute", ELSE, ("llama4", "llama4_text")),
     ("its layers choose by content which tokens they attend to", ELSE, ("deepseek_v32", "deepseek_v4", "doge", "glm_moe_dsa")),
@@ -101,7 +101,7 @@ REFUSALS = (
         ),
     ),
     (
-        "it takes images or sound, and transformers has no text-only way into it", TEXT_MODEL,
+        "it takes images or sound, and this engine does not run the text model inside it", TEXT_MODEL,
         (
             "aya_vision", "gemma3n", "glm4v", "glm4v_moe", "idefics2", "idefics3", "internvl", "llava", "llava_next", "llava_onevision",
             "mistral3", "mllama", "paligemma", "phi4_multimodal", "pixtral", "qwen2_5_omni", "qwen2_5_vl", "qwen2_audio", "qwen2_vl",

@@ -23,6 +23,9 @@ GEMMA4 = {
 VISION = {
     "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
 }  # fmt: skip
+GEMMA4_VISION = {
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+}  # fmt: skip
 
 TINY: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -43,7 +46,7 @@ TINY: dict[str, dict[str, Any]] = {
         "laurel_rank": 8,
     },
     "gemma4_text": GEMMA4,
-    "gemma4": {"text_config": GEMMA4, "vision_config": None, "audio_config": None},
+    "gemma4": {"text_config": GEMMA4, "vision_config": GEMMA4_VISION, "audio_config": None},
     "vaultgemma": {**GEMMA, "sliding_window": WINDOW, "attn_logit_softcapping": 5.0},
     "phi": {},
     "phi3": {"sliding_window": WINDOW},
