@@ -6,13 +6,16 @@ The only place that knows all settings of engine/ and drafting/; everything belo
 import logging
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from drafting.adaptive import AdaptiveProposer
+from drafting.budget import choose
 from drafting.config import SpeculationConfig
 from drafting.cost import CostModel
 from drafting.mixed import MixedProposer
 from drafting.proposer import Proposer
+from drafting.tables import Tables
 from engine import tables
 from engine.attention import KVCache
 from engine.budget import Budget
@@ -24,6 +27,7 @@ from engine.model_runner import ModelRunner
 from engine.pages import PagePool
 from engine.probe import check_parity
 from engine.profile import profile_steps
+from engine.recycling import likeliest_successors
 from engine.scheduler import Scheduler
 from engine.speculation import Speculation
 
@@ -59,8 +63,20 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, parity)
     budget = None
     if adaptive:
+        _compile_drafting()
         budget = Budget(CostModel(profile_steps(runner, max_running, max_nodes, loaded.max_context)), MAX_STEP_NODES)
     return Engine(runner, scheduler, Speculation(proposer, budget) if proposer else None, loaded.max_context)
+
+
+def _compile_drafting() -> None:
+    """Goes once through what a step calls, so that no first step is taken for a slow one."""
+    proposer = AdaptiveProposer(max_nodes=2, corpus_tokens=16, tables=Tables(bigram=np.zeros((4, 2), np.int32)))
+    states = [proposer.start(np.array([1, 2, 3, 1, 2, 3, 1], np.int32))]
+    candidates = proposer.propose(states, np.array([2], np.int32))
+    choose(candidates, np.zeros(2), 1.0)
+    proposer.learn(states, candidates, np.array([2, 3], np.int32), np.array([0, 2]))
+    proposer.recycle(np.array([1], np.int32), likeliest_successors(torch.zeros(1, 4), 2))
+    proposer.finish(states[0])
 
 
 def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int) -> int:

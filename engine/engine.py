@@ -222,7 +222,8 @@ class Engine:
         stats.num_prompt_tokens, stats.num_cached_tokens = scheduler.num_prompt_tokens, scheduler.num_cached_tokens
         if self.speculation:
             taken = sum(len(event.token_ids) for event in events)
-            self.speculation.observe(shape, trees, self._timer.since_start(), taken)
+            thinking = sum(self._timer.step[phase] for phase in ("propose", "choose", "learn"))
+            self.speculation.observe(shape, trees, self._timer.since_start() - thinking, thinking, taken)
         if self.debug:
             scheduler.check_integrity()
 

@@ -46,10 +46,10 @@ class Speculation:
                 self.proposer.finish(self._state(sequence))
                 sequence.draft_state = None
 
-    def observe(self, plain: StepShape, trees: DraftTrees, seconds: float, num_tokens: int) -> None:
-        """A step of shape `plain` and these trees took so long and gave so many tokens."""
+    def observe(self, plain: StepShape, trees: DraftTrees, seconds: float, thinking: float, num_tokens: int) -> None:
+        """A step of shape `plain` and these trees took so long, and `thinking` seconds beside that, and gave so many tokens."""
         if self.budget:
-            self.budget.observe(plain, len(trees.token_ids), seconds, num_tokens)
+            self.budget.observe(plain, len(trees.token_ids), seconds, thinking, num_tokens)
 
     def drop(self, sequence: Sequence) -> None:
         """Forgets a sequence that is given up."""

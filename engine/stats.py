@@ -45,6 +45,7 @@ class PhaseTimer:
     def __init__(self, seconds: dict[str, float], clock: Callable[[], float] = perf_counter) -> None:
         self._seconds, self._clock = seconds, clock
         self._last = self._first = 0.0
+        self.step = dict.fromkeys(seconds, 0.0)  # of the last step alone
 
     def start(self) -> Callable[[str], None]:
         """The time before this belongs to no phase; returns `mark`."""
@@ -54,6 +55,7 @@ class PhaseTimer:
     def mark(self, phase: str) -> None:
         """The time since the last mark went to this phase."""
         now = self._clock()
+        self.step[phase] = now - self._last
         self._seconds[phase] += now - self._last
         self._last = now
 

@@ -26,8 +26,14 @@ PLAIN = StepShape(4, 0, 0, 4)
 
 
 def measured(budget: Budget, tokens_per_second: float) -> Budget:
-    budget.observe(PLAIN, 0, 0.014, round(0.014 * tokens_per_second))
+    budget.observe(PLAIN, 0, 0.014, 0.0, 0.014 * tokens_per_second)
     return budget
+
+
+def propose(budget: Budget, survival: float, thinking: float = 0.0001) -> None:
+    """A step that proposes one guess, and gives what plain decoding gives."""
+    budget.choose(chains([survival]), PLAIN)
+    budget.observe(PLAIN, 0, 0.014, thinking, 4)
 
 
 def test_before_anything_was_measured_time_costs_what_plain_steps_would_give():
@@ -41,8 +47,8 @@ def test_the_dearer_time_is_the_fewer_guesses_are_verified():
     numbers = []
     for price in (100, 400, 800, 2000):
         budget = measured(Budget(machine(), 100), price)
-        numbers.append(len(budget.choose(chains([0.9, 0.5, 0.2], [0.25], [0.4], []), PLAIN).token_ids))
-    assert numbers == [5, 2, 1, 0]
+        numbers.append(len(budget.choose(chains([0.9, 0.5, 0.2], [0.25], [0.45], []), PLAIN).token_ids))
+    assert numbers == [5, 3, 1, 0]  # a row of 1 ms costs 0.1, 0.4, 0.8 and 2 tokens
     assert budget.last.num_candidates == 5
     assert budget.last.price == pytest.approx(2000, rel=0.01)
 
@@ -58,21 +64,33 @@ def test_proposing_pauses_longer_and_longer_while_nothing_is_worth_its_price():
         while not budget.wants(4):
             waited += 1
         pauses.append(waited)
-        budget.choose(chains([0.01]), PLAIN)
+        propose(budget, 0.01)
     assert pauses == [0, 1, 2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE]
 
 
-def test_a_guess_that_is_worth_it_ends_the_pauses():
+def test_guesses_that_are_worth_it_end_the_pauses():
     budget = Budget(machine(), 100)
-    budget.choose(chains([0.01]), PLAIN)
-    budget.choose(chains([0.99]), PLAIN)
+    propose(budget, 0.01)
+    assert not budget.wants(4)
+    propose(budget, 0.99)
+    assert budget.wants(4)
+
+
+def test_guesses_that_gain_less_than_thinking_of_them_costs_are_no_longer_thought_of():
+    budget = Budget(machine(), 100)
+    for _ in range(50):
+        propose(budget, 0.5, thinking=0.002)  # a gain of about 0.2 tokens for 0.6 tokens' worth of thinking
+    assert budget.last.num_nodes == 1
+    assert not budget.wants(4)
+    for _ in range(50):
+        propose(budget, 0.5, thinking=0.0001)
     assert budget.wants(4)
 
 
 def test_a_batch_that_drains_ends_a_pause():
     budget = Budget(machine(), 100)
     for _ in range(8):
-        budget.choose(chains([0.01]), PLAIN)
+        propose(budget, 0.01)
     assert not budget.wants(4)
     assert budget.wants(3)
 
@@ -85,7 +103,7 @@ def test_guesses_that_no_price_could_buy_are_not_asked_for():
 def test_prompt_chunks_do_not_teach_what_guesses_cost():
     budget = Budget(machine(), 100)
     before = budget.cost.coefficients.tolist()
-    budget.observe(StepShape(500, 0, 0, 4), 0, 9.0, 1)
+    budget.observe(StepShape(500, 0, 0, 4), 0, 9.0, 0.0, 1)
     assert budget.cost.coefficients.tolist() == before
-    budget.observe(PLAIN, 4, 0.025, 5)
+    budget.observe(PLAIN, 4, 0.025, 0.0, 5)
     assert budget.cost.coefficients.tolist() != before
