@@ -37,9 +37,9 @@ class Generated:
     stops: StopStrings | None = None
 
     def text(self, completion: Completion, decode: Callable[[Sequence[int]], str]) -> str:
-        """A completion's text, up to the stop string that ended it."""
+        """A completion's text, up to the stop string that ended it; one that ended otherwise holds none."""
         text = decode(completion.token_ids)
-        return self.stops.cut(text) if self.stops and completion.finish_reason == "stop" else text
+        return self.stops.cut(text) if self.stops else text
 
     def total(self, count: str) -> int:
         """One of the counts of SequenceStats, summed over what was decoded."""

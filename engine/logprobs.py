@@ -11,7 +11,7 @@ from torch import Tensor
 
 from drafting.tree import DraftTrees
 from engine.request import Logprobs
-from engine.verify import Verified
+from engine.verify import Ints, Verified
 
 
 @torch.inference_mode()
@@ -22,34 +22,58 @@ def path_logprobs(logits: Tensor, trees: DraftTrees, verified: Verified, wanted:
     of a path of nodes 3 and 5 the root's row gives node 3's token, row 3 gives node 5's, row 5 the bonus token.
     """
     found: list[Logprobs | None] = [None] * len(wanted)
-    asking = [index for index, num_best in enumerate(wanted) if num_best is not None]
-    if not asking:
+    num_best = max((asked for asked in wanted if asked is not None), default=None)
+    if num_best is None:
         return found
-    rows, token_ids = [], []
-    for index in asking:
-        nodes = verified.nodes[verified.offsets[index] : verified.offsets[index + 1]]
-        rows.append(np.concatenate([trees.offsets[index : index + 1] + index, nodes + index + 1]))
-        token_ids.append(np.append(trees.token_ids[nodes], verified.bonus[index]))
-    chosen_ids = torch.from_numpy(np.concatenate(token_ids)).to(logits.device)
-    own = logits[torch.from_numpy(np.concatenate(rows)).to(logits.device)].float()
-    logprobs = own.log_softmax(-1)
-    best = likeliest(own, max(wanted[index] or 0 for index in asking))
+    rows, token_ids, ends = _paths(trees, verified)
+    asking = np.repeat([asked is not None for asked in wanted], np.diff(ends))
+    chosen_ids = torch.from_numpy(token_ids[asking]).to(logits.device)
+    own = logits[torch.from_numpy(rows[asking]).to(logits.device)].float()
+    logprobs, best = own.log_softmax(-1), likeliest(own, num_best)
     arrays = [logprobs.gather(1, chosen_ids[:, None])[:, 0], best.int(), logprobs.gather(1, best)]
     chosen, top_ids, top = (array.cpu().numpy() for array in arrays)
     first = 0
-    for index, path in zip(asking, token_ids, strict=True):
-        end, num_best = first + len(path), wanted[index]
-        found[index] = Logprobs(chosen[first:end], top_ids[first:end, :num_best], top[first:end, :num_best])
-        first = end
+    for index, (asked, length) in enumerate(zip(wanted, np.diff(ends).tolist(), strict=True)):
+        if asked is not None:
+            end = first + length
+            found[index] = Logprobs(chosen[first:end], top_ids[first:end, :asked], top[first:end, :asked])
+            first = end
     return found
 
 
-def likeliest(logits: Tensor, count: int) -> Tensor:
-    """Ids of the highest float32 logits [A, V], best first, int64 [A, min(count, V)]; of equal ones the lowest id first.
+def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
+    """Of all sequences' paths: the row of logits that gave each token, the tokens, and where each sequence's begin and end [B + 1]."""
+    num_sequences, num_nodes = len(verified.bonus), len(verified.nodes)
+    ends = verified.offsets + np.arange(num_sequences + 1)
+    owners = np.repeat(np.arange(num_sequences), np.diff(verified.offsets))
+    places = np.arange(num_nodes) + owners
+    rows, token_ids = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.int64)
+    rows[ends[:-1]] = trees.offsets[:-1] + np.arange(num_sequences)
+    rows[places + 1] = verified.nodes + owners + 1
+    token_ids[places] = trees.token_ids[verified.nodes]
+    token_ids[ends[1:] - 1] = verified.bonus
+    return rows, token_ids, ends
 
-    topk alone takes equal values in any order: the greedy token might come second, or not at all.
-    """
+
+def likeliest(logits: Tensor, count: int) -> Tensor:
+    """Ids of the highest float32 logits [A, V], best first, int64 [A, min(count, V)]; of equal ones the lowest id first."""
+    size = logits.shape[1]
+    if count == 0:
+        return torch.empty((len(logits), 0), dtype=torch.int64, device=logits.device)
+    if count >= size:
+        return logits.sort(dim=-1, descending=True, stable=True).indices
+    # topk takes equal values in any order: the greedy token might come second, or, cut off by its equals, not at all.
+    values, ids = logits.topk(count + 1, dim=-1)
+    cut_off = values[:, count - 1] == values[:, count]
+    ids = ids[:, :count].sort(-1).values
+    ids = ids.gather(1, logits.gather(1, ids).sort(dim=-1, descending=True, stable=True).indices)
+    if cut_off.any():
+        ids[cut_off] = _ranked(logits[cut_off], count)
+    return ids
+
+
+def _ranked(logits: Tensor, count: int) -> Tensor:
+    """The same whatever is equal, at over ten times the price: by integers in which value and id are one."""
     bits = (logits + 0.0).view(torch.int32)  # the sum makes -0.0 equal to 0.0
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # the order of floats is the order of these integers
-    ranks = (ordered.long() << 32) - torch.arange(logits.shape[1], device=logits.device)
-    return ranks.topk(min(count, logits.shape[1]), dim=-1).indices
+    return ((ordered.long() << 32) - torch.arange(logits.shape[1], device=logits.device)).topk(count, dim=-1).indices

@@ -87,6 +87,8 @@ class Logprobs:
 
     def first(self, num_tokens: int) -> "Logprobs":
         """Those of the first tokens."""
+        if num_tokens == len(self.chosen):
+            return self
         return Logprobs(self.chosen[:num_tokens], self.top_ids[:num_tokens], self.top[:num_tokens])
 
     @staticmethod
