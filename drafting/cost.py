@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.compiled import compiled
+
 Floats = NDArray[np.float64]
 # Measured steps correct the profile within about 100 steps, and no single one by more than this factor: a shared machine stalls.
 MEMORY_STEPS, LARGEST_SURPRISE = 100.0, 2.0
@@ -56,12 +58,12 @@ class CostModel:
 
     def __init__(self, profile: Profile) -> None:
         self.profile = profile
-        self._rows, self._seconds = self._row_table()
-        features = np.array([self._features(StepShape(*shape)) for shape in profile.shapes])
-        self._prior = _fit(features, np.array(profile.seconds))
+        self._table = _row_table(profile)
+        features, seconds = np.array([self._features(shape) for shape in profile.shapes]), np.array(profile.seconds)
+        self._prior = _fit(features, seconds)
         self.coefficients = self._prior.copy()
         # Normal equations in relative errors: what the profile says, and what was measured since.
-        relative = features / np.array(profile.seconds)[:, None]
+        relative = features / seconds[:, None]
         self._prior_matrix = relative.T @ relative * (PRIOR_STEPS / len(features)) + 1e-9 * np.diag((features**2).max(0) + 1e-30)
         self._matrix, self._vector = self._prior_matrix.copy(), self._prior_matrix @ self._prior
 
@@ -71,34 +73,12 @@ class CostModel:
 
     def extra(self, plain: StepShape, max_nodes: int) -> Floats:
         """float64 [max_nodes + 1]: what 0, 1, 2 ... nodes add to the seconds of a plain step; nodes attend to a mean context."""
-        nodes = np.arange(max_nodes + 1, dtype=np.float64)
-        context = plain.keys / max(1.0, plain.sequences)
-        features = np.stack(
-            [
-                self._table(plain.rows + nodes),
-                np.full_like(nodes, plain.keys),
-                plain.attended + nodes * context,
-                np.full_like(nodes, plain.sequences),
-                nodes > 0,
-                nodes,
-            ],
-            axis=1,
-        )
-        seconds = features @ self.coefficients
-        # A noisy profile may dip; more nodes are never cheaper.
-        result: Floats = np.maximum.accumulate(seconds - seconds[0])
-        return result
+        return _extra(self._table, self.coefficients, float(plain.rows), plain.keys / max(1.0, plain.sequences), max_nodes)
 
     def observe(self, shape: StepShape, seconds: float) -> None:
         """Takes in a measured step."""
-        expected = self.seconds(shape)
-        seen = min(max(seconds, expected / LARGEST_SURPRISE), expected * LARGEST_SURPRISE)
-        features = self._features(shape) / seen
-        keep = 1.0 - 1.0 / MEMORY_STEPS
-        # What is forgotten gives way to the profile: a shape not seen for long costs what it cost then.
-        self._matrix = keep * self._matrix + (1 - keep) * self._prior_matrix + np.outer(features, features)
-        self._vector = keep * self._vector + (1 - keep) * (self._prior_matrix @ self._prior) + features
-        self.coefficients = np.maximum(np.linalg.solve(self._matrix, self._vector), 0.1 * self._prior)
+        features = self._features(shape)
+        _observe(self._matrix, self._vector, self._prior_matrix, self._prior, features, float(seconds), self.coefficients)
 
     def save(self, path: Path) -> None:
         """Writes the profile and the coefficients as they are now, as JSON."""
@@ -112,43 +92,95 @@ class CostModel:
             shapes = [StepShape(*shape) for shape in found["shapes"]]
             model = CostModel(Profile(shapes, found["seconds"], tuple(found["stairs"]) if found["stairs"] else None))
             model.coefficients = np.array(found["coefficients"], np.float64)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"{path} is no cost model ({error}); benchmarks/bench_adaptive.py --save_cost_model writes one") from error
         return model
 
     def _features(self, shape: StepShape) -> Floats:
-        table = self._table(np.array([shape.rows], np.float64))[0]
-        return np.array([table, shape.keys, shape.attended, shape.sequences, float(shape.nodes > 0), shape.nodes])
+        rows, keys, attended, sequences, nodes = shape
+        return np.array([_look_up(self._table, float(rows)), keys, attended, sequences, nodes > 0, nodes])
 
-    def _row_table(self) -> tuple[Floats, Floats]:
-        """Row counts and seconds of the profile's steps of one sequence, never falling; the charge for a tree is taken out."""
-        measured = [(s, t) for s, t in zip(self.profile.shapes, self.profile.seconds, strict=True) if s.sequences == 1]
-        plain = [(s.rows, t) for s, t in measured if not s.nodes]
-        trees = sorted((s.rows, t) for s, t in measured if s.nodes)
-        wider = [point for point in trees if point[0] > trees[0][0]]
-        charge = 0.0
-        if wider and plain:
-            (first, early), (second, late) = trees[0], wider[0]
-            charge = max(0.0, early - (late - early) / (second - first) * (first - 1) - min(t for _, t in plain))
-        rows, seconds = np.array(sorted(plain + [(r, t - charge) for r, t in trees]), np.float64).T
-        unique, place = np.unique(self._round_up(rows), return_index=True)
-        return unique, np.maximum.accumulate(np.minimum.reduceat(seconds, place))
 
-    def _table(self, rows: Floats) -> Floats:
-        """Seconds by row count; beyond the profiled ones the last slope goes on."""
-        rounded = self._round_up(rows)
-        slope = 0.0
-        if len(self._rows) > 1:
-            slope = (self._seconds[-1] - self._seconds[-2]) / (self._rows[-1] - self._rows[-2])
-        seconds: Floats = np.interp(rounded, self._rows, self._seconds) + slope * np.maximum(rounded - self._rows[-1], 0.0)
-        return seconds
+class RowTable(NamedTuple):
+    """Seconds by row count, float64 [P] each; beyond `first` rows a pass costs as the next multiple of `step` rows."""
 
-    def _round_up(self, rows: Floats) -> Floats:
-        if self.profile.stairs is None:
-            return rows
-        first, step = self.profile.stairs
-        rounded: Floats = np.where(rows > first, np.ceil(rows / step) * step, rows)
-        return rounded
+    rows: Floats
+    seconds: Floats
+    first: float
+    step: float
+
+
+def _row_table(profile: Profile) -> RowTable:
+    """From the profile's steps of one sequence, never falling; the charge for a tree is taken out."""
+    first, step = profile.stairs or (np.inf, 1.0)
+    measured = [(s, t) for s, t in zip(profile.shapes, profile.seconds, strict=True) if s.sequences == 1]
+    plain = [(s.rows, t) for s, t in measured if not s.nodes]
+    trees = sorted((s.rows, t) for s, t in measured if s.nodes)
+    wider = [point for point in trees if point[0] > trees[0][0]]
+    charge = 0.0
+    if wider and plain:
+        (narrow, early), (wide, late) = trees[0], wider[0]
+        charge = max(0.0, early - (late - early) / (wide - narrow) * (narrow - 1) - min(t for _, t in plain))
+    rows, seconds = np.array(sorted(plain + [(r, t - charge) for r, t in trees]), np.float64).T
+    unique, place = np.unique(np.where(rows > first, np.ceil(rows / step) * step, rows), return_index=True)
+    return RowTable(unique, np.maximum.accumulate(np.minimum.reduceat(seconds, place)), float(first), float(step))
+
+
+@compiled
+def _look_up(table: RowTable, rows: float) -> float:
+    """Between two row counts in proportion; beyond the last the last slope goes on."""
+    if rows > table.first:
+        rows = np.ceil(rows / table.step) * table.step
+    last = len(table.rows) - 1
+    if last == 0 or rows <= table.rows[0]:
+        return float(table.seconds[0])
+    i = 1
+    while i < last and table.rows[i] < rows:
+        i += 1
+    slope = (table.seconds[i] - table.seconds[i - 1]) / (table.rows[i] - table.rows[i - 1])
+    return float(table.seconds[i] + slope * (rows - table.rows[i]))
+
+
+@compiled
+def _extra(table: RowTable, coefficients: Floats, rows: float, context: float, max_nodes: int) -> Floats:
+    extra, plain = np.zeros(max_nodes + 1), _look_up(table, rows)
+    for n in range(1, max_nodes + 1):
+        added = coefficients[0] * (_look_up(table, rows + n) - plain)
+        added += coefficients[4] + n * (coefficients[2] * context + coefficients[5])
+        extra[n] = max(extra[n - 1], added)  # a noisy profile may dip; more nodes are never cheaper
+    return extra
+
+
+@compiled
+def _observe(
+    matrix: Floats, vector: Floats, prior_matrix: Floats, prior: Floats, features: Floats, seconds: float, coefficients: Floats
+) -> None:
+    size, expected = len(features), 0.0
+    for i in range(size):
+        expected += features[i] * coefficients[i]
+    seen = min(max(seconds, expected / LARGEST_SURPRISE), expected * LARGEST_SURPRISE)
+    keep = 1.0 - 1.0 / MEMORY_STEPS
+    solving = np.empty((size, size + 1))
+    for i in range(size):
+        # What is forgotten gives way to the profile: a shape not seen for long costs what it cost then.
+        vector[i] = keep * vector[i] + features[i] / seen
+        for j in range(size):
+            vector[i] += (1 - keep) * prior_matrix[i, j] * prior[j]
+            matrix[i, j] = keep * matrix[i, j] + (1 - keep) * prior_matrix[i, j] + features[i] * features[j] / (seen * seen)
+            solving[i, j] = matrix[i, j]
+        solving[i, size] = vector[i]
+    # Gauss; the matrix is positive definite, so no pivoting.
+    for i in range(size):
+        for k in range(i + 1, size):
+            factor = solving[k, i] / solving[i, i]
+            for j in range(i, size + 1):
+                solving[k, j] -= factor * solving[i, j]
+    for i in range(size - 1, -1, -1):
+        found = solving[i, size]
+        for j in range(i + 1, size):
+            found -= solving[i, j] * solving[j, size]
+        solving[i, size] = found / solving[i, i]
+        coefficients[i] = max(solving[i, size], 0.1 * prior[i])
 
 
 def _fit(features: Floats, seconds: Floats) -> Floats:
