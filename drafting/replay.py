@@ -4,7 +4,7 @@ Owns the counting. Does not know files, text, or how the proposer makes its draf
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 from drafting.bigram import learn_successors
 from drafting.proposer import Proposer
 from drafting.transcripts import Transcript
-from drafting.tree import Int32, walk
+from drafting.tree import Candidates, DraftTrees, Int32, walk
 
-NO_LIMIT = np.array([np.iinfo(np.int32).max], np.int32)
+NO_LIMIT = np.iinfo(np.int32).max
+Choose = Callable[[Candidates], DraftTrees]
 
 
 @dataclass
@@ -29,12 +30,46 @@ class Counts:
     accepted: Counter[str] = field(default_factory=Counter)
 
 
-def replay(transcripts: Iterable[Transcript], proposer: Proposer, learned_bigram: Int32 | None = None) -> dict[str, Counts]:
-    """The counts by group. learned_bigram: a table to fill with what is read on the way, since no model can be asked."""
+@dataclass
+class _Row:
+    """A transcript on its way: text is prompt and output, of which `done` tokens have been said."""
+
+    text: Int32
+    done: int
+    state: Any
+    counts: Counts
+
+
+def replay(
+    transcripts: Iterable[Transcript], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None = None, batch_size: int = 1
+) -> dict[str, Counts]:
+    """The counts by group. choose: which candidates are verified; batch_size: rows that run at once, in the order given.
+
+    learned_bigram: a table to fill with what is read on the way, since no model can be asked.
+    """
     groups: dict[str, Counts] = {}
-    for transcript in transcripts:
-        _replay_one(transcript, proposer, learned_bigram, groups.setdefault(transcript.group, Counts()))
-    return groups
+    running: list[_Row] = []
+    waiting = iter(transcripts)
+    while True:
+        while len(running) < batch_size and (transcript := next(waiting, None)) is not None:
+            text = np.concatenate([transcript.prompt_ids, transcript.output_ids])
+            state = proposer.start(transcript.prompt_ids, transcript.group)
+            counts = groups.setdefault(transcript.group, Counts())
+            running.append(_Row(text, len(transcript.prompt_ids), state, counts))
+            if learned_bigram is not None:
+                learn_successors(learned_bigram, transcript.prompt_ids)
+            running = _without_finished(running, proposer)
+        if not running:
+            return groups
+        _step(running, proposer, choose, learned_bigram)
+        running = _without_finished(running, proposer)
+
+
+def _without_finished(running: list[_Row], proposer: Proposer) -> list[_Row]:
+    for row in running:
+        if row.done == len(row.text):
+            proposer.finish(row.state)
+    return [row for row in running if row.done < len(row.text)]
 
 
 def report(groups: dict[str, Counts], source_names: Iterable[str]) -> dict[str, Any]:
@@ -55,30 +90,37 @@ def report(groups: dict[str, Counts], source_names: Iterable[str]) -> dict[str, 
     }
 
 
+def at_nodes(sweep: Sequence[dict[str, Any]], nodes_per_call: Sequence[float]) -> dict[str, float | None]:
+    """Tokens per call at the given nodes per call, linearly between the figures of a sweep; None where it does not reach."""
+    points = sorted((figures["nodes_per_call"], figures["tokens_per_call"]) for figures in sweep)
+    nodes, tokens = [nodes for nodes, _ in points], [tokens for _, tokens in points]
+    return {f"{n:g}": float(np.interp(n, nodes, tokens)) if nodes[0] <= n <= nodes[-1] else None for n in nodes_per_call}
+
+
 def _per_call(counts: Counts) -> dict[str, float]:
     return {"tokens_per_call": counts.tokens / counts.calls, "nodes_per_call": counts.nodes / counts.calls}
 
 
-def _replay_one(transcript: Transcript, proposer: Proposer, learned_bigram: Int32 | None, counts: Counts) -> None:
+def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None) -> None:
     """Output [5 6 7 8 9] with 2, 0, then all guesses right: calls emit 5 6 7, 8, 9: 3 calls, 5 tokens.
 
     A recording does not say where it would have ended, so drafts are not shortened towards its end.
     """
-    state = proposer.start(transcript.prompt_ids)
-    text = np.concatenate([transcript.prompt_ids, transcript.output_ids])
-    done, begin = len(transcript.prompt_ids), 0
-    while True:
+    states = [row.state for row in running]
+    candidates = proposer.propose(states, np.full(len(running), NO_LIMIT, np.int32))
+    trees = choose(candidates)
+    names, emitted = proposer.source_names, []
+    for number, row in enumerate(running):
+        sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
+        path = walk(trees, number, row.text[row.done :])
+        emitted.append(row.text[row.done : row.done + len(path) + 1])
+        row.counts.calls += 1
+        row.counts.tokens += len(emitted[-1])
+        row.counts.nodes += len(sources)
+        row.counts.verified.update(names[source] for source in sources.tolist())
+        row.counts.accepted.update(names[source] for source in sources[path - 1].tolist())
+    proposer.learn(states, candidates, np.concatenate(emitted), np.cumsum([0, *map(len, emitted)]))
+    for row, tokens in zip(running, emitted, strict=True):
         if learned_bigram is not None:
-            learn_successors(learned_bigram, text[begin:done])
-        if done == len(text):
-            return
-        trees = proposer.propose([state], NO_LIMIT)
-        path = walk(trees, 0, text[done:])
-        num_emitted = min(len(path) + 1, len(text) - done)
-        counts.calls += 1
-        counts.tokens += num_emitted
-        counts.nodes += trees.num_nodes(0)
-        counts.verified.update(proposer.source_names[source] for source in trees.sources)
-        counts.accepted.update(proposer.source_names[source] for source in trees.sources[path - 1])
-        proposer.extend(state, text[done : done + num_emitted])
-        begin, done = done - 1, done + num_emitted
+            learn_successors(learned_bigram, row.text[row.done - 1 : row.done + len(tokens)])
+        row.done += len(tokens)

@@ -1,6 +1,7 @@
 """Feeds recorded outputs through the drafters, without any model: how many tokens per call would they have given?
 
     python jobs/replay.py --transcripts FILE [FILE ...] --speculate mixed --num_drafts 10 --draft_len 10 --sources context
+    python jobs/replay.py --transcripts FILE [FILE ...] --speculate adaptive --row_price 0.4 0.2 0.1 0.05 0.025 0.01
 
 A line of a transcript (JSONL, plain or .gz) is {"id", "group", "prompt", "output"}: token ids, or text with --tokenizer.
 docs/drafting.md says how the figures are counted.
@@ -15,7 +16,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from drafting.config import SOURCES, SpeculationConfig
+from drafting.config import MODES, SOURCES, SpeculationConfig
+
+POINTS = (3, 6, 12, 24)  # nodes per call at which a sweep is read
+NUM_SUCCESSORS = 8  # of a token, in a bigram that an adaptive replay learns from the text
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
@@ -23,12 +27,15 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     defaults = SpeculationConfig()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("--transcripts", nargs="+", type=Path, required=True, metavar="FILE", help="JSONL files, plain or .gz")
-    parser.add_argument("--speculate", choices=["mixed"], default=defaults.mode)
+    parser.add_argument("--speculate", choices=[mode for mode in MODES if mode != "off"], default=defaults.mode)
     parser.add_argument("--num_drafts", type=int, default=defaults.num_drafts, metavar="k")
     parser.add_argument("--draft_len", type=int, default=defaults.draft_len, metavar="w")
     parser.add_argument("--query_len", type=int, default=defaults.query_len, metavar="q")
     parser.add_argument("--max_nodes_per_sequence", type=int, default=None, metavar="N", help="nodes of a tree at most; default k x w")
     parser.add_argument("--sources", default=",".join(defaults.sources), metavar="A[,B]", help=f"of {', '.join(SOURCES)}")
+    parser.add_argument("--row_price", type=float, nargs="+", default=[0.1], metavar="P", help="adaptive verifies what survives this often")
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="rows that run at once")
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="the first rows only")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="a model's tables; without, bigram learns from the text")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a folder with tokenizer.json, for transcripts that are text")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
@@ -36,18 +43,46 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Replays the files and returns the figures as --json writes them."""
+    """Replays the files and returns the figures as --json writes them; those of a sweep come as a list."""
     # Here and not above: importing a job must stay cheap, and these bring numba.
-    from drafting.mixed import MixedProposer
-    from drafting.replay import replay, report
+    from drafting.replay import at_nodes
     from drafting.transcripts import read_transcripts
 
     sources = args.sources.split(",")
     config = SpeculationConfig(args.speculate, args.num_drafts, args.draft_len, args.query_len, sources, args.max_nodes_per_sequence)
+    if args.batch_size < 1:
+        raise ValueError(f"--batch_size is {args.batch_size}; it must be at least 1")
     encode = load_encode(args.tokenizer) if args.tokenizer else None
-    transcripts = [transcript for path in args.transcripts for transcript in read_transcripts(path, encode)]
+    transcripts = [transcript for path in args.transcripts for transcript in read_transcripts(path, encode)][: args.limit]
+    if config.mode == "mixed":
+        return replay_once(transcripts, args, config, 0.0)
+    if any(not 0 < price <= 1 for price in args.row_price):
+        raise ValueError(f"--row_price is {args.row_price}; a price is a probability above 0, at most 1")
+    sweep = [{"row_price": price, **replay_once(transcripts, args, config, price)} for price in args.row_price]
+    return sweep[0] if len(sweep) == 1 else {"sweep": sweep, "at_nodes": at_nodes(sweep, POINTS)}
+
+
+def replay_once(transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig, row_price: float) -> dict[str, Any]:
+    """The figures of one run; each begins with a proposer that knows nothing."""
+    from drafting.budget import choose_likely
+    from drafting.replay import replay, report
+
     tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
-    proposer = MixedProposer(
+    proposer = make_proposer(config, tables)
+    if learned_bigram is not None and config.mode == "adaptive":
+        learned_bigram = proposer.bigram
+    groups = replay(transcripts, proposer, lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size)
+    return report(groups, proposer.source_names)
+
+
+def make_proposer(config: SpeculationConfig, tables: Any) -> Any:
+    """The proposer that the settings ask for."""
+    from drafting.adaptive import AdaptiveProposer
+    from drafting.mixed import MixedProposer
+
+    if config.mode == "adaptive":
+        return AdaptiveProposer(max_nodes=config.max_nodes, corpus_tokens=config.corpus_tokens, tables=tables)
+    return MixedProposer(
         num_drafts=config.num_drafts,
         draft_len=config.draft_len,
         query_len=config.query_len,
@@ -55,7 +90,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         max_nodes=config.max_nodes,
         tables=tables,
     )
-    return report(replay(transcripts, proposer, learned_bigram), proposer.source_names)
 
 
 def choose_tables(folder: Path | None, config: SpeculationConfig, vocab_size: int) -> tuple[Any, Any]:
@@ -63,7 +97,8 @@ def choose_tables(folder: Path | None, config: SpeculationConfig, vocab_size: in
     from drafting.bigram import empty_table
     from drafting.tables import Tables, load_tables
 
-    learned_bigram = empty_table(vocab_size, config.num_drafts) if folder is None and "bigram" in config.sources else None
+    num_successors = config.num_drafts if config.mode == "mixed" else NUM_SUCCESSORS
+    learned_bigram = empty_table(vocab_size, num_successors) if folder is None and "bigram" in config.sources else None
     tables = Tables(bigram=learned_bigram) if folder is None else load_tables(folder)
     for source in config.sources:
         if source != "context" and getattr(tables, source) is None:
@@ -88,6 +123,9 @@ def print_report(figures: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    if "sweep" in figures:
+        print_sweep(figures)
+        return
     groups = Table("group", "tokens per call", "nodes per call")
     for name, group in [*figures["by_group"].items(), ("all", figures)]:
         groups.add_row(name, f"{group['tokens_per_call']:.2f}", f"{group['nodes_per_call']:.1f}")
@@ -100,6 +138,14 @@ def print_report(figures: dict[str, Any]) -> None:
             column.justify = "right"
         Console().print(table)
     print(f"{figures['tokens']} tokens in {figures['calls']} calls, {figures['nodes']} nodes verified")
+
+
+def print_sweep(figures: dict[str, Any]) -> None:
+    """A line for each price, and tokens per call read between them."""
+    for run in figures["sweep"]:
+        print(f"row price {run['row_price']:<6g} tokens per call {run['tokens_per_call']:.3f}  nodes per call {run['nodes_per_call']:.2f}")
+    for nodes, tokens in figures["at_nodes"].items():
+        print(f"at {nodes:>2} nodes per call: {'outside the sweep' if tokens is None else f'{tokens:.3f} tokens per call'}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from drafting.mixed import MixedProposer
 from drafting.replay import replay, report
 from drafting.tables import Tables
 from drafting.transcripts import Transcript
-from drafting.tree import DraftTrees, Int32
+from drafting.tree import Candidates, DraftTrees, Int32, certain
 
 BIGRAM = np.array([[1, 2, 3]] * 10, np.int32)
 
@@ -78,22 +78,29 @@ class ScriptedProposer:
     def __init__(self, *drafts: list[int]) -> None:
         self.drafts = list(drafts)
 
-    def start(self, token_ids: Int32) -> list[int]:
-        return token_ids.tolist()
+    def start(self, token_ids: Int32, group: str = "") -> None:
+        pass
 
-    def extend(self, state: list[int], token_ids: Int32) -> None:
-        state += token_ids.tolist()
-
-    def propose(self, states: Any, max_depths: Int32) -> DraftTrees:
+    def propose(self, states: Any, max_depths: Int32) -> Candidates:
         draft = self.drafts.pop(0)
         order = np.arange(len(draft), dtype=np.int32)
-        return DraftTrees(ids(*draft), order, order + 1, np.zeros(len(draft), np.uint8), np.array([0, len(draft)]))
+        return certain(DraftTrees(ids(*draft), order, order + 1, np.zeros(len(draft), np.uint8), np.array([0, len(draft)])))
+
+    def learn(self, *args: Any) -> None:
+        pass
+
+    def finish(self, state: None) -> None:
+        pass
+
+
+def everything(candidates: Candidates) -> DraftTrees:
+    return candidates
 
 
 def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:
     # Output 5 6 7 8 9: two guesses right and one wrong, none right, then a path that runs past the end: 3 + 1 + 1 tokens.
     script = ScriptedProposer([5, 6, 0], [0, 0], [9, 4, 4, 4])
-    figures = report(replay([Transcript("a", "g", ids(1), ids(5, 6, 7, 8, 9))], script), script.source_names)
+    figures = report(replay([Transcript("a", "g", ids(1), ids(5, 6, 7, 8, 9))], script, everything), script.source_names)
     assert figures == {
         "tokens_per_call": 5 / 3,
         "nodes_per_call": 3.0,
@@ -107,14 +114,14 @@ def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:
 
 def test_the_first_output_token_is_drafted_from_the_prompt() -> None:
     drafter = proposer(sources=["context"])
-    counts = replay([Transcript("a", "g", ids(5, 7, 7, 5), ids(7, 7, 9))], drafter)["g"]
+    counts = replay([Transcript("a", "g", ids(5, 7, 7, 5), ids(7, 7, 9))], drafter, everything)["g"]
     assert (counts.calls, counts.tokens, counts.accepted["context"]) == (1, 3, 2)
 
 
 def test_groups_are_counted_apart_and_an_empty_output_takes_no_call() -> None:
     drafter = proposer(sources=["context"])
     rows = [Transcript("a", "x", ids(1), ids(2)), Transcript("b", "y", ids(1, 2, 1), ids(2, 1)), Transcript("c", "x", ids(1), ids())]
-    figures = report(replay(rows, drafter), drafter.source_names)
+    figures = report(replay(rows, drafter, everything), drafter.source_names)
     assert figures["by_group"] == {
         "x": {"tokens_per_call": 1.0, "nodes_per_call": 0.0},
         "y": {"tokens_per_call": 2.0, "nodes_per_call": 2.0},
@@ -123,13 +130,15 @@ def test_groups_are_counted_apart_and_an_empty_output_takes_no_call() -> None:
 
 def test_without_any_output_token_there_is_nothing_to_report() -> None:
     with pytest.raises(ValueError, match="no output token"):
-        report(replay([Transcript("a", "x", ids(1), ids())], proposer()), ("context",))
+        report(replay([Transcript("a", "x", ids(1), ids())], proposer(), everything), ("context",))
 
 
 def test_a_bigram_that_learns_from_text_knows_what_was_read_and_nothing_of_what_comes() -> None:
     table = empty_table(10, 2)
     drafter = proposer(sources=["bigram"], draft_len=1, num_drafts=1, tables=Tables(table))
-    counts = replay([Transcript("a", "g", ids(1, 2), ids(1, 2, 3, 2)), Transcript("b", "g", ids(3), ids(2))], drafter, table)["g"]
+    counts = replay([Transcript("a", "g", ids(1, 2), ids(1, 2, 3, 2)), Transcript("b", "g", ids(3), ids(2))], drafter, everything, table)[
+        "g"
+    ]
     # Row a: 2 -> nothing known, gives 1; 1 -> 2 right, gives 2 and 3 for free; 3 -> nothing known, gives 2. Row b: 3 -> 2 right.
     assert (counts.calls, counts.tokens, counts.accepted["bigram"], counts.nodes) == (4, 5, 2, 2)
     assert [table[token, 0] for token in (1, 2, 3)] == [2, 3, 2]
