@@ -42,6 +42,7 @@ class AdaptiveProposer:
             votes=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.float32),
             longest=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
             counts=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
+            totals=np.zeros(search.NUM_SCOPES, np.float32),
         )
 
     def start(self, token_ids: Int32, group: str = "") -> int:

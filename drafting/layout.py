@@ -22,7 +22,7 @@ POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32
 # By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them is next.
 NODE = np.dtype(
     [("first", np.int32), ("last", np.int32), ("guess", np.int32), ("depth", np.int32), ("survival", np.float32)]
-    + [("first_guess", np.int32), ("last_guess", np.int32), ("best", np.int32)]
+    + [("first_guess", np.int32), ("last_guess", np.int32), ("best", np.int32), ("longest", np.int32)]
 )
 GUESS = np.dtype(
     [("parent", np.int32), ("token", np.int32), ("node", np.int32), ("depth", np.int32), ("source", np.int32)]
@@ -58,3 +58,4 @@ class Scratch(NamedTuple):
     votes: NDArray[np.float32]
     longest: Int32
     counts: Int32
+    totals: NDArray[np.float32]

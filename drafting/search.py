@@ -20,14 +20,15 @@ BLOCK_TOKENS, NONE = 64, -1  # a row owns whole blocks
 OWN, GROUP, ALL = 0, 1, 2  # scopes: the row itself, its group, all rows
 NUM_SCOPES, BIGRAM = 3, 3
 SIZES = np.searchsorted((1, 2, 3, 4, 6, 9, 15, 31), np.arange(33))  # of matches: 1 2 3 4 5-6 7-9 10-15 16-31 32 -> 0 .. 8
-ORDERS = (1, 3, 2, 2)
+ORDERS = (3, 1, 2, 2)
 SCOPES = (OWN, OWN, GROUP, ALL)
 NUM_CHAINS = 4
 MAX_ORDER = 3
 WALK, SHORT_WALK = 32, 8  # links of a chain followed at most: for the root, for a node
 MAX_MATCH = 32  # tokens compared backwards at most
 MAX_POINTERS = 64  # occurrences that a node keeps
-FEW_POINTERS = 8  # a node with fewer looks for its own
+FEW_POINTERS, LONG_MATCH = 4, 8  # a node with fewer than these, none so long, looks for its own
+MAX_CERTAINTY = 0.7  # a node whose children would survive less often than asked for, were they this sure, gets none
 MAX_CHILDREN = 24  # distinct continuations of a node
 MAX_GUESSES = 512  # continuations weighed per tree
 MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
@@ -112,8 +113,12 @@ def _new_place(arena: Arena, row: Any) -> int:
 
 
 @compiled
-def _gather(arena: Arena, row: Any, recent: Int32, walk: int, first: int, last: int, pointers: Records) -> int:
-    """Adds occurrences of the recent tokens to pointers[first:last], newest first in each chain; returns the new last."""
+def _gather(arena: Arena, row: Any, recent: Int32, walk: int, first: int, pointers: Records) -> int:
+    """Lists occurrences of the recent tokens in pointers[first:], newest first in each chain; returns where the list ends.
+
+    Chains overlap; each occurrence is taken from the first that should have it.
+    """
+    last = first
     for chain in range(NUM_CHAINS):
         if len(recent) < ORDERS[chain] or (SCOPES[chain] == GROUP and row.group == 0):
             continue
@@ -121,15 +126,14 @@ def _gather(arena: Arena, row: Any, recent: Int32, walk: int, first: int, last: 
         for _ in range(walk):
             if place < 0 or last == first + MAX_POINTERS:
                 break
-            known = arena.tokens[place] < 0
-            for i in range(first, last):
-                known = known or pointers[i].place == place
-            match = 0 if known else _match(arena, place, recent)
-            if match >= ORDERS[chain]:
-                pointers[last].place, pointers[last].match = place, match
+            if arena.tokens[place] >= 0:
+                scope = SCOPES[chain]
                 block = arena.blocks[place // BLOCK_TOKENS]
-                pointers[last].scope = OWN if block.row == row.id else GROUP if row.group > 0 and block.group == row.group else ALL
-                last += 1
+                wanted = scope == OWN or (block.row != row.id and (scope == GROUP or row.group == 0 or block.group != row.group))
+                match = _match(arena, place, recent) if wanted else 0
+                if match >= ORDERS[chain] and (chain != 1 or match < ORDERS[0]):
+                    pointers[last].place, pointers[last].match, pointers[last].scope = place, match, scope
+                    last += 1
             place = arena.chains_CP[chain, place]
     return last
 
@@ -147,22 +151,22 @@ def _match(arena: Arena, place: int, recent: Int32) -> int:
 
 @compiled
 def _open(arena: Arena, row: Any, number: int, context: Int32, scratch: Scratch) -> None:
-    """Finds a node's occurrences: those of its parent that went on with its token, and others where these are few."""
+    """Finds a node's occurrences: those of its parent that went on with its token or, where these are few, its own."""
     node, pointers = scratch.nodes[number], scratch.pointers
     if number == 0:
-        node.first, node.last = 0, _gather(arena, row, context, WALK, 0, 0, pointers)
+        node.first, node.last = 0, _gather(arena, row, context, WALK, 0, pointers)
         return
     guess = scratch.guesses[node.guess]
     parent = scratch.nodes[guess.parent]
-    node.first = node.last = scratch.nodes[number - 1].last
     for i in range(parent.first, parent.last):
         if arena.tokens[pointers[i].place] == guess.token:
             place = _after(arena, pointers[i].place)
             if place >= 0 and arena.tokens[place] >= 0:
                 pointers[node.last].place, pointers[node.last].scope = place, pointers[i].scope
                 pointers[node.last].match = min(pointers[i].match + 1, MAX_MATCH)
+                node.longest = max(node.longest, pointers[node.last].match)
                 node.last += 1
-    if node.last - node.first < FEW_POINTERS:
+    if node.last - node.first < FEW_POINTERS and node.longest < LONG_MATCH:
         size, ancestor = 0, number
         while ancestor > 0 and size < MAX_MATCH:
             guess = scratch.guesses[scratch.nodes[ancestor].guess]
@@ -170,13 +174,12 @@ def _open(arena: Arena, row: Any, number: int, context: Int32, scratch: Scratch)
             size += 1
         more = min(len(context), MAX_MATCH - size)
         scratch.recent[size : size + more] = context[:more]
-        node.last = _gather(arena, row, scratch.recent[: size + more], SHORT_WALK, node.first, node.last, pointers)
+        node.last = _gather(arena, row, scratch.recent[: size + more], SHORT_WALK, node.first, pointers)
 
 
 @compiled
 def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch: Scratch) -> int:
     """Lists a node's distinct continuations in guesses, with their votes by scope; returns how many."""
-    scratch.votes[:], scratch.longest[:], scratch.counts[:] = 0, 0, 0
     num_pointers, count, room = node.last - node.first, 0, min(MAX_CHILDREN, len(guesses))
     for i in range(num_pointers + len(successors)):
         rank, pointer = i - num_pointers, scratch.pointers[min(node.first + i, len(scratch.pointers) - 1)]
@@ -190,6 +193,8 @@ def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch
             continue
         if child == count:
             guesses[child].token, guesses[child].rank = token, NONE
+            for scope in range(NUM_SCOPES):
+                scratch.votes[scope, child], scratch.longest[scope, child], scratch.counts[scope, child] = 0, 0, 0
             count += 1
         if rank >= 0:
             guesses[child].rank = rank
@@ -201,16 +206,16 @@ def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch
 
 
 @compiled
-def _set_buckets(guess: Any, child: int, luck: float, totals: NDArray[np.float32], scratch: Scratch) -> None:
+def _set_buckets(guess: Any, child: int, luck: float, scratch: Scratch) -> None:
     """What is known of a guess: by scope its longest match, its share and number of votes; its rank in the bigram; its depth."""
     num_scopes, best = 0, 0
     guess.source = BIGRAM
     for scope in range(NUM_SCOPES):
         longest, count = scratch.longest[scope, child], scratch.counts[scope, child]
         if count == 0:
-            guess.buckets[2 * scope] = guess.buckets[2 * scope + 1] = 1 if totals[scope] > 0 else 0
+            guess.buckets[2 * scope] = guess.buckets[2 * scope + 1] = 1 if scratch.totals[scope] > 0 else 0
             continue
-        share = scratch.votes[scope, child] / totals[scope]
+        share = scratch.votes[scope, child] / scratch.totals[scope]
         part = 0 if share < 0.1 else 1 if share < 0.25 else 2 if share < 0.5 else 3 if share < 0.8 else 4 if share < 0.99 else 5
         guess.buckets[2 * scope] = 2 + SIZES[longest] * 6 + part
         guess.buckets[2 * scope + 1] = 2 + SIZES[longest] * 4 + min(count, 4) - 1
@@ -226,14 +231,18 @@ def _set_buckets(guess: Any, child: int, luck: float, totals: NDArray[np.float32
 def _expand(arena: Arena, model: Model, row: Any, number: int, token: int, first: int, scratch: Scratch) -> int:
     """Weighs what may follow a node: a softmax over its guesses, from `first` on, and "none of these"; returns how many."""
     node, guesses = scratch.nodes[number], scratch.guesses[first:]
-    successors = model.bigram[token] if token < len(model.bigram) else model.bigram[0, :0]
+    num_successors = 0 if token >= len(model.bigram) else 2 if node.longest >= LONG_MATCH else model.bigram.shape[1]
+    successors = model.bigram[min(token, len(model.bigram) - 1), :num_successors]
     count = _tally(arena, node, successors, guesses, scratch)
-    totals = np.array([scratch.votes[scope, :count].sum() for scope in range(NUM_SCOPES)], np.float32)
+    scratch.totals[:] = 0
+    for scope in range(NUM_SCOPES):
+        for child in range(count):
+            scratch.totals[scope] += scratch.votes[scope, child]
     total = 1.0
     for child in range(count):
         guess = guesses[child]
         guess.parent, guess.node, guess.depth = number, NONE, node.depth + 1
-        _set_buckets(guess, child, row.luck, totals, scratch)
+        _set_buckets(guess, child, row.luck, scratch)
         score = np.float32(0.0)
         for table in range(NUM_TABLES):
             score += model.weights[table, guess.buckets[table]]
@@ -265,8 +274,8 @@ def _grow(arena: Arena, model: Model, row: Any, max_depth: int, max_nodes: int, 
     while True:
         node = nodes[number]
         node.first = node.last = nodes[max(number - 1, 0)].last
-        node.first_guess = node.last_guess = num_guesses
-        if node.depth < max_depth and num_guesses < len(guesses):
+        node.first_guess, node.last_guess, node.longest = num_guesses, num_guesses, 0
+        if node.depth < max_depth and num_guesses < len(guesses) and node.survival * MAX_CERTAINTY >= floor:
             _open(arena, row, number, context, scratch)
             num_guesses += _expand(arena, model, row, number, token, num_guesses, scratch)
             node.last_guess = num_guesses
