@@ -38,6 +38,7 @@ class AdaptiveProposer:
             pointers=np.zeros((max_nodes + 1) * search.MAX_POINTERS, POINTER),
             nodes=np.zeros(max_nodes + 1, NODE),
             guesses=np.zeros(search.MAX_GUESSES, GUESS),
+            context=np.zeros(search.MAX_MATCH, np.int32),
             recent=np.zeros(search.MAX_MATCH, np.int32),
             votes=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.float32),
             longest=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
@@ -59,7 +60,7 @@ class AdaptiveProposer:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
         survive with at least min_survival: the fewer, the less time this takes."""
         arena, depths = self.arena, np.minimum(max_depths, self.max_depth).astype(np.int32)
-        model = Model(self.calibration.weights, self.bigram)
+        model = Model(self.calibration.weights, self.calibration.biases, self.bigram)
         guesses, guess_offsets, offsets = search.propose(
             arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, max(FLOOR, min_survival), self._scratch
         )
@@ -70,7 +71,7 @@ class AdaptiveProposer:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores every candidate whose parent was right."""
         slots = slots_of(states)
         if candidates.guesses is not None and candidates.guess_offsets is not None:
-            self.calibration.learn(self.arena.rows, slots, candidates.guesses, candidates.guess_offsets, token_ids, offsets)
+            self.calibration.learn(candidates.guesses, candidates.guess_offsets, token_ids, offsets)
         self.arena.append(slots, token_ids, offsets)
 
     def recycle(self, token_ids: Int32, successors: Int32) -> None:

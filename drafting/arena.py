@@ -37,7 +37,7 @@ class TokenArena:
             self._free_slots = list(range(size, 2 * size))[::-1]
         slot = self._free_slots.pop()
         group_id = self._groups.setdefault(group, len(self._groups))
-        self.rows[slot] = (self._next_id, group_id, search.NONE, search.NONE, 0, 0.5)
+        self.rows[slot] = (self._next_id, group_id, search.NONE, search.NONE, 0)
         self._next_id += 1
         return slot
 

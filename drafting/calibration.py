@@ -2,9 +2,9 @@
 
 Owns the weights, what they are before anything was seen, their learning and their file. Does not know how guesses are found.
 
-A guess lies in one bucket of each table; its score is the sum of the buckets' weights, and its probability a softmax over
-its siblings' scores and 0, the score of "none of these". A step's truth moves each weight by (right - probability) x rate; the
-rate of a bucket falls as it is seen but never below MIN_RATE, so what was learned long ago fades.
+A guess lies in one bucket of each table; its score is the sum of the buckets' weights and of biases that know tokens, and its
+probability a softmax over its siblings' scores and 0, the score of "none of these". A step's truth moves each of them by
+(right - probability) x rate. A bucket's rate falls as it is seen, never below MIN_RATE: what was learned long ago fades.
 """
 
 import os
@@ -15,41 +15,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.compiled import compiled
-from drafting.layout import NUM_BUCKETS, NUM_TABLES, Int64, Records
+from drafting.layout import NUM_BIASES, NUM_BUCKETS, NUM_HASHES, NUM_TABLES, Int64, Records
 from drafting.tree import Int32
 
 FIRST_RATE, MIN_RATE, RATE_FALLS_AT = 0.3, 0.01, 20.0
-LUCK_RATE = 0.15
+BIAS_RATES = (0.15, 0.3, 0.3, 0.1)
 
 
 class Calibration:
-    """weights, seen float32 [tables, buckets]: what each bucket adds to a score, and how often it was scored."""
+    """What guesses have taught: weights, seen float32 [tables, buckets]: what each bucket adds to a score, and how often it was
+    scored; biases float32 [biases, hashes]: what the guessed token adds, after the two tokens before it, the last, or any, and the
+    last token alone, each under a hash."""
 
     def __init__(self) -> None:
         self.weights = prior()
         self.seen = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
+        self.biases = np.zeros((NUM_BIASES, NUM_HASHES), np.float32)
 
-    def learn(self, rows: Records, slots: Int64, guesses: Records, guess_offsets: Int64, token_ids: Int32, offsets: Int64) -> None:
-        """Scores the guesses along each row's true tokens."""
-        _learn(self.weights, self.seen, rows, slots, guesses, guess_offsets, token_ids, offsets)
+    def learn(self, guesses: Records, guess_offsets: Int64, token_ids: Int32, offsets: Int64) -> None:
+        """Scores the guesses of each sequence along its true tokens."""
+        _learn(self.weights, self.seen, self.biases, guesses, guess_offsets, token_ids, offsets)
 
     def save(self, path: Path) -> None:
         """Writes the state so that a reader sees all of it or nothing."""
         torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with open(torn, "wb") as file:
-            np.savez(file, weights=self.weights, seen=self.seen)
+            np.savez_compressed(file, weights=self.weights, seen=self.seen, biases=self.biases)
         os.replace(torn, path)
 
     def load(self, path: Path) -> bool:
         """Takes over a saved state; False where there is none, it is torn, or it was made by other code."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                weights, seen = file["weights"], file["seen"]
+                loaded = [file[name] for name in ("weights", "seen", "biases")]
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             return False
-        if weights.shape != self.weights.shape or seen.shape != self.seen.shape:
+        own = (self.weights, self.seen, self.biases)
+        if any(new.shape != old.shape or new.dtype != old.dtype for new, old in zip(loaded, own, strict=True)):
             return False
-        self.weights[:], self.seen[:] = weights, seen
+        for new, old in zip(loaded, own, strict=True):
+            old[:] = new
         return True
 
 
@@ -70,34 +75,31 @@ def prior() -> NDArray[np.float32]:
 def _learn(
     weights: NDArray[np.float32],
     seen: NDArray[np.float32],
-    rows: Records,
-    slots: Int64,
+    biases: NDArray[np.float32],
     guesses: Records,
     guess_offsets: Int64,
     token_ids: Int32,
     offsets: Int64,
 ) -> None:
-    for b in range(len(slots)):
+    for b in range(len(offsets) - 1):
         node, at, last = 0, guess_offsets[b], guess_offsets[b + 1]
         for t in range(offsets[b], offsets[b + 1]):
             while at < last and guesses[at].parent < node:
                 at += 1
-            next_node, favourite, highest = -1, -1, np.float32(0.0)
+            next_node = -1
             while at < last and guesses[at].parent == node:
                 guess = guesses[at]
-                right = guess.token == token_ids[t]
-                if right:
+                if guess.token == token_ids[t]:
                     next_node = guess.node
-                if guess.probability > highest:
-                    favourite, highest = guess.token, guess.probability
+                error = (guess.token == token_ids[t]) - guess.probability
                 for table in range(NUM_TABLES):
                     bucket = guess.buckets[table]
                     seen[table, bucket] += 1
                     rate = MIN_RATE + (FIRST_RATE - MIN_RATE) / (1 + seen[table, bucket] / RATE_FALLS_AT)
-                    weights[table, bucket] += rate * (right - guess.probability)
+                    weights[table, bucket] += rate * error
+                for bias in range(NUM_BIASES):
+                    biases[bias, guess.hashes[bias]] += BIAS_RATES[bias] * error
                 at += 1
-            row = rows[slots[b]]
-            row.luck += LUCK_RATE * ((favourite == token_ids[t]) - row.luck)
             node = next_node
             if node < 0:
                 break

@@ -12,10 +12,17 @@ from drafting.tree import Int32
 
 Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
-NUM_TABLES, NUM_BUCKETS = 9, 64  # of weights; a guess has one bucket in each table
+NUM_TABLES, NUM_BUCKETS = 8, 64  # of weights; a guess has one bucket in each table
+NUM_BIASES, NUM_HASHES = 4, 1 << 18  # tables of biases, and entries of each
 
 ROW = np.dtype(
-    [("id", np.int64), ("group", np.int64), ("first_block", np.int64), ("last", np.int64), ("length", np.int64), ("luck", np.float32)]
+    [
+        ("id", np.int64),
+        ("group", np.int64),
+        ("first_block", np.int64),
+        ("last", np.int64),
+        ("length", np.int64),
+    ]
 )
 BLOCK = np.dtype([("next", np.int32), ("previous", np.int32), ("row", np.int64), ("group", np.int64)])
 POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32)])
@@ -26,7 +33,8 @@ NODE = np.dtype(
 )
 GUESS = np.dtype(
     [("parent", np.int32), ("token", np.int32), ("node", np.int32), ("depth", np.int32), ("source", np.int32)]
-    + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32), ("buckets", np.int16, (NUM_TABLES,))]
+    + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32)]
+    + [("buckets", np.int16, (NUM_TABLES,)), ("hashes", np.int32, (NUM_BIASES,))]
 )
 
 
@@ -42,9 +50,10 @@ class Arena(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What is known of the model: weights float32 [tables, buckets] of guesses, bigram int32 [V, R] of its successors."""
+    """What was learned: weights float32 [tables, buckets], biases float32 [biases, hashes], bigram int32 [V, R]."""
 
     weights: NDArray[np.float32]
+    biases: NDArray[np.float32]
     bigram: Int32
 
 
@@ -54,6 +63,7 @@ class Scratch(NamedTuple):
     pointers: Records
     nodes: Records
     guesses: Records
+    context: Int32
     recent: Int32
     votes: NDArray[np.float32]
     longest: Int32

@@ -1,8 +1,6 @@
 """Where the last tokens occurred before, and what may come next: the compiled half of the adaptive proposer.
 
-Owns the chains through the token arena and the growth of candidate trees, likeliest node first. Does not know how rows end
-(arena.py), nor how the weights are learned (calibration.py).
-
+Owns the chains through the arena's tokens and the growth of trees. Does not know how rows end, nor how weights are learned.
 A place is a token's index in the arena. Chain c links each place to the earlier one that followed the same ORDERS[c] tokens in
 the same scope. Links may be stale or collide, so every use compares tokens.
 """
@@ -10,24 +8,20 @@ the same scope. Links may be stale or collide, so every use compares tokens.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drafting.compiled import compiled
 from drafting.layout import GUESS, NUM_TABLES, Arena, Int64, Model, Records, Scratch
 from drafting.tree import Int32
 
 BLOCK_TOKENS, NONE = 64, -1  # a row owns whole blocks
-OWN, GROUP, ALL = 0, 1, 2  # scopes: the row itself, its group, all rows
-NUM_SCOPES, BIGRAM = 3, 3
+OWN, GROUP, ALL, BIGRAM, NUM_SCOPES = 0, 1, 2, 3, 3  # scopes: the row itself, its group, all rows
 SIZES = np.searchsorted((1, 2, 3, 4, 6, 9, 15, 31), np.arange(33))  # of matches: 1 2 3 4 5-6 7-9 10-15 16-31 32 -> 0 .. 8
-ORDERS = (3, 1, 2, 2)
-SCOPES = (OWN, OWN, GROUP, ALL)
-NUM_CHAINS = 4
-MAX_ORDER = 3
+ORDERS, SCOPES = (3, 1, 2, 2), (OWN, OWN, GROUP, ALL)
+NUM_CHAINS, MAX_ORDER = 4, 3
 WALK, SHORT_WALK = 32, 8  # links of a chain followed at most: for the root, for a node
+MAX_POINTERS = NUM_CHAINS * WALK  # occurrences that a node keeps
 MAX_MATCH = 32  # tokens compared backwards at most
-MAX_POINTERS = 64  # occurrences that a node keeps
-FEW_POINTERS, LONG_MATCH = 4, 8  # a node with fewer than these, none so long, looks for its own
+FEW_POINTERS, LONG_MATCH = 8, 12  # a node with fewer than these, none so long, looks for its own
 MAX_CERTAINTY = 0.7  # a node whose children would survive less often than asked for, were they this sure, gets none
 MAX_CHILDREN = 24  # distinct continuations of a node
 MAX_GUESSES = 512  # continuations weighed per tree
@@ -38,23 +32,20 @@ MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
 def _after(arena: Arena, place: int) -> int:
     if (place + 1) & (BLOCK_TOKENS - 1):
         return place + 1
-    block = arena.blocks[place // BLOCK_TOKENS].next
-    return block * BLOCK_TOKENS if block >= 0 else NONE
+    return int(arena.blocks[place // BLOCK_TOKENS].next * BLOCK_TOKENS)  # negative where there is none
 
 
 @compiled
 def _before(arena: Arena, place: int) -> int:
     if place & (BLOCK_TOKENS - 1):
         return place - 1
-    block = arena.blocks[place // BLOCK_TOKENS].previous
-    return block * BLOCK_TOKENS + BLOCK_TOKENS - 1 if block >= 0 else NONE
+    return int(arena.blocks[place // BLOCK_TOKENS].previous * BLOCK_TOKENS + BLOCK_TOKENS - 1)
 
 
 @compiled
 def _head(heads_CH: Int32, chain: int, row: Any, recent: Int32) -> int:
     scope = SCOPES[chain]
-    key = row.id if scope == OWN else -row.group if scope == GROUP else 0
-    key = key * NUM_CHAINS + chain
+    key = (row.id if scope == OWN else -row.group if scope == GROUP else 0) * NUM_CHAINS + chain
     for i in range(ORDERS[chain]):
         key = (key + recent[i] + 1) * MULTIPLIER
         key ^= key >> 29
@@ -95,20 +86,18 @@ def append(arena: Arena, rows: Records, slots: Int64, token_ids: Int32, offsets:
 @compiled
 def _new_place(arena: Arena, row: Any) -> int:
     place = row.last + 1
-    if row.last < 0 or place & (BLOCK_TOKENS - 1) == 0:
+    if place % BLOCK_TOKENS == 0:
         arena.num_free[0] -= 1
-        number = arena.free[arena.num_free[0]]
+        number, previous = arena.free[arena.num_free[0]], row.last // BLOCK_TOKENS
         block = arena.blocks[number]
-        block.next, block.previous, block.row, block.group = NONE, NONE, row.id, row.group
-        if row.last >= 0:
-            block.previous = row.last // BLOCK_TOKENS
-            arena.blocks[block.previous].next = number
+        block.next, block.previous, block.row, block.group = NONE, previous, row.id, row.group
+        if previous >= 0:
+            arena.blocks[previous].next = number
         else:
             row.first_block = number
         place = number * BLOCK_TOKENS
         arena.tokens[place : place + BLOCK_TOKENS] = NONE
-    row.last = place
-    row.length += 1
+    row.last, row.length = place, row.length + 1
     return int(place)
 
 
@@ -124,11 +113,10 @@ def _gather(arena: Arena, row: Any, recent: Int32, walk: int, first: int, pointe
             continue
         place = arena.heads_CH[chain, _head(arena.heads_CH, chain, row, recent)]
         for _ in range(walk):
-            if place < 0 or last == first + MAX_POINTERS:
+            if place < 0:
                 break
             if arena.tokens[place] >= 0:
-                scope = SCOPES[chain]
-                block = arena.blocks[place // BLOCK_TOKENS]
+                scope, block = SCOPES[chain], arena.blocks[place // BLOCK_TOKENS]
                 wanted = scope == OWN or (block.row != row.id and (scope == GROUP or row.group == 0 or block.group != row.group))
                 match = _match(arena, place, recent) if wanted else 0
                 if match >= ORDERS[chain] and (chain != 1 or match < ORDERS[0]):
@@ -154,7 +142,7 @@ def _open(arena: Arena, row: Any, number: int, context: Int32, scratch: Scratch)
     """Finds a node's occurrences: those of its parent that went on with its token or, where these are few, its own."""
     node, pointers = scratch.nodes[number], scratch.pointers
     if number == 0:
-        node.first, node.last = 0, _gather(arena, row, context, WALK, 0, pointers)
+        node.last = _gather(arena, row, context, WALK, 0, pointers)
         return
     guess = scratch.guesses[node.guess]
     parent = scratch.nodes[guess.parent]
@@ -170,8 +158,7 @@ def _open(arena: Arena, row: Any, number: int, context: Int32, scratch: Scratch)
         size, ancestor = 0, number
         while ancestor > 0 and size < MAX_MATCH:
             guess = scratch.guesses[scratch.nodes[ancestor].guess]
-            scratch.recent[size], ancestor = guess.token, guess.parent
-            size += 1
+            scratch.recent[size], ancestor, size = guess.token, guess.parent, size + 1
         more = min(len(context), MAX_MATCH - size)
         scratch.recent[size : size + more] = context[:more]
         node.last = _gather(arena, row, scratch.recent[: size + more], SHORT_WALK, node.first, pointers)
@@ -181,6 +168,7 @@ def _open(arena: Arena, row: Any, number: int, context: Int32, scratch: Scratch)
 def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch: Scratch) -> int:
     """Lists a node's distinct continuations in guesses, with their votes by scope; returns how many."""
     num_pointers, count, room = node.last - node.first, 0, min(MAX_CHILDREN, len(guesses))
+    scratch.totals[:] = 0
     for i in range(num_pointers + len(successors)):
         rank, pointer = i - num_pointers, scratch.pointers[min(node.first + i, len(scratch.pointers) - 1)]
         token = successors[rank] if rank >= 0 else arena.tokens[pointer.place]
@@ -193,12 +181,12 @@ def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch
             continue
         if child == count:
             guesses[child].token, guesses[child].rank = token, NONE
-            for scope in range(NUM_SCOPES):
-                scratch.votes[scope, child], scratch.longest[scope, child], scratch.counts[scope, child] = 0, 0, 0
+            scratch.votes[:, child], scratch.longest[:, child], scratch.counts[:, child] = 0, 0, 0
             count += 1
         if rank >= 0:
             guesses[child].rank = rank
         else:
+            scratch.totals[pointer.scope] += pointer.match * pointer.match
             scratch.votes[pointer.scope, child] += pointer.match * pointer.match
             scratch.longest[pointer.scope, child] = max(scratch.longest[pointer.scope, child], pointer.match)
             scratch.counts[pointer.scope, child] += 1
@@ -206,7 +194,7 @@ def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch
 
 
 @compiled
-def _set_buckets(guess: Any, child: int, luck: float, scratch: Scratch) -> None:
+def _set_buckets(guess: Any, child: int, scratch: Scratch) -> None:
     """What is known of a guess: by scope its longest match, its share and number of votes; its rank in the bigram; its depth."""
     num_scopes, best = 0, 0
     guess.source = BIGRAM
@@ -224,28 +212,31 @@ def _set_buckets(guess: Any, child: int, luck: float, scratch: Scratch) -> None:
             best, guess.source = longest, scope
     guess.buckets[6] = (min(guess.rank, 7) + 1) * 2 + (num_scopes > 0)
     guess.buckets[7] = min(guess.depth - 1, 7) * 4 + num_scopes
-    guess.buckets[8] = min(int(luck * 7), 6) * 9 + SIZES[best]
 
 
 @compiled
-def _expand(arena: Arena, model: Model, row: Any, number: int, token: int, first: int, scratch: Scratch) -> int:
+def _expand(arena: Arena, model: Model, number: int, before: int, token: int, first: int, scratch: Scratch) -> int:
     """Weighs what may follow a node: a softmax over its guesses, from `first` on, and "none of these"; returns how many."""
     node, guesses = scratch.nodes[number], scratch.guesses[first:]
     num_successors = 0 if token >= len(model.bigram) else 2 if node.longest >= LONG_MATCH else model.bigram.shape[1]
     successors = model.bigram[min(token, len(model.bigram) - 1), :num_successors]
     count = _tally(arena, node, successors, guesses, scratch)
-    scratch.totals[:] = 0
-    for scope in range(NUM_SCOPES):
-        for child in range(count):
-            scratch.totals[scope] += scratch.votes[scope, child]
     total = 1.0
     for child in range(count):
         guess = guesses[child]
         guess.parent, guess.node, guess.depth = number, NONE, node.depth + 1
-        _set_buckets(guess, child, row.luck, scratch)
+        _set_buckets(guess, child, scratch)
         score = np.float32(0.0)
         for table in range(NUM_TABLES):
             score += model.weights[table, guess.buckets[table]]
+        # What may follow the token before the last one, the last one, anything; and how sure anything is after the last one.
+        key, mask = np.int64(0), model.biases.shape[1] - 1
+        for bias, part in enumerate((guess.token, token, before)):
+            key = (key + part + 1) * MULTIPLIER
+            guess.hashes[bias] = (key >> 32) & mask
+            score += model.biases[bias, guess.hashes[bias]]
+        guess.hashes[3] = ((token + 1) * MULTIPLIER >> 32) & mask
+        score += model.biases[3, guess.hashes[3]]
         guess.probability = np.exp(score)
         total += guess.probability
     for child in range(count):
@@ -266,18 +257,17 @@ def _likeliest(node: Any, guesses: Records) -> None:
 @compiled
 def _grow(arena: Arena, model: Model, row: Any, max_depth: int, max_nodes: int, floor: float, scratch: Scratch) -> tuple[int, int]:
     """Grows a tree from its root, the likeliest guess becoming a node next; returns its number of nodes and of guesses."""
-    context = np.empty(MAX_MATCH, np.int32)
-    context = context[: _recent(arena, row.last, context)]
+    context = scratch.context[: _recent(arena, row.last, scratch.context)]
     nodes, guesses = scratch.nodes, scratch.guesses
-    nodes[0].depth, nodes[0].survival, nodes[0].last = 0, 1.0, 0
-    token, number, num_guesses = context[0], 0, 0
+    nodes[0].depth, nodes[0].survival = 0, 1.0
+    before, token, number, num_guesses = context[min(1, len(context) - 1)], context[0], 0, 0
     while True:
         node = nodes[number]
-        node.first = node.last = nodes[max(number - 1, 0)].last
+        node.first = node.last = nodes[number - 1].last if number else 0
         node.first_guess, node.last_guess, node.longest = num_guesses, num_guesses, 0
         if node.depth < max_depth and num_guesses < len(guesses) and node.survival * MAX_CERTAINTY >= floor:
             _open(arena, row, number, context, scratch)
-            num_guesses += _expand(arena, model, row, number, token, num_guesses, scratch)
+            num_guesses += _expand(arena, model, number, before, token, num_guesses, scratch)
             node.last_guess = num_guesses
         _likeliest(node, guesses)
         parent, best = 0, np.float32(floor)
@@ -289,6 +279,7 @@ def _grow(arena: Arena, model: Model, row: Any, max_depth: int, max_nodes: int, 
         number += 1
         guess = nodes[parent].best
         guesses[guess].node, token = number, guesses[guess].token
+        before = guesses[nodes[parent].guess].token if parent else context[0]
         nodes[number].guess, nodes[number].depth, nodes[number].survival = guess, guesses[guess].depth, guesses[guess].survival
         _likeliest(nodes[parent], guesses)
 

@@ -69,8 +69,9 @@ def replay_once(transcripts: list[Any], args: argparse.Namespace, config: Specul
 
     tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
     proposer = make_proposer(config, tables)
-    if learned_bigram is not None and config.mode == "adaptive":
-        learned_bigram = proposer.bigram
+    if config.mode == "adaptive":
+        proposer.min_survival = row_price / 4  # unlikelier ones are scored too, so that they can become likely
+        learned_bigram = learned_bigram if learned_bigram is None else proposer.bigram
     groups = replay(transcripts, proposer, lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size)
     return report(groups, proposer.source_names)
 

@@ -1,0 +1,177 @@
+"""What the adaptive proposer finds, how likely it says it is, how it learns, and what it forgets."""
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drafting import search
+from drafting.adaptive import AdaptiveProposer
+from drafting.budget import choose, choose_likely
+from drafting.tables import Tables
+from drafting.tree import Candidates, Int32
+
+NO_BIGRAM = Tables()
+
+
+def ids(*tokens: int) -> Int32:
+    return np.array(tokens, np.int32)
+
+
+def proposer(tables: Tables = NO_BIGRAM, max_nodes: int = 16, corpus_tokens: int = 1000) -> AdaptiveProposer:
+    drafter = AdaptiveProposer(max_nodes=max_nodes, corpus_tokens=corpus_tokens, tables=tables)
+    drafter.min_survival = 0.0
+    return drafter
+
+
+def finished(drafter: AdaptiveProposer, *token_ids: int, group: str = "") -> None:
+    drafter.finish(drafter.start(ids(*token_ids), group))
+
+
+def found(drafter: AdaptiveProposer, *token_ids: int, group: str = "", depth: int = 9) -> Candidates:
+    state = drafter.start(ids(*token_ids), group)
+    candidates = drafter.propose([state], ids(depth))
+    drafter.drop(state)
+    return candidates
+
+
+def nodes(candidates: Candidates, names: tuple[str, ...] = AdaptiveProposer.source_names) -> set[tuple[int, int, str]]:
+    """(token, parent, source) of each node."""
+    return {(int(t), int(p), names[s]) for t, p, s in zip(candidates.token_ids, candidates.parents, candidates.sources, strict=True)}
+
+
+def first(candidates: Candidates) -> list[int]:
+    """The children of the root, likeliest first."""
+    return candidates.token_ids[candidates.parents == 0].tolist()
+
+
+def test_what_followed_earlier_is_proposed_to_the_end_of_what_is_known() -> None:
+    candidates = found(proposer(), 7, 8, 9, 7)
+    assert candidates.token_ids.tolist()[:3] == [8, 9, 7]
+    assert candidates.parents.tolist()[:3] == [0, 1, 2]
+    assert candidates.depths.tolist()[:3] == [1, 2, 3]
+
+
+def test_a_longer_match_counts_for_more_than_a_later_one() -> None:
+    # After 1 2 3 came 4; after 3 alone, later, 9.
+    assert first(found(proposer(), 1, 2, 3, 4, 6, 3, 9, 1, 2, 3)) == [4, 9]
+
+
+def test_of_equal_matches_the_one_with_more_votes_is_likelier() -> None:
+    assert first(found(proposer(), 5, 6, 1, 5, 8, 2, 5, 6, 3, 5)) == [6, 8]
+
+
+def test_rows_of_the_same_group_are_told_from_others() -> None:
+    drafter = proposer()
+    finished(drafter, 1, 2, 3, group="a")
+    finished(drafter, 1, 2, 4, group="b")
+    assert {(t, s) for t, p, s in nodes(found(drafter, 1, 2, group="a")) if p == 0} == {(3, "siblings"), (4, "corpus")}
+
+
+def test_a_running_sibling_is_drafted_from_before_it_has_ended() -> None:
+    drafter = proposer()
+    state = drafter.start(ids(1, 2), "a")
+    drafter.extend(state, ids(3))
+    assert nodes(found(drafter, 1, 2, group="a")) == {(3, 0, "siblings")}
+
+
+def test_rows_without_a_group_are_no_siblings() -> None:
+    drafter = proposer()
+    finished(drafter, 1, 2, 3)
+    assert nodes(found(drafter, 1, 2)) == {(3, 0, "corpus")}
+
+
+def test_the_oldest_finished_rows_are_forgotten_first() -> None:
+    drafter = proposer(corpus_tokens=6)
+    for last in (3, 4, 5):
+        finished(drafter, 1, 2, last)
+    assert sorted(first(found(drafter, 1, 2))) == [4, 5]
+    drafter.clear()
+    assert first(found(drafter, 1, 2)) == []
+
+
+def test_a_dropped_row_is_forgotten_at_once_and_its_room_is_used_again() -> None:
+    drafter = proposer()
+    for _ in range(3 * len(drafter.arena.arrays.blocks)):
+        drafter.drop(drafter.start(ids(1, 2, 3)))
+    assert first(found(drafter, 1, 2)) == []
+    assert len(drafter.arena.arrays.blocks) == 256
+
+
+def test_rows_longer_than_a_block_and_more_than_the_arena_held_are_found_again() -> None:
+    drafter = proposer(corpus_tokens=10**6)
+    text = np.arange(search.BLOCK_TOKENS * 300, dtype=np.int32)  # more than the 256 blocks it begins with
+    for part in (text[:100], text[100:]):
+        drafter.finish(drafter.start(part))
+    candidates = found(drafter, 161, 162, 163, depth=16)
+    assert candidates.token_ids.tolist() == list(range(164, 180))
+
+
+def test_a_token_costs_less_than_40_bytes() -> None:
+    drafter = proposer(corpus_tokens=10**6)
+    drafter.start(np.zeros(200_000, np.int32))
+    assert drafter.arena.num_bytes / len(drafter.arena.arrays.tokens) < 40
+
+
+def test_the_bigram_is_chained_from_every_leaf_and_recycled() -> None:
+    drafter = proposer(Tables(np.array([[1, 2], [2, -1], [3, -1], [-1, -1]], np.int32)), max_nodes=4)
+    assert nodes(found(drafter, 0, depth=2)) == {(1, 0, "bigram"), (2, 0, "bigram"), (2, 1, "bigram"), (3, 2, "bigram")}
+    drafter.recycle(ids(0, 9), np.array([[3, 1, 2], [1, 2, 3]], np.int32))  # 9 is no token of this table
+    assert sorted(first(found(drafter, 0, depth=1))) == [1, 3]
+
+
+def test_depth_and_size_are_limited() -> None:
+    drafter = proposer(max_nodes=4)
+    states = [drafter.start(ids(7, 7, 7, 7, 7, 7)) for _ in range(3)]
+    candidates = drafter.propose(states, ids(0, 2, 99))
+    assert candidates.offsets.tolist() == [0, 0, 2, 6]
+
+
+def test_a_guess_that_was_never_verified_learns_from_the_truth_and_comes_back() -> None:
+    drafter = proposer()
+    state = drafter.start(ids(*[1, 2, 3, 4] * 3))
+    drafter.calibration.weights -= 8  # as if matches had never been right
+    for step in range(60):
+        candidates = drafter.propose([state], ids(9))
+        if len(choose_likely(candidates, 0.5).token_ids):
+            break
+        drafter.learn([state], candidates, ids([1, 2, 3, 4][step % 4]), np.array([0, 1]))
+    assert 0 < step < 59
+
+
+def test_only_guesses_whose_parent_was_right_are_scored() -> None:
+    drafter = proposer()
+    state = drafter.start(ids(1, 2, 3, 1))
+    candidates = drafter.propose([state], ids(9))  # 2, then 3 after it, then 1
+    drafter.learn([state], candidates, ids(9), np.array([0, 1]))
+    # The root had one guess, seen once in each of the 8 tables; those after the wrong 2 taught nothing.
+    assert drafter.calibration.seen.sum() == 8
+
+
+def test_calibration_is_saved_and_loaded_and_a_torn_file_is_no_calibration(tmp_path: Path) -> None:
+    taught, path = proposer(), tmp_path / "calibration.npz"
+    taught.calibration.weights[:] = 0.25
+    taught.save(path)
+    fresh = proposer()
+    assert fresh.load(path) and (fresh.calibration.weights == 0.25).all()
+    path.write_bytes(path.read_bytes()[:-30])
+    assert not proposer().load(path)
+    assert not proposer().load(tmp_path / "none.npz")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=40), min_size=1, max_size=4), st.floats(0, 0.3))
+def test_no_node_comes_before_its_parent_nor_outlives_it(rows: list[list[int]], price: float) -> None:
+    drafter = proposer(Tables(np.array([[1, 2], [2, 3], [3, 0], [0, 1]], np.int32)))
+    states = [drafter.start(ids(*row), "g") for row in rows]
+    candidates = drafter.propose(states, np.full(len(rows), 9, np.int32))
+    for begin, end in zip(candidates.offsets[:-1], candidates.offsets[1:], strict=True):
+        survival = np.concatenate([[1.0], candidates.survival[begin:end]])
+        parents, depths = candidates.parents[begin:end], np.concatenate([[0], candidates.depths[begin:end]])
+        assert (parents < np.arange(1, end - begin + 1)).all()
+        assert (survival[1:] <= survival[parents]).all() and (np.diff(survival) <= 0).all()
+        assert (depths[1:] == depths[parents] + 1).all()
+        assert len({*zip(parents.tolist(), candidates.token_ids[begin:end].tolist(), strict=True)}) == end - begin, "equal siblings"
+    trees = choose(candidates, 0.1 * np.arange(99), price=1 + price)
+    assert (np.diff(trees.offsets) <= np.diff(candidates.offsets)).all()
