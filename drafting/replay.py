@@ -41,11 +41,16 @@ class _Row:
 
 
 def replay(
-    transcripts: Iterable[Transcript], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None = None, batch_size: int = 1
+    transcripts: Iterable[Transcript],
+    proposer: Proposer,
+    choose: Choose,
+    learned_bigram: Int32 | None = None,
+    batch_size: int = 1,
+    min_survival: float = 0.0,
 ) -> dict[str, Counts]:
     """The counts by group. choose: which candidates are verified; batch_size: rows that run at once, in the order given.
 
-    learned_bigram: a table to fill with what is read on the way, since no model can be asked.
+    learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival: the proposer's.
     """
     groups: dict[str, Counts] = {}
     running: list[_Row] = []
@@ -61,7 +66,7 @@ def replay(
             running = _without_finished(running, proposer)
         if not running:
             return groups
-        _step(running, proposer, choose, learned_bigram)
+        _step(running, proposer, choose, learned_bigram, min_survival)
         running = _without_finished(running, proposer)
 
 
@@ -101,13 +106,13 @@ def _per_call(counts: Counts) -> dict[str, float]:
     return {"tokens_per_call": counts.tokens / counts.calls, "nodes_per_call": counts.nodes / counts.calls}
 
 
-def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None) -> None:
+def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None, min_survival: float) -> None:
     """Output [5 6 7 8 9] with 2, 0, then all guesses right: calls emit 5 6 7, 8, 9: 3 calls, 5 tokens.
 
     A recording does not say where it would have ended, so drafts are not shortened towards its end.
     """
     states = [row.state for row in running]
-    candidates = proposer.propose(states, np.full(len(running), NO_LIMIT, np.int32))
+    candidates = proposer.propose(states, np.full(len(running), NO_LIMIT, np.int32), min_survival)
     trees = choose(candidates)
     names, emitted = proposer.source_names, []
     for number, row in enumerate(running):

@@ -70,9 +70,9 @@ def replay_once(transcripts: list[Any], args: argparse.Namespace, config: Specul
     tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
     proposer = make_proposer(config, tables)
     if config.mode == "adaptive":
-        proposer.min_survival = row_price / 4  # unlikelier ones are scored too, so that they can become likely
         learned_bigram = learned_bigram if learned_bigram is None else proposer.bigram
-    groups = replay(transcripts, proposer, lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size)
+    # Unlikelier guesses than are verified are looked for too: they are scored, and can become likely.
+    groups = replay(transcripts, proposer, lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size, row_price / 4)
     return report(groups, proposer.source_names)
 
 

@@ -20,9 +20,7 @@ def ids(*tokens: int) -> Int32:
 
 
 def proposer(tables: Tables = NO_BIGRAM, max_nodes: int = 16, corpus_tokens: int = 1000) -> AdaptiveProposer:
-    drafter = AdaptiveProposer(max_nodes=max_nodes, corpus_tokens=corpus_tokens, tables=tables)
-    drafter.min_survival = 0.0
-    return drafter
+    return AdaptiveProposer(max_nodes=max_nodes, corpus_tokens=corpus_tokens, tables=tables)
 
 
 def finished(drafter: AdaptiveProposer, *token_ids: int, group: str = "") -> None:
@@ -173,5 +171,5 @@ def test_no_node_comes_before_its_parent_nor_outlives_it(rows: list[list[int]], 
         assert (survival[1:] <= survival[parents]).all() and (np.diff(survival) <= 0).all()
         assert (depths[1:] == depths[parents] + 1).all()
         assert len({*zip(parents.tolist(), candidates.token_ids[begin:end].tolist(), strict=True)}) == end - begin, "equal siblings"
-    trees = choose(candidates, 0.1 * np.arange(99), price=1 + price)
+    trees, _ = choose(candidates, 0.1 * np.arange(99), price=1 + price)
     assert (np.diff(trees.offsets) <= np.diff(candidates.offsets)).all()

@@ -81,7 +81,7 @@ class ScriptedProposer:
     def start(self, token_ids: Int32, group: str = "") -> None:
         pass
 
-    def propose(self, states: Any, max_depths: Int32) -> Candidates:
+    def propose(self, states: Any, max_depths: Int32, min_survival: float) -> Candidates:
         draft = self.drafts.pop(0)
         order = np.arange(len(draft), dtype=np.int32)
         return certain(DraftTrees(ids(*draft), order, order + 1, np.zeros(len(draft), np.uint8), np.array([0, len(draft)])))
