@@ -251,11 +251,14 @@ def _count_sources(trees: DraftTrees, num_sources: int) -> list[list[int]]:
 
 
 def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows:
+    sequences = [chunk.sequence for chunk in finishing]
+    if not len(trees.token_ids):
+        return SamplingRows([s.request.sampling for s in sequences], np.array([s.num_output for s in sequences], np.int64))
     sampling: list[Sampling] = []
     positions: list[int] = []
     depths = trees.depths.tolist()
-    for chunk, (first, end) in zip(finishing, pairwise(trees.offsets.tolist()), strict=True):
-        root = chunk.sequence.num_output
-        sampling += [chunk.sequence.request.sampling] * (1 + end - first)
+    for sequence, (first, end) in zip(sequences, pairwise(trees.offsets.tolist()), strict=True):
+        root = sequence.num_output
+        sampling += [sequence.request.sampling] * (1 + end - first)
         positions += [root, *(root + depth for depth in depths[first:end])]
     return SamplingRows(sampling, np.array(positions, np.int64))
