@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from drafting.config import MODES, SOURCES, SpeculationConfig
 
 POINTS = (3, 6, 12, 24)  # nodes per call at which a sweep is read
-NUM_SUCCESSORS = 8  # of a token, in a bigram that an adaptive replay learns from the text
+NUM_SUCCESSORS = 16  # of a token, in a bigram that an adaptive replay learns from the text
 
 
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
