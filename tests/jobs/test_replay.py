@@ -134,6 +134,8 @@ def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.Captu
     ("arguments", "complaint"),
     [
         (["--num_drafts", "0"], "num_drafts is 0; it must be at least 1"),
+        (["--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
+        (["--speculate", "adaptive", "--row_price", "0.1", "0"], "--row_price is [0.1, 0.0]; a price is a probability above 0"),
         (["--sources", "context,oracle"], "'oracle'; known are context"),
         (["--sources", "unigram"], "unigram cannot be learned from text; make one with jobs/build_tables.py"),
         (["--sources", "bigram", "--tables", "nowhere"], "no bigram table in nowhere"),
@@ -145,3 +147,21 @@ def test_bad_settings_are_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
 ) -> None:
     assert complaint in refusal(capsys, "--transcripts", write(tmp_path / "a.jsonl", ROW), *arguments)
+
+
+def test_a_sweep_of_prices_is_read_at_given_nodes_per_call(tmp_path: Path) -> None:
+    rows = [{"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7, 8]} for i in range(3)]
+    transcripts = write(tmp_path / "a.jsonl", *rows)
+    figures = replayed(tmp_path, "--transcripts", transcripts, "--speculate", "adaptive", "--row_price", 1.0, 0.01)
+    dear, cheap = figures["sweep"]
+    assert (dear["tokens_per_call"], dear["nodes"]) == (1.0, 0)
+    assert cheap["tokens_per_call"] > 3 and cheap["by_source"]["siblings"]["accepted"] > 0
+    assert dear["tokens_per_call"] < figures["at_nodes"]["3"] < cheap["tokens_per_call"]
+    assert figures["at_nodes"]["24"] is None
+
+
+def test_rows_that_run_at_once_are_counted_like_rows_one_by_one(tmp_path: Path) -> None:
+    transcripts = write(tmp_path / "a.jsonl", *[ROW] * 5)
+    arguments = ("--transcripts", transcripts, "--speculate", "mixed", "--sources", "context")
+    assert replayed(tmp_path, *arguments, "--batch_size", 3) == replayed(tmp_path, *arguments)
+    assert replayed(tmp_path, *arguments, "--limit", 2)["tokens"] == 12
