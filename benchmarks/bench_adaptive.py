@@ -4,10 +4,10 @@
     python -m benchmarks.bench_adaptive --running 16 --sets hostile         # one cell of it
     python -m benchmarks.bench_adaptive --model FOLDER --prompts FILE.jsonl --fixed
 
-Sets: greedy; sampled (temperature 0.8); hostile (prompts of random tokens, temperature 2: nothing can be guessed). One torch
-thread, float32. Before each run what was learned from texts is forgotten, or a prompt's second run would find the answers of
-its first; calibration and costs are kept, as a worker keeps them. The criterion is never_slower: the lower end of the 95 %
-bootstrap interval of the median ratio to plain.
+Sets: greedy; sampled (temperature 0.8); hostile (prompts of random tokens, temperature 2: nothing can be guessed). Lengths
+differ and a new prompt starts where one has ended, as in a job. One torch thread, float32. Before each run what was learned
+from texts is forgotten, or a prompt's second run would find the answers of its first; calibration and costs are kept, as a
+worker keeps them. The criterion is never_slower: the lower end of the 95 % bootstrap interval of the median ratio to plain.
 """
 
 import argparse
@@ -35,26 +35,24 @@ FIXED = ((1, 4), (2, 4), (5, 4), (10, 4), (10, 10))
 
 
 def requests_of(name: str, prompts: list[tuple[int, ...]], count: int, max_tokens: int, vocab_size: int) -> list[Request]:
-    """count requests of the set; prompts are taken in turn."""
+    """count requests of the set, half to one and a half times max_tokens long; prompts are taken in turn."""
     rng, requests = random.Random(0), []
     for index in range(count):
-        prompt = prompts[index % len(prompts)]
+        prompt, length = prompts[index % len(prompts)], rng.randint(max_tokens // 2, 3 * max_tokens // 2)
         if name == "hostile":
             prompt = tuple(rng.randrange(vocab_size) for _ in prompt)
-        requests.append(Request(str(index), prompt, max_tokens, Sampling(temperature=SETS[name], seed=index), ignore_eos=True))
+        requests.append(Request(str(index), prompt, length, Sampling(temperature=SETS[name], seed=index), ignore_eos=True))
     return requests
 
 
-def contender(engine: Engine, requests: list[Request], at_once: int) -> Callable[[], dict[str, Any]]:
-    """Runs the requests, at_once at a time, and says what speculation cost and gave."""
+def contender(engine: Engine, requests: list[Request]) -> Callable[[], dict[str, Any]]:
+    """Runs the requests and says what speculation cost and gave."""
 
     def run() -> dict[str, Any]:
         if engine.speculation and isinstance(engine.speculation.proposer, AdaptiveProposer):
             engine.speculation.proposer.clear()
         before = asdict(engine.stats)
-        outputs = []
-        for first in range(0, len(requests), at_once):
-            outputs += [completion.token_ids for completion in engine.generate(requests[first : first + at_once])]
+        outputs = [completion.token_ids for completion in engine.generate(requests)]
         return {"outputs": outputs, **gains(before, asdict(engine.stats))}
 
     return run
@@ -77,12 +75,12 @@ def gains(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 def measure(args: argparse.Namespace, loaded: Any, prompts: list[tuple[int, ...]], running: int, name: str) -> None:
     """One cell: a table and a JSON line."""
     config = ModelConfig(path=args.model, dtype="float32", device="cpu", max_running=running, prefix_cache=False)
-    requests = requests_of(name, prompts, max(args.least, running), args.max_tokens, loaded.vocab_size)
+    requests = requests_of(name, prompts, max(4, args.waves * running), args.max_tokens, loaded.vocab_size)
     settings = {"plain": SpeculationConfig(mode="off"), "adaptive": SpeculationConfig(mode="adaptive")}
     if args.fixed:
         settings |= {f"mixed ({k},{w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in FIXED}
     contenders = {
-        label: contender(engine_for(loaded, config, build_proposer(loaded, config, speculation)), requests, running)
+        label: contender(engine_for(loaded, config, build_proposer(loaded, config, speculation)), requests)
         for label, speculation in settings.items()
     }
     runs = alternate(contenders, sum(request.max_tokens for request in requests), args.alternations)
@@ -101,8 +99,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=Path, default=DEMO / "prompts.jsonl", help="JSONL with a column `prompt`")
     parser.add_argument("--running", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--max_tokens", type=int, default=128)
-    parser.add_argument("--least", type=int, default=4, help="prompts per run at least")
+    parser.add_argument("--max_tokens", type=int, default=96, help="per prompt, on average")
+    parser.add_argument("--waves", type=int, default=3, help="prompts per run, in running sequences; at least 4 in all")
     parser.add_argument("--fixed", action="store_true", help="also the paper's fixed grids")
     parser.add_argument("--alternations", type=int, default=20)
     args = parser.parse_args()

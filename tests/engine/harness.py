@@ -85,6 +85,13 @@ def adaptive_proposer(cases: Many[Case] = (), max_nodes: int = 20) -> AdaptivePr
     return AdaptiveProposer(max_nodes=max_nodes, corpus_tokens=1000, tables=tables)
 
 
+def with_price(engine: Engine, price: float) -> Engine:
+    """The engine with a second that is always worth so many tokens: at 0 every guess is verified."""
+    assert engine.speculation and engine.speculation.budget
+    engine.speculation.budget._price = lambda plain: price  # type: ignore[method-assign]
+    return engine
+
+
 def run_under_load(engine: Engine, cases: Many[Case], seed: int, sampling: dict[str, Sampling] | None = None) -> None:
     """Random arrivals and aborts; asserts that each case gets its tokens, and each aborted copy a beginning of them."""
     rng = random.Random(seed)

@@ -9,7 +9,7 @@ import torch
 from drafting.cost import StepShape
 from engine.profile import profile_steps
 from engine.recycling import likeliest_successors
-from tests.engine.harness import adaptive_proposer, greedy_cases, make_engine, run_under_load
+from tests.engine.harness import adaptive_proposer, greedy_cases, make_engine, run_under_load, with_price
 from tests.tiny_models import tiny_model
 
 
@@ -18,12 +18,6 @@ def logged(engine):
     calls, forward = [], engine.runner.forward
     engine.runner.forward = lambda inputs: calls.append(inputs["input_ids"].shape[1]) or forward(inputs)
     return calls
-
-
-def with_price(engine, price: float):
-    """The engine with a second that is always worth so many tokens."""
-    engine.speculation.budget._price = lambda plain: price
-    return engine
 
 
 def test_when_no_guess_is_worth_its_price_the_model_is_called_as_in_plain_decoding():
