@@ -3,6 +3,7 @@
 Owns the parts and the order in which a step uses them. Does not know what a guess costs (budget.py), nor the model.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from drafting.layout import GUESS, NODE, POINTER, Int64, Model, Records, Scratch
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
 
+logger = logging.getLogger(__name__)
 NUM_RECYCLED = 8
+SAVE_EVERY = 512  # steps; a worker may be killed at any time
 FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a look
 
 
@@ -28,11 +31,15 @@ class AdaptiveProposer:
     source_names: tuple[str, ...] = ("context", "siblings", "corpus", "bigram")
     num_recycled = NUM_RECYCLED
 
-    def __init__(self, *, max_nodes: int, corpus_tokens: int, tables: Tables) -> None:
+    def __init__(self, *, max_nodes: int, corpus_tokens: int, tables: Tables, home: Path | None = None) -> None:
+        """home: the file that calibration begins with, if it is there, and that keeps what it learns for the next worker or job."""
+        self._home, self._num_learned = home, 0
         self.max_nodes = max_nodes
         self.max_depth = max_nodes
         self.arena = TokenArena(corpus_tokens)
         self.calibration = Calibration()
+        if home:
+            self.calibration.load(home)
         self.bigram = tables.bigram.copy() if tables.bigram is not None else np.empty((1, 0), np.int32)
         self._scratch = Scratch(
             pointers=np.zeros((max_nodes + 1) * search.MAX_POINTERS, POINTER),
@@ -73,6 +80,9 @@ class AdaptiveProposer:
         if candidates.guesses is not None and candidates.guess_offsets is not None:
             self.calibration.learn(candidates.guesses, candidates.guess_offsets, token_ids, offsets)
         self.arena.append(slots, token_ids, offsets)
+        self._num_learned += 1
+        if self._home and self._num_learned % SAVE_EVERY == 0:
+            self._save(self._home)
 
     def recycle(self, token_ids: Int32, successors: Int32) -> None:
         """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best first."""
@@ -87,16 +97,17 @@ class AdaptiveProposer:
         self.arena.drop(state)
 
     def clear(self) -> None:
-        """Forgets all finished rows."""
+        """Forgets what texts said: all finished rows, and biases; not how far each source is to be trusted."""
         self.arena.clear()
+        self.calibration.biases[:] = 0
 
-    def save(self, path: Path) -> None:
-        """Writes what calibration has learned."""
-        self.calibration.save(path)
-
-    def load(self, path: Path) -> bool:
-        """Takes over what another job or worker learned; False where the file does not hold it."""
-        return self.calibration.load(path)
+    def _save(self, home: Path) -> None:
+        try:
+            home.parent.mkdir(parents=True, exist_ok=True)
+            self.calibration.save(home)
+        except OSError as error:  # a full or read-only disk costs the next job a warm start, and this one nothing
+            logger.warning("calibration is not kept for the next job: %s", error)
+            self._home = None
 
 
 @compiled

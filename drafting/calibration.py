@@ -37,20 +37,20 @@ class Calibration:
         _learn(self.weights, self.seen, self.biases, guesses, guess_offsets, token_ids, offsets)
 
     def save(self, path: Path) -> None:
-        """Writes the state so that a reader sees all of it or nothing."""
+        """Writes weights and seen so that a reader sees all of it or nothing; biases hold traces of a job's texts and stay with it."""
         torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with open(torn, "wb") as file:
-            np.savez_compressed(file, weights=self.weights, seen=self.seen, biases=self.biases)
+            np.savez_compressed(file, weights=self.weights, seen=self.seen)
         os.replace(torn, path)
 
     def load(self, path: Path) -> bool:
         """Takes over a saved state; False where there is none, it is torn, or it was made by other code."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                loaded = [file[name] for name in ("weights", "seen", "biases")]
+                loaded = [file[name] for name in ("weights", "seen")]
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
             return False
-        own = (self.weights, self.seen, self.biases)
+        own = (self.weights, self.seen)
         if any(new.shape != old.shape or new.dtype != old.dtype for new, old in zip(loaded, own, strict=True)):
             return False
         for new, old in zip(loaded, own, strict=True):

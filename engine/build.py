@@ -101,7 +101,8 @@ def build_proposer(
     fingerprint, cache = tables.model_fingerprint(model), tables_folder or tables.default_cache()
     if speculation.mode == "adaptive":
         bigram = tables.load_or_build_tables(loaded.model, fingerprint, cache, ("bigram",))
-        return AdaptiveProposer(max_nodes=speculation.max_nodes, corpus_tokens=speculation.corpus_tokens, tables=bigram)
+        home = cache / fingerprint / "calibration.npz"
+        return AdaptiveProposer(max_nodes=speculation.max_nodes, corpus_tokens=speculation.corpus_tokens, tables=bigram, home=home)
     num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(
         num_drafts=speculation.num_drafts,

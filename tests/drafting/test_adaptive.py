@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drafting import search
-from drafting.adaptive import AdaptiveProposer
+from drafting.adaptive import SAVE_EVERY, AdaptiveProposer
 from drafting.budget import choose, choose_likely
+from drafting.calibration import Calibration
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
 
@@ -148,14 +150,47 @@ def test_only_guesses_whose_parent_was_right_are_scored() -> None:
 
 
 def test_calibration_is_saved_and_loaded_and_a_torn_file_is_no_calibration(tmp_path: Path) -> None:
-    taught, path = proposer(), tmp_path / "calibration.npz"
-    taught.calibration.weights[:] = 0.25
+    taught, path = Calibration(), tmp_path / "calibration.npz"
+    taught.weights[:], taught.biases[:] = 0.25, 1.0
     taught.save(path)
-    fresh = proposer()
-    assert fresh.load(path) and (fresh.calibration.weights == 0.25).all()
+    fresh = Calibration()
+    assert fresh.load(path) and (fresh.weights == 0.25).all()
+    assert not fresh.biases.any(), "traces of a job's texts stay with it"
     path.write_bytes(path.read_bytes()[:-30])
-    assert not proposer().load(path)
-    assert not proposer().load(tmp_path / "none.npz")
+    assert not Calibration().load(path)
+    assert not Calibration().load(tmp_path / "none.npz")
+
+
+def test_what_a_worker_learned_is_there_for_the_next(tmp_path: Path) -> None:
+    home = tmp_path / "weights" / "calibration.npz"
+    first = AdaptiveProposer(max_nodes=4, corpus_tokens=10, tables=NO_BIGRAM, home=home)
+    state = first.start(ids(1, 2, 3, 1))
+    for _ in range(SAVE_EVERY):
+        first.learn([state], first.propose([state], ids(1)), ids(2), np.array([0, 1]))
+    second = AdaptiveProposer(max_nodes=4, corpus_tokens=10, tables=NO_BIGRAM, home=home)
+    assert (second.calibration.weights == first.calibration.weights).all()
+    assert not (second.calibration.weights == Calibration().weights).all()
+
+
+def test_a_place_that_cannot_be_written_costs_no_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("no folder")
+    drafter = AdaptiveProposer(max_nodes=4, corpus_tokens=10, tables=NO_BIGRAM, home=tmp_path / "file" / "calibration.npz")
+    state = drafter.start(ids(1, 2))
+    for _ in range(2 * SAVE_EVERY):
+        drafter.learn([state], drafter.propose([state], ids(1)), ids(2), np.array([0, 1]))
+    assert caplog.text.count("calibration is not kept") == 1
+
+
+def test_clearing_forgets_texts_and_keeps_what_sources_are_worth() -> None:
+    drafter = proposer()
+    finished(drafter, 7, 8, 9, 7, 8, 9)
+    state = drafter.start(ids(1, 2, 3, 1))
+    drafter.learn([state], drafter.propose([state], ids(1)), ids(2), np.array([0, 1]))
+    weights = drafter.calibration.weights.copy()
+    drafter.clear()
+    assert nodes(found(drafter, 7, 8)) == set()
+    assert not drafter.calibration.biases.any()
+    assert (drafter.calibration.weights == weights).all()
 
 
 @settings(max_examples=40, deadline=None)
