@@ -14,7 +14,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable
-from dataclasses import asdict
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.loading import load_model
 from engine.request import Request, Sampling
+from engine.stats import EngineStats
 
 DEMO = Path(__file__).parent.parent / "demo"
 SETS = {"greedy": 0.0, "sampled": 0.8, "hostile": 2.0}
@@ -51,18 +52,19 @@ def contender(engine: Engine, requests: list[Request]) -> Callable[[], dict[str,
     def run() -> dict[str, Any]:
         if engine.speculation and isinstance(engine.speculation.proposer, AdaptiveProposer):
             engine.speculation.proposer.clear()
-        before = asdict(engine.stats)
+        before = deepcopy(engine.stats)
         outputs = [completion.token_ids for completion in engine.generate(requests)]
-        return {"outputs": outputs, **gains(before, asdict(engine.stats))}
+        return {"outputs": outputs, **gains(before, engine.stats)}
 
     return run
 
 
-def gains(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What happened between two snapshots of EngineStats."""
-    calls, tokens = after["num_calls"] - before["num_calls"], after["num_tokens"] - before["num_tokens"]
-    verified, accepted = ({s: n - before[kind].get(s, 0) for s, n in after[kind].items()} for kind in ("verified", "accepted"))
-    spent = {phase: seconds - before["seconds"].get(phase, 0.0) for phase, seconds in after["seconds"].items()}
+def gains(before: EngineStats, after: EngineStats) -> dict[str, Any]:
+    """What happened between two states of an engine's counts."""
+    calls, tokens = after.num_calls - before.num_calls, after.num_tokens - before.num_tokens
+    both = (before.verified, after.verified), (before.accepted, after.accepted)
+    verified, accepted = ({source: count - old.get(source, 0) for source, count in new.items()} for old, new in both)
+    spent = {phase: seconds - before.seconds[phase] for phase, seconds in after.seconds.items()}
     return {
         "acceptance_length": tokens / calls,
         "nodes_per_call": sum(verified.values()) / calls,

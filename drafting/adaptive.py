@@ -71,8 +71,8 @@ class AdaptiveProposer:
         guesses, guess_offsets, offsets = search.propose(
             arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, max(FLOOR, min_survival), self._scratch
         )
-        token_ids, parents, depths, sources, survival = _nodes_of(guesses, guess_offsets, offsets)
-        return Candidates(token_ids, parents, depths, sources, offsets, survival, guesses, guess_offsets)
+        token_ids, parents, depths, sources, matches, survival = _nodes_of(guesses, guess_offsets, offsets)
+        return Candidates(token_ids, parents, depths, sources, matches, offsets, survival, guesses, guess_offsets)
 
     def learn(self, states: Sequence[int], candidates: Candidates, token_ids: Int32, offsets: Int64) -> None:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores every candidate whose parent was right."""
@@ -111,15 +111,17 @@ class AdaptiveProposer:
 
 
 @compiled
-def _nodes_of(guesses: Records, guess_offsets: Int64, offsets: Int64) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.float32]]:
-    """Token ids, parents, depths, sources and survival of the guesses that became nodes, in the order of the nodes."""
+def _nodes_of(
+    guesses: Records, guess_offsets: Int64, offsets: Int64
+) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+    """Token ids, parents, depths, sources, matches and survival of the guesses that became nodes, in the order of the nodes."""
     total = offsets[-1]
     token_ids, parents, depths = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int32)
-    sources, survival = np.empty(total, np.uint8), np.empty(total, np.float32)
+    sources, matches, survival = np.empty(total, np.uint8), np.empty(total, np.uint8), np.empty(total, np.float32)
     for b in range(len(offsets) - 1):
         for guess in guesses[guess_offsets[b] : guess_offsets[b + 1]]:
             if guess.node > 0:
                 i = offsets[b] + guess.node - 1
                 token_ids[i], parents[i], depths[i] = guess.token, guess.parent, guess.depth
-                sources[i], survival[i] = guess.source, guess.survival
-    return token_ids, parents, depths, sources, survival
+                sources[i], matches[i], survival[i] = guess.source, guess.match, guess.survival
+    return token_ids, parents, depths, sources, matches, survival

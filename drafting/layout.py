@@ -32,7 +32,7 @@ NODE = np.dtype(
     + [("first_guess", np.int32), ("last_guess", np.int32), ("best", np.int32), ("longest", np.int32)]
 )
 GUESS = np.dtype(
-    [("parent", np.int32), ("token", np.int32), ("node", np.int32), ("depth", np.int32), ("source", np.int32)]
+    [("parent", np.int32), ("token", np.int32), ("node", np.int32), ("depth", np.int32), ("source", np.int16), ("match", np.int16)]
     + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32)]
     + [("buckets", np.int16, (NUM_TABLES,)), ("hashes", np.int32, (NUM_BIASES,))]
 )

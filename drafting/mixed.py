@@ -26,6 +26,7 @@ class MixedProposer:
         self.max_depth = draft_len
         self._num_drafts = num_drafts
         self._query_len = query_len
+        self._matches_S = np.array([min(query_len, 255) if name == "context" else 0 for name in sources], np.uint8)
         self._tables = tables
 
     def start(self, token_ids: Int32, group: str = "") -> ContextIndex:
@@ -44,7 +45,7 @@ class MixedProposer:
         lengths_SBK = np.zeros(shape, np.int32)
         for name, drafts_BKW, lengths_BK in zip(self.source_names, drafts_SBKW, lengths_SBK, strict=True):
             self._fill(name, states, depths_B, drafts_BKW, lengths_BK)
-        return certain(merge_drafts(drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes))
+        return certain(merge_drafts(drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes, self._matches_S))
 
     def learn(self, states: Sequence[ContextIndex], candidates: Candidates, token_ids: Int32, offsets: NDArray[np.int64]) -> None:
         """Takes in the tokens that a step gave; there is nothing to calibrate."""

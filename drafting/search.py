@@ -196,8 +196,8 @@ def _tally(arena: Arena, node: Any, successors: Int32, guesses: Records, scratch
 @compiled
 def _set_buckets(guess: Any, child: int, scratch: Scratch) -> None:
     """What is known of a guess: by scope its longest match, its share and number of votes; its rank in the bigram; its depth."""
-    num_scopes, best = 0, 0
-    guess.source = BIGRAM
+    num_scopes = 0
+    guess.source, guess.match = BIGRAM, 0
     for scope in range(NUM_SCOPES):
         longest, count = scratch.longest[scope, child], scratch.counts[scope, child]
         if count == 0:
@@ -208,8 +208,8 @@ def _set_buckets(guess: Any, child: int, scratch: Scratch) -> None:
         guess.buckets[2 * scope] = 2 + SIZES[longest] * 6 + part
         guess.buckets[2 * scope + 1] = 2 + SIZES[longest] * 4 + min(count, 4) - 1
         num_scopes += 1
-        if longest > best:
-            best, guess.source = longest, scope
+        if longest > guess.match:
+            guess.match, guess.source = longest, scope
     guess.buckets[6] = (min(guess.rank, 7) + 1) * 2 + (num_scopes > 0)
     guess.buckets[7] = min(guess.depth - 1, 7) * 4 + num_scopes
 

@@ -19,7 +19,9 @@ class DraftTrees:
 
     token_ids int32 [N]; parents int32 [N]: 0 = the root (the sequence's last token), i = the sequence's i-th node,
     counted from 1, always before its child; depths int32 [N]: 1 = child of the root; sources uint8 [N]: index into
-    the proposer's source_names of the first draft that held the node; offsets int64 [B + 1].
+    the proposer's source_names of the first draft that held the node; matches uint8 [N]: how many tokens before the
+    node are the same where its source found it
+    (mixed: its query_len), 0 = its source is a table; offsets int64 [B + 1].
 
     Drafts [7 8 9] and [7 8 5] of one sequence: token_ids 7 8 9 5, parents 0 1 2 2, depths 1 2 3 3.
     """
@@ -28,13 +30,14 @@ class DraftTrees:
     parents: Int32
     depths: Int32
     sources: NDArray[np.uint8]
+    matches: NDArray[np.uint8]
     offsets: NDArray[np.int64]
 
     @staticmethod
     def empty(num_sequences: int) -> "DraftTrees":
         """Trees without nodes: the plain step."""
-        none = np.zeros(0, np.int32)
-        return DraftTrees(none, none, none, np.zeros(0, np.uint8), np.zeros(num_sequences + 1, np.int64))
+        none, small = np.zeros(0, np.int32), np.zeros(0, np.uint8)
+        return DraftTrees(none, none, none, small, small, np.zeros(num_sequences + 1, np.int64))
 
     def num_nodes(self, sequence: int) -> int:
         """Nodes of one sequence's tree, the root not counted."""
@@ -58,7 +61,7 @@ class Candidates(DraftTrees):
 def certain(trees: DraftTrees) -> Candidates:
     """Trees of which every node shall be verified: survival 1."""
     ones = np.ones(len(trees.token_ids), np.float32)
-    return Candidates(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets, ones)
+    return Candidates(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, ones)
 
 
 def prune(trees: DraftTrees, keep: NDArray[np.bool_]) -> DraftTrees:
@@ -68,17 +71,19 @@ def prune(trees: DraftTrees, keep: NDArray[np.bool_]) -> DraftTrees:
     kept = np.flatnonzero(keep)
     offsets = np.searchsorted(kept, trees.offsets).astype(np.int64)
     parents = _renumber(trees.parents, trees.offsets, kept, offsets)
-    return DraftTrees(trees.token_ids[kept], parents, trees.depths[kept], trees.sources[kept], offsets)
+    return DraftTrees(trees.token_ids[kept], parents, trees.depths[kept], trees.sources[kept], trees.matches[kept], offsets)
 
 
-def merge_drafts(drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int) -> DraftTrees:
+def merge_drafts(
+    drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int, matches_S: NDArray[np.uint8]
+) -> DraftTrees:
     """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in rank order.
 
     Drafts are cut at max_depths_B first; a draft that equals an earlier one does not count. A tree that has reached
-    max_nodes takes no more. lengths_SBK: 0 = no draft.
+    max_nodes takes no more. lengths_SBK: 0 = no draft. matches_S: of each source's drafts, see DraftTrees.
     """
     token_ids, parents, depths, sources, offsets = _merge(drafts_SBKW, lengths_SBK, max_depths_B, num_drafts, max_nodes)
-    return DraftTrees(token_ids, parents, depths, sources, offsets)
+    return DraftTrees(token_ids, parents, depths, sources, matches_S[sources], offsets)
 
 
 def walk(trees: DraftTrees, sequence: int, target_ids: Int32) -> Int32:

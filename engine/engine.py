@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drafting.cost import StepShape
+from drafting.outcomes import GuessCounts
 from drafting.tree import Candidates, DraftTrees, prune
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
 from engine.plan import StepPlan
 from engine.recycling import likeliest_successors
-from engine.request import Completion, Event, Logprobs, Request, Sampling
+from engine.request import Completion, Event, Logprobs, Request, Sampling, SequenceStats
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
@@ -36,7 +37,7 @@ class Engine:
         self.max_context = max_context
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
-        self.stats = EngineStats()
+        self.stats = EngineStats(GuessCounts(self.source_names))
         self._timer = PhaseTimer(self.stats.seconds, step_clock(runner.loaded.device))
         self.debug = False  # checks trees and integrity in every step
 
@@ -102,7 +103,7 @@ class Engine:
         self.scheduler.publish(chunks)
         self._retire()
         mark("retire")
-        self._count_step(shape, plan, trees, events)
+        self._count_step(shape, plan, candidates, trees, verified, events)
         return events
 
     def generate(self, requests: Iterable[Request]) -> list[Completion]:
@@ -161,7 +162,7 @@ class Engine:
         self.runner.keep(staged_slots[verified.nodes], np.array(targets, np.int64))
 
     def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]) -> list[Event]:
-        """Tokens to the sequences, and counts to the statistics."""
+        """Tokens to the sequences, and counts to their statistics."""
         events: list[Event] = []
         node_tokens, node_sources = trees.token_ids[verified.nodes].tolist(), trees.sources[verified.nodes].tolist()
         offsets, bonus = verified.offsets.tolist(), verified.bonus.tolist()
@@ -176,28 +177,24 @@ class Engine:
             taken = sequence.append(tokens)
             if not sequence.finish_reason:
                 sequence.num_cached += end - first
-            sources = self._count(sequence, verified_counts[index], node_sources[first:end][:taken], taken)
+            sources = self._count(sequence.stats, verified_counts[index], node_sources[first:end][:taken], taken)
             own = logprobs[index]
             events.append(sequence.event(tokens[:taken], sources, own and own.first(taken)))
         return events
 
-    def _count(self, sequence: Sequence, verified: list[int], accepted: list[int], taken: int) -> tuple[str | None, ...]:
-        """Adds a step to the counts of the sequence and of the engine; returns the source of each token taken.
+    def _count(self, stats: SequenceStats, verified: list[int], accepted: list[int], taken: int) -> tuple[str | None, ...]:
+        """Adds a step to the counts of a sequence; returns the source of each token taken.
 
         verified: nodes by source; accepted: the source of each accepted node.
         """
         names = self.source_names
-        sequence.stats.num_steps += 1
-        self.stats.num_calls += 1
-        self.stats.num_tokens += taken
+        stats.num_steps += 1
         for source, count in enumerate(verified):
             if count:
-                for stats in (sequence.stats, self.stats):
-                    stats.verified[names[source]] = stats.verified.get(names[source], 0) + count
+                stats.verified[names[source]] = stats.verified.get(names[source], 0) + count
         found = [names[source] for source in accepted]
         for name in found:
-            for stats in (sequence.stats, self.stats):
-                stats.accepted[name] = stats.accepted.get(name, 0) + 1
+            stats.accepted[name] = stats.accepted.get(name, 0) + 1
         return (*found, *[None] * (taken - len(found)))
 
     def _learn(self, finishing: list[Chunk], candidates: Candidates | None, events: list[Event], plan: StepPlan, logits: Tensor) -> None:
@@ -213,17 +210,22 @@ class Engine:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:
             self.scheduler.retire(sequence)
 
-    def _count_step(self, shape: StepShape, plan: StepPlan, trees: DraftTrees, events: list[Event]) -> None:
+    def _count_step(
+        self, shape: StepShape, plan: StepPlan, candidates: Candidates | None, trees: DraftTrees, verified: Verified, events: list[Event]
+    ) -> None:
         """Adds the step to the counts; its seconds correct what steps are expected to cost."""
-        stats, scheduler = self.stats, self.scheduler
-        stats.num_steps += 1
-        stats.num_rows += len(plan.token_ids)
+        stats, scheduler, lengths = self.stats, self.scheduler, [len(event.token_ids) for event in events]
+        stats.count_step(len(plan.token_ids), len(trees.token_ids), lengths)
         stats.num_preemptions = scheduler.num_preemptions
         stats.num_prompt_tokens, stats.num_cached_tokens = scheduler.num_prompt_tokens, scheduler.num_cached_tokens
         if self.speculation:
-            taken = sum(len(event.token_ids) for event in events)
+            if candidates is not None:
+                stats.guesses.add(candidates, trees, verified.first(np.array(lengths)))
+                stats.num_proposals += 1
+                stats.price_sum += self.speculation.price
+            stats.num_pauses = self.speculation.num_pauses
             thinking = sum(self._timer.step[phase] for phase in ("propose", "choose", "learn"))
-            self.speculation.observe(shape, trees, self._timer.since_start() - thinking, thinking, taken)
+            self.speculation.observe(shape, trees, self._timer.since_start() - thinking, thinking, sum(lengths))
         if self.debug:
             scheduler.check_integrity()
 
@@ -237,7 +239,7 @@ def _plain_shape(chunks: list[Chunk]) -> StepShape:
 def _spread(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
     """Trees of the chunks that end their sequence, with empty ones for the others."""
     places = np.cumsum([0, *(chunk.last for chunk in chunks)])
-    return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.offsets[places])
+    return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets[places])
 
 
 def _count_sources(trees: DraftTrees, num_sources: int) -> list[list[int]]:

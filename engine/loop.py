@@ -9,7 +9,8 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import dataclass
 
 from engine.engine import Engine
 from engine.request import Completion, Event, Request
@@ -86,8 +87,7 @@ class EngineLoop:
 
     def stats(self) -> EngineStats:
         """A copy of the engine's counts."""
-        stats = self.engine.stats
-        return replace(stats, verified=dict(stats.verified), accepted=dict(stats.accepted), seconds=dict(stats.seconds))
+        return deepcopy(self.engine.stats)
 
     def close(self) -> None:
         """Ends the thread after the step it is in; unfinished requests get EngineDead."""

@@ -91,7 +91,7 @@ def _difference(runner: Any) -> float:
     branches = [tokens[:8] + [tokens[8], tokens[9]], tokens[:8] + [tokens[10], tokens[11]]]
     tree = DraftTrees(
         np.array([tokens[8], tokens[9], tokens[10], tokens[11]], np.int32), np.array([0, 1, 0, 3], np.int32),
-        np.array([1, 2, 1, 2], np.int32), np.zeros(4, np.uint8), np.array([0, 4]),
+        np.array([1, 2, 1, 2], np.int32), np.zeros(4, np.uint8), np.zeros(4, np.uint8), np.array([0, 4]),
     )  # fmt: skip
     ours = runner.score_tree(tokens[:8], tree)  # rows: token 7, then the four nodes
     model = loaded.model

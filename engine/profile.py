@@ -60,7 +60,7 @@ def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context:
     chunks = [Chunk(_sequence(runner, index, context, num_nodes), 1) for index in range(num_sequences)]
     node = np.tile(np.arange(num_nodes, dtype=np.int32), num_sequences)
     offsets = np.arange(num_sequences + 1, dtype=np.int64) * num_nodes
-    trees = DraftTrees(1 + node % 7, node, node + 1, np.zeros(len(node), np.uint8), offsets)
+    trees = DraftTrees(1 + node % 7, node, node + 1, np.zeros(len(node), np.uint8), np.zeros(len(node), np.uint8), offsets)
     clock = step_clock(runner.loaded.device)
     started = clock()
     logits = runner.forward(runner.inputs(runner.plan(chunks, trees)))

@@ -21,10 +21,19 @@ class Speculation:
     def __init__(self, proposer: Proposer, budget: Budget | None = None) -> None:
         self.proposer = proposer
         self.budget = budget
+        self.num_pauses = 0  # steps that could have guessed and did not even propose
+
+    @property
+    def price(self) -> float:
+        """Tokens per second by which the last choice priced a row's time; 0 where nothing is priced."""
+        return self.budget.last.price if self.budget else 0.0
 
     def propose(self, sequences: Many[Sequence], max_depths: Int32, plain: StepShape) -> Candidates | None:
         """The candidates, none deeper than max_depths [B]; None while proposing pauses or nothing may be guessed."""
-        if not max_depths.any() or (self.budget and not self.budget.wants(len(sequences))):
+        if not max_depths.any():
+            return None
+        if self.budget and not self.budget.wants(len(sequences)):
+            self.num_pauses += 1
             return None
         least = self.budget.least_survival(plain) if self.budget else 0.0
         return self.proposer.propose([self._state(sequence) for sequence in sequences], max_depths, least)

@@ -20,6 +20,12 @@ class Verified:
     offsets: Ints
     bonus: Ints
 
+    def first(self, num_tokens: Ints) -> Ints:
+        """The nodes among the first num_tokens [B] tokens of each sequence: an output that ends inside a path takes no more."""
+        sizes = np.diff(self.offsets)
+        places = np.arange(len(self.nodes)) - self.offsets[:-1].repeat(sizes)
+        return self.nodes[places < num_tokens.repeat(sizes)]
+
 
 def verify(trees: DraftTrees, targets: Ints) -> Verified:
     """Walks each tree from its root: on to the child that equals the target token, until there is none.

@@ -53,6 +53,14 @@ def test_what_followed_earlier_is_proposed_to_the_end_of_what_is_known() -> None
     assert candidates.depths.tolist()[:3] == [1, 2, 3]
 
 
+def test_a_node_knows_how_many_tokens_before_it_are_the_same_where_it_was_found() -> None:
+    # 6 2 3 and 5 2 3 came before: after 5 2 3 the first shares two tokens with the present, the second three.
+    tables = Tables(bigram=np.full((10, 1), 9, np.int32))
+    candidates = found(proposer(tables), 6, 2, 3, 7, 5, 2, 3, 4, 5, 2, 3, depth=1)
+    match_of = dict(zip(candidates.token_ids.tolist(), candidates.matches.tolist(), strict=True))
+    assert match_of == {7: 2, 4: 3, 9: 0}
+
+
 def test_a_longer_match_counts_for_more_than_a_later_one() -> None:
     # After 1 2 3 came 4; after 3 alone, later, 9.
     assert first(found(proposer(), 1, 2, 3, 4, 6, 3, 9, 1, 2, 3)) == [4, 9]

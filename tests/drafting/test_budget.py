@@ -17,7 +17,8 @@ def candidates(*trees: list[tuple[int, float]]) -> Candidates:
     tokens = np.array([10 + i for tree in trees for i in range(1, len(tree) + 1)], np.int32)
     offsets = np.cumsum([0, *map(len, trees)])
     survival = np.array([survival for _, survival in nodes], np.float32)
-    return Candidates(tokens, parents, np.ones(len(nodes), np.int32), np.zeros(len(nodes), np.uint8), offsets, survival)
+    none = np.zeros(len(nodes), np.uint8)
+    return Candidates(tokens, parents, np.ones(len(nodes), np.int32), none, none, offsets, survival)
 
 
 def test_the_best_nodes_of_all_sequences_are_chosen_while_they_are_worth_a_row() -> None:

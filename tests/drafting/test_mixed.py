@@ -36,6 +36,14 @@ def test_context_comes_first_and_the_bigram_fills_the_rest() -> None:
     assert proposed(proposer(), 5, 8, 5) == ([8, 5, 1, 1, 2, 1], [0, 1, 0, 3, 0, 5], [0, 0, 1, 1, 1, 1])
 
 
+def test_a_guess_from_the_context_follows_query_len_tokens_and_one_from_a_table_none() -> None:
+    drafter = proposer(query_len=2, sources=["bigram", "context"])
+    trees = drafter.propose([drafter.start(ids(4, 5, 8, 4, 5))], ids(9))
+    assert set(zip(trees.sources.tolist(), trees.matches.tolist(), strict=True)) == {(0, 0)}
+    trees = (drafter := proposer(query_len=2)).propose([drafter.start(ids(4, 5, 8, 4, 5))], ids(9))
+    assert set(zip(trees.sources.tolist(), trees.matches.tolist(), strict=True)) == {(0, 2), (1, 0)}
+
+
 def test_sources_are_asked_in_the_order_given() -> None:
     assert proposed(proposer(sources=["bigram", "context"], num_drafts=1), 5, 8, 5) == ([1, 1], [0, 1], [0, 0])
     assert proposed(proposer(sources=["context", "bigram"], num_drafts=1), 5, 8, 5) == ([8, 5], [0, 1], [0, 0])
@@ -84,7 +92,8 @@ class ScriptedProposer:
     def propose(self, states: Any, max_depths: Int32, min_survival: float) -> Candidates:
         draft = self.drafts.pop(0)
         order = np.arange(len(draft), dtype=np.int32)
-        return certain(DraftTrees(ids(*draft), order, order + 1, np.zeros(len(draft), np.uint8), np.array([0, len(draft)])))
+        none = np.zeros(len(draft), np.uint8)
+        return certain(DraftTrees(ids(*draft), order, order + 1, none, none, np.array([0, len(draft)])))
 
     def learn(self, *args: Any) -> None:
         pass

@@ -24,7 +24,7 @@ def merged(
                 drafts_SBKW[s, b, k, : len(draft)] = draft
                 lengths_SBK[s, b, k] = len(draft)
     depths = np.array(max_depths or [NO_LIMIT] * num_sequences, np.int32)
-    return merge_drafts(drafts_SBKW, lengths_SBK, depths, num_drafts, max_nodes)
+    return merge_drafts(drafts_SBKW, lengths_SBK, depths, num_drafts, max_nodes, np.zeros(len(lengths_SBK), np.uint8))
 
 
 def as_lists(trees: DraftTrees) -> tuple[list[int], ...]:

@@ -198,4 +198,4 @@ def packed(trees: list[list[tuple[int, int, int]]]) -> DraftTrees:
     flat = [node for nodes in trees for node in nodes]
     column = [np.array([node[i] for node in flat], np.int32) for i in range(3)]
     offsets = np.cumsum([0, *map(len, trees)]).astype(np.int64)
-    return DraftTrees(column[0], column[1], np.array(depths, np.int32), column[2].astype(np.uint8), offsets)
+    return DraftTrees(column[0], column[1], np.array(depths, np.int32), column[2].astype(np.uint8), np.zeros(len(flat), np.uint8), offsets)

@@ -19,7 +19,7 @@ def chains(*survivals: list[float]) -> Candidates:
     parents = np.array([place for size in sizes for place in range(size)], np.int32)
     sources, offsets = np.zeros(sum(sizes), np.uint8), np.cumsum([0, *sizes])
     survival = np.array([s for chain in survivals for s in chain], np.float32)
-    return Candidates(parents + 5, parents, parents + 1, sources, offsets, survival)
+    return Candidates(parents + 5, parents, parents + 1, sources, np.zeros_like(sources), offsets, survival)
 
 
 PLAIN = StepShape(4, 0, 0, 4)

@@ -39,6 +39,10 @@ def test_while_nothing_is_worth_its_price_proposing_pauses():
     engine.generate([replace(cases[0].request(max_tokens=200), id=f"{n}") for n in range(4)])
     assert engine.stats.num_steps >= 200
     assert len(proposals) <= 12
+    assert engine.stats.num_proposals == len(proposals)
+    # In the last step no sequence has room for a guess.
+    assert engine.stats.num_pauses == engine.stats.num_steps - len(proposals) - 1
+    assert engine.stats.price_sum == 1e9 * len(proposals)
 
 
 def test_what_was_said_in_a_pause_is_known_when_it_ends():

@@ -1,9 +1,9 @@
-"""Where the time of a step goes: every moment of it belongs to one phase, and time between steps to none."""
+"""Where the time of a step goes, each moment to one phase, and what is counted of steps, calls and guesses."""
 
 import torch
 
 from engine.stats import PHASES, PhaseTimer, step_clock
-from tests.engine.harness import greedy_cases, make_engine, mixed_proposer
+from tests.engine.harness import Case, ChainProposer, greedy_cases, make_engine, mixed_proposer
 from tests.tiny_models import tiny_model
 
 
@@ -30,3 +30,46 @@ def test_the_phases_of_real_steps_fill_the_time_that_they_took() -> None:
     assert list(engine.stats.seconds) == list(PHASES)
     assert all(seconds > 0 for seconds in engine.stats.seconds.values())
     assert 0.8 * elapsed < sum(engine.stats.seconds.values()) <= elapsed
+
+
+def long_case(length: int) -> Case:
+    """The beginning of a text of at least so many tokens."""
+    case = next(case for case in greedy_cases("llama") if len(case.token_ids) >= length)
+    return Case(case.name, case.prompt_ids, case.token_ids[:length])
+
+
+def counted(engine) -> dict[str, dict[str, float]]:
+    """Its counts, but for the seconds."""
+    return {kind: named for kind, named in engine.stats.counts().items() if kind != "seconds"}
+
+
+def test_calls_and_steps_and_guesses_are_counted_by_size():
+    # Always right, 4 deep: 12 tokens come as 5, 5 and 2; the last tree is cut to what max_tokens leaves.
+    case = long_case(12)
+    engine = make_engine(tiny_model("llama"), ChainProposer([case], depth=4))
+    engine.generate([case.request()])
+    nodes = {"known 1 none": 3, "known 2 none": 2, "known 3 none": 2, "known 4 none": 2}
+    assert counted(engine) == {
+        "steps": {"all": 3, "proposed": 3},
+        "step_nodes": {"1": 1, "4-7": 2},
+        "call_lengths": {"2": 1, "5": 2},
+        "proposed": nodes,
+        "verified": nodes,
+        "accepted": nodes,
+    }
+
+
+def test_guesses_behind_the_token_that_ends_the_output_are_verified_and_not_accepted():
+    case = long_case(8)
+    stop = next(n for n, token in enumerate(case.token_ids) if n >= 1 and token not in case.token_ids[:n])
+    engine = make_engine(tiny_model("llama"), ChainProposer([case], depth=7))
+    engine.generate([case.request(stop_ids=frozenset({case.token_ids[stop]}))])
+    assert engine.stats.call_lengths[stop + 1] == 1
+    assert (engine.stats.verified, engine.stats.accepted) == ({"known": 7}, {"known": stop + 1})
+
+
+def test_plain_decoding_counts_calls_and_steps_and_no_guess():
+    case = long_case(5)
+    engine = make_engine(tiny_model("llama"))
+    engine.generate([case.request()])
+    assert counted(engine) == {"steps": {"all": 5}, "step_nodes": {"0": 5}, "call_lengths": {"1": 5}}

@@ -21,7 +21,7 @@ def trees_of(*drafts_of_sequences: Paths, max_nodes: int = 64) -> DraftTrees:
             tokens[0, b, k, : len(draft)] = draft
             lengths[0, b, k] = len(draft)
     depths = np.full(len(drafts_of_sequences), draft_len, np.int32)
-    return merge_drafts(tokens, lengths, depths, num_drafts, max_nodes)
+    return merge_drafts(tokens, lengths, depths, num_drafts, max_nodes, np.zeros(len(tokens), np.uint8))
 
 
 def accepted(trees: DraftTrees, targets: list[int]) -> list[tuple[list[int], int]]:
@@ -77,7 +77,7 @@ def test_the_same_token_under_another_parent_is_not_mistaken_for_the_right_one()
 
 def test_of_equal_siblings_from_a_proposer_that_does_not_merge_the_first_is_taken():
     one, two = np.array([7, 7, 8], np.int32), np.array([0, 0, 2], np.int32)
-    trees = DraftTrees(one, two, np.array([1, 1, 2], np.int32), np.zeros(3, np.uint8), np.array([0, 3]))
+    trees = DraftTrees(one, two, np.array([1, 1, 2], np.int32), np.zeros(3, np.uint8), np.zeros(3, np.uint8), np.array([0, 3]))
     assert accepted(trees, [7, 8, 0, 0]) == [([0], 8)]
 
 
