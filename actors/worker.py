@@ -39,7 +39,10 @@ PROMPTS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What every worker of a job does. output: folder of the parts; max_shards: taken at once."""
+    """What every worker of a job does. output: folder of the parts.
+
+    max_shards: taken at once; max_rows: unfinished ones with which no further shard is begun.
+    """
 
     output: str
     model: ModelConfig
@@ -47,6 +50,7 @@ class WorkerJob:
     generation: GenerationConfig
     columns: OutputColumns
     max_shards: int
+    max_rows: int
     max_engine_faults: int
     start_loop: "Callable[[ModelConfig, SpeculationConfig], EngineLoop]" = start_loop
     load_codec: Callable[[ModelConfig], TextCodec] = load_codec
@@ -58,6 +62,9 @@ class BatchWorker:
     def __init__(self, job: WorkerJob) -> None:
         self.job = job
         self.free_shards = asyncio.Semaphore(job.max_shards)
+        self.num_unfinished = 0  # rows of the shards that have begun
+        self.next_shard, self.room = asyncio.Lock(), asyncio.Event()
+        self.room.set()
         self.failure: Exception | None = None
         try:
             check_faults(job.output, job.max_engine_faults)
@@ -82,8 +89,16 @@ class BatchWorker:
             if done:  # a call that Ray repeats after a worker has died
                 return done
             rows = pa.ipc.open_stream(prompts).read_all().to_pylist()
+            async with self.next_shard:
+                await self.room.wait()
+                self._count(len(rows))
             results = await asyncio.gather(*(self._row(f"{shard}-{index}", row) for index, row in enumerate(rows)))
             return await asyncio.to_thread(self._commit, shard, carried, results)
+
+    def _count(self, more: int) -> None:
+        # Rows and not shards: most of a shard's rows are long done while it waits for its longest
+        self.num_unfinished += more
+        (self.room.set if self.num_unfinished < self.job.max_rows else self.room.clear)()
 
     async def _row(self, row_id: str, row: dict[str, Any]) -> Generated | str:
         """What a row gives, or its error."""
@@ -95,6 +110,8 @@ class BatchWorker:
             )
         except RuntimeError as fault:  # EngineDead
             end_process(fault, job.output)
+        finally:
+            self._count(-1)
 
     def _commit(self, shard: int, carried: bytes, results: list[Generated | str]) -> Summary:
         table, summary = pa.ipc.open_stream(carried).read_all(), summarize(results)

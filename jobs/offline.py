@@ -29,6 +29,7 @@ from jobs.config import parse
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.memory import check_cluster, check_here
 from pipeline.model import ResolvedModel, resolve_model
+from pipeline.order import in_order
 from pipeline.plan import Plan, carried_schema, make_plan
 from pipeline.prepare import PrepareJob
 from pipeline.preview import first_prompts, print_plan, print_prompts
@@ -102,7 +103,7 @@ def complete(config: OfflineConfig, plan: Plan, prepare: PrepareJob) -> dict[str
     """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is missing."""
     output = config.output.path
     done = sorted(list_parts(output))
-    pending = plan.without(done)
+    pending = in_order(plan.without(done), config.input.order)
     with ThreadPoolExecutor(16) as pool:
         earlier = sum((found for found in pool.map(lambda shard: read_summary(output, shard), done) if found), Summary())
     print(f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done", file=sys.stderr)
@@ -159,6 +160,7 @@ def generate(config: OfflineConfig, plan: Plan, pending: pa.Table, prepare: Prep
         generation=config.generation,
         columns=config.added,
         max_shards=config.pool.shards_per_worker(plan.rows_per_shard, config.model.max_running),
+        max_rows=config.pool.rows_per_worker(config.model.max_running),
         max_engine_faults=config.pool.max_engine_faults,
     )
     with progress:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 FORMATS = ("auto", "jsonl", "parquet", "csv", "text", "openai_batch")
+ORDERS = ("as_is", "longest_first", "by_group")
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class InputConfig:
     sampling_column: a struct of a row's own settings. id_column: must exist, and is always carried to the output.
     group_column: rows with the same value resemble each other; guesses for one come from the others first. Null = no group.
     rows_per_shard: auto = a 64th of each worker's rows, within 16 to 4096. limit: the first rows only.
+    order: in which shards are handed out; longest_first = by bytes per row, by_group = folder by folder.
     schema_rows: rows of each JSONL file that the columns and their types are learned from.
     csv_columns: names of the columns of CSV files whose first row is data already.
     """
@@ -27,6 +29,7 @@ class InputConfig:
     group_column: str | None = None
     rows_per_shard: int | str = "auto"
     limit: int | None = None
+    order: str = "as_is"
     schema_rows: int = 1000
     csv_columns: list[str] | None = None
 
@@ -35,6 +38,8 @@ class InputConfig:
             raise ValueError("input.path is empty; name a file, folder, glob or URI (--input)")
         if self.format not in FORMATS:
             raise ValueError(f"input.format is {self.format!r}; it must be one of {', '.join(FORMATS)}")
+        if self.order not in ORDERS:
+            raise ValueError(f"input.order is {self.order!r}; it must be one of {', '.join(ORDERS)}")
         if self.rows_per_shard != "auto" and (isinstance(self.rows_per_shard, str) or self.rows_per_shard < 1):
             raise ValueError(f"input.rows_per_shard is {self.rows_per_shard!r}; it must be 'auto' or an integer of at least 1")
         for name in ("limit", "schema_rows"):

@@ -18,7 +18,7 @@ from pipeline.prepare import PrepareJob, prepare_shards
 from pipeline.session import PREPARE_CPUS, JobFailed
 
 FAILURE = f"{RUN_FOLDER}/failure.txt"
-MAX_GROUP = 16  # shards per block: one each costs 68 ms through the stages, 16 together 4.5 ms each
+MAX_GROUP = 16  # shards per prepare task
 
 
 def run_flow(pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig) -> Iterator[tuple[Summary, float]]:
@@ -26,7 +26,9 @@ def run_flow(pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
     numbers, units = pieces["shard"].to_pylist(), pieces["unit"].to_pylist()
     size = max(1, min(MAX_GROUP, len(set(numbers)) // (4 * pool.num_workers * worker.max_shards)))
     groups = group_shards(numbers, units, size)
-    compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=-(-worker.max_shards // size) + 1)
+    # A worker takes one shard at a time and no more than it holds: whatever waits in it cannot go to one that idles
+    calls = worker.max_shards + 1
+    compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=calls, max_tasks_in_flight_per_actor=calls)
     summaries = (
         ray.data.from_blocks([pieces.slice(first, end - first) for first, end in groups])
         .map_batches(
@@ -40,7 +42,7 @@ def run_flow(pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
         .map_batches(
             BatchWorker,
             fn_constructor_args=(worker,),
-            batch_size=size,
+            batch_size=1,
             compute=compute,
             num_cpus=pool.cpus_per_worker,
             num_gpus=pool.gpus_per_worker or None,

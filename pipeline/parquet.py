@@ -11,14 +11,15 @@ from actors.storage import locate
 from pipeline.files import InputFile
 
 
-def read_footer(file: InputFile) -> tuple[pa.Schema, list[int]]:
-    """The columns of a file and the rows of each of its row groups; raises ValueError for a file that is no Parquet."""
+def read_footer(file: InputFile) -> tuple[pa.Schema, list[int], list[int]]:
+    """The columns of a file, and of each row group its rows and its bytes, decompressed; raises ValueError for one that is no Parquet."""
     filesystem, inner = locate(file.path)
     try:
         with pq.ParquetFile(inner, filesystem=filesystem) as parquet:
             metadata = parquet.metadata
-            rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-            return pa.schema([(field.name, _plain(field.type)) for field in parquet.schema_arrow]), rows
+            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            schema = pa.schema([(field.name, _plain(field.type)) for field in parquet.schema_arrow])
+            return schema, [group.num_rows for group in groups], [group.total_byte_size for group in groups]
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{file.path} cannot be read as Parquet: {str(error).splitlines()[0]}; mend or remove it") from error
 

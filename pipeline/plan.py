@@ -33,7 +33,7 @@ PIECES_SCHEMA = pa.schema(
         ("first_row", pa.int64()),  # within the file
         ("num_rows", pa.int64()),
         ("first_byte", pa.int64()),  # text only, within the decompressed text
-        ("num_bytes", pa.int64()),
+        ("num_bytes", pa.int64()),  # of text, decompressed; of Parquet its share of the row groups
         ("row_groups", pa.list_(pa.int32())),  # Parquet only: those of the whole unit
         ("skip_rows", pa.int64()),  # Parquet only: rows of the unit before this piece
     ]
@@ -126,9 +126,13 @@ def _cut_parquet(scan: ScannedFile, size: int) -> Iterator[list[dict[str, Any]]]
         groups.append(group)
         rows = min(rows + count, scan.num_rows - first_row)
         if rows >= size or first_row + rows == scan.num_rows:
-            cut = [{"first_row": first_row + skip, "num_rows": min(size, rows - skip), "skip_rows": skip} for skip in range(0, rows, size)]
+            row_size = sum(scan.sizes[group] for group in groups) / max(1, sum(scan.cuts[group] for group in groups))
+            cut = [(skip, min(size, rows - skip)) for skip in range(0, rows, size)]
             if cut:
-                yield [{**piece, "row_groups": groups} for piece in cut]
+                yield [
+                    {"first_row": first_row + skip, "num_rows": n, "num_bytes": int(n * row_size), "skip_rows": skip, "row_groups": groups}
+                    for skip, n in cut
+                ]
             first_row, rows, groups = first_row + rows, 0, []
 
 

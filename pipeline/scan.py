@@ -26,7 +26,8 @@ READERS = 16  # files read at once: an object store answers late
 class ScannedFile:
     """A file and its rows. cuts: offsets of every stride-th row and the end (text), or rows of each row group (Parquet).
 
-    checksum: of the text, or the size of a Parquet file. names: of CSV columns. chats: a batch file's first rows hold messages.
+    checksum: of the text, or the size of a Parquet file. sizes: bytes of each row group (Parquet). names: of CSV columns.
+    chats: a batch file's first rows hold messages.
     """
 
     file: InputFile
@@ -34,6 +35,7 @@ class ScannedFile:
     schema: pa.Schema
     checksum: int
     cuts: list[int]
+    sizes: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     chats: bool = False
 
@@ -58,8 +60,9 @@ def _until(limit: int, files: Iterable[InputFile], config: InputConfig, stride: 
 def _scan_file(file: InputFile, config: InputConfig, stride: int, limit: int | None) -> ScannedFile:
     try:
         if file.format == "parquet":
-            schema, groups = read_footer(file)
-            return ScannedFile(file, sum(groups) if limit is None else min(sum(groups), limit), schema, file.size, groups)
+            schema, groups, sizes = read_footer(file)
+            num_rows = sum(groups) if limit is None else min(sum(groups), limit)
+            return ScannedFile(file, num_rows, schema, file.size, groups, sizes)
         return _scan_text(file, text_format(file.format, config), config.schema_rows, stride, limit)
     except ValueError:
         raise
@@ -90,7 +93,7 @@ def _scan_text(file: InputFile, format_: TextFormat, schema_rows: int, stride: i
         raise ValueError(f"{file.path}: the header, which is its first row, cannot be read: {error}") from error
     rows = list(islice(_sample(head[: found.cuts[sampled]], found, format_, names), schema_rows))
     chats = file.format == "openai_batch" and any("messages" in row for row in rows)
-    return ScannedFile(file, found.num_rows, format_.schema(rows, names), found.checksum, found.cuts, names, chats)
+    return ScannedFile(file, found.num_rows, format_.schema(rows, names), found.checksum, found.cuts, names=names, chats=chats)
 
 
 def _keep_first(chunks: Iterable[bytes], kept: list[bytes]) -> Iterator[bytes]:

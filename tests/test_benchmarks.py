@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from benchmarks.measure import alternate, ratio
+from benchmarks.simulate_tail import Holds, simulate
 
 
 def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians() -> None:
@@ -29,6 +30,20 @@ def test_contenders_alternate_after_a_warm_up_each() -> None:
     runs = alternate(contenders, tokens=10, alternations=3)
     assert "".join(order) == "ab" + "ab" + "ba" + "ab"
     assert [len(run.cpu_s) for run in runs.values()] == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("holds", "idle"),
+    [
+        (Holds(blocks=1, shards=9, rows=9), 3 / 8),  # slots 3+1 and 1: the second block comes when the first is done
+        (Holds(blocks=2, shards=9, rows=9), 1 / 6),  # slots 3 and 1+1
+        (Holds(blocks=2, shards=1, rows=9), 3 / 8),
+        (Holds(blocks=2, shards=9, rows=2), 1 / 6),  # the second shard begins when the short row is done
+        (Holds(blocks=2, shards=9, rows=1), 3 / 8),
+    ],
+)
+def test_a_simulated_worker_idles_as_counted_by_hand(holds: Holds, idle: float) -> None:
+    assert simulate([[[3, 1]], [[1]]], workers=1, running=2, holds=holds)["idle"] == pytest.approx(100 * idle)
 
 
 @pytest.mark.slow

@@ -15,12 +15,13 @@ from actors.storage import write_file
 from actors.worker import PROMPTS_SCHEMA, BatchWorker, WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
+from engine.request import Completion, Request
 from tests.actors.fakes import load_byte_codec, start_reversing_loop
 
 
-def worker(output: Path, max_shards: int = 2, **changes: Any) -> BatchWorker:
+def worker(output: Path, max_shards: int = 2, max_rows: int = 99, **changes: Any) -> BatchWorker:
     job = WorkerJob(
-        str(output), ModelConfig(), SpeculationConfig(), GenerationConfig(), OutputColumns(), max_shards, 3,
+        str(output), ModelConfig(), SpeculationConfig(), GenerationConfig(), OutputColumns(), max_shards, max_rows, 3,
         **{"start_loop": start_reversing_loop, "load_codec": load_byte_codec, **changes},
     )  # fmt: skip
     return BatchWorker(job)
@@ -74,6 +75,30 @@ async def test_no_more_shards_are_live_than_allowed(tmp_path: Path) -> None:
     await asyncio.gather(*(actor(batch({shard: ["a", "b", "c"]})) for shard in range(3)))
     shards = [request.id.split("-")[0] for request in actor.loop.seen]
     assert shards == sorted(shards)
+
+
+async def test_a_shard_that_waits_for_its_longest_row_does_not_keep_others_from_beginning(tmp_path: Path) -> None:
+    actor = worker(tmp_path, max_shards=9, max_rows=2)
+    release, complete = asyncio.Event(), actor.loop.complete
+
+    async def complete_late(request: Request) -> Completion:
+        found = await complete(request)
+        if request.prompt_ids == tuple(b"long"):
+            await release.wait()
+        return found
+
+    actor.loop.complete = complete_late
+    calls = []
+    for shard, prompts in enumerate((["long", "a"], ["b", "c"], ["long", "long"])):
+        calls.append(asyncio.create_task(actor(batch({shard: prompts}))))
+        while len(actor.loop.answered) < 2 * shard + 2:
+            await asyncio.sleep(0.01)
+    calls.append(asyncio.create_task(actor(batch({3: ["d"]}))))
+    await asyncio.sleep(0.1)
+    assert "3-0" not in {request.id for request in actor.loop.seen}, "three rows are not done"
+    release.set()
+    await asyncio.gather(*calls)
+    assert actor.loop.seen[-1].id == "3-0"
 
 
 async def test_a_request_that_the_engine_cannot_run_is_an_error_of_its_row(tmp_path: Path) -> None:

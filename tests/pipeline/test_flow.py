@@ -27,7 +27,7 @@ def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple
     plan = make_plan(rows, num_workers)
     prepare = PrepareJob(config, rows, plan.schema, plan.schema, True, 0, None)
     worker = WorkerJob(
-        str(output), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 2, start_reversing_loop, load_byte_codec
+        str(output), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 99, 2, start_reversing_loop, load_byte_codec
     )  # fmt: skip
     return list(run_flow(plan.pieces, prepare, worker, PoolConfig(num_workers=num_workers)))
 

@@ -49,6 +49,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
         ("model", "path", "moved"),
         ("input", "path", "moved"),
         ("input", "group_column", "kind"),
+        ("input", "order", "longest_first"),
     ],
 )
 def test_what_does_not_change_the_rows_may_change_between_starts(group: str, key: str, value: Any) -> None:

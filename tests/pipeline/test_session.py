@@ -43,14 +43,14 @@ def test_a_group_holds_so_many_shards_and_never_divides_a_unit(
 @pytest.mark.parametrize(
     ("rows_per_shard", "pool", "shards"),
     [
-        (16, PoolConfig(), 2),
-        (4, PoolConfig(), 8),
-        (64, PoolConfig(gpus_per_worker=1), 8),
-        (4096, PoolConfig(gpus_per_worker=1), 2),
+        (16, PoolConfig(), 6),
+        (4, PoolConfig(), 24),
+        (64, PoolConfig(gpus_per_worker=1), 24),
+        (4096, PoolConfig(gpus_per_worker=1), 3),
         (16, PoolConfig(shards_in_flight=5), 5),
     ],
 )
-def test_a_worker_holds_shards_for_twice_its_running_set(rows_per_shard: int, pool: PoolConfig, shards: int) -> None:
+def test_a_worker_holds_shards_for_six_times_its_running_set(rows_per_shard: int, pool: PoolConfig, shards: int) -> None:
     assert pool.shards_per_worker(rows_per_shard, None) == shards
 
 
