@@ -14,11 +14,11 @@ from drafting.budget import choose
 from drafting.config import SpeculationConfig
 from drafting.cost import CostModel
 from drafting.mixed import MixedProposer
+from drafting.price import Budget
 from drafting.proposer import Proposer
 from drafting.tables import Tables
 from engine import tables
 from engine.attention import KVCache
-from engine.budget import Budget
 from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.free_memory import available_memory

@@ -9,9 +9,9 @@ from collections.abc import Sequence as Many
 import numpy as np
 
 from drafting.cost import StepShape
+from drafting.price import Budget
 from drafting.proposer import Proposer
 from drafting.tree import Candidates, DraftTrees, Int32
-from engine.budget import Budget
 from engine.sequence import Sequence
 
 

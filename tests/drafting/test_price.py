@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from drafting.cost import CostModel, Profile, StepShape
+from drafting.price import LONGEST_PAUSE, Budget
 from drafting.tree import Candidates
-from engine.budget import LONGEST_PAUSE, Budget
 
 
 def machine() -> CostModel:

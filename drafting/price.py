@@ -1,7 +1,7 @@
 """How many guesses a step can afford, over all running sequences: the price of time, and the pauses when none is worth it.
 
 Candidates come in, the trees to verify go out. What the candidates are is the proposer's business, what a step costs is
-drafting/cost.py's, the choice itself drafting/budget.py's.
+cost.py's, the choice itself budget.py's. The engine decides with it, and a simulated job too.
 """
 
 from dataclasses import dataclass
