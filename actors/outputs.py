@@ -1,5 +1,6 @@
 """The columns that generation adds to a row: their names, types and values, the same in every part."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ _TYPES = {
     "num_steps": pa.int32(),
     "num_verified": pa.int32(),
     "num_accepted": pa.int32(),
+    "accepted_by_source": pa.map_(pa.string(), pa.int32()),
     "error": pa.string(),
 }
 _IDS = pa.list_(pa.int32())
@@ -44,6 +46,11 @@ class Generated:
     def total(self, count: str) -> int:
         """One of the counts of SequenceStats, summed over what was decoded."""
         return sum(getattr(completion.stats, count) for completion in self.completions)
+
+    @property
+    def accepted(self) -> dict[str, int]:
+        """Right guesses by source, summed likewise."""
+        return dict(sum((Counter(completion.stats.accepted) for completion in self.completions), Counter()))
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,7 @@ class OutputColumns:
         columns["num_prompt_tokens"] = [row.completions[0].stats.num_prompt_tokens if row else 0 for row in done]
         for name in ("num_generated_tokens", "num_steps", "num_verified", "num_accepted"):
             columns[name] = [row.total(name) if row else 0 for row in done]
+        columns["accepted_by_source"] = [sorted(row.accepted.items()) if row else [] for row in done]
         columns["error"] = [result if isinstance(result, str) else None for result in results]
         if self.samples:
             columns["samples"] = _samples(completions, done, places)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
+from actors.counts import Counts, add_counts
 from actors.storage import locate, write_file
 
 SUMMARY_KEY = b"summary"
@@ -19,7 +20,8 @@ class Summary:
     """Counts of one part, or of many added up. first_error: of any row, as an example.
 
     num_prompt_tokens: a row's prompt once. Each sample that was decoded had its prompt's tokens from the prefix cache
-    (num_cached_tokens) or ran them through the model (num_prefilled_tokens).
+    (num_cached_tokens) or ran them through the model (num_prefilled_tokens). engine: what the worker's engine did, for any
+    row, since the worker wrote its last part; see EngineStats.counts.
     """
 
     num_parts: int = 0
@@ -33,11 +35,13 @@ class Summary:
     verified: dict[str, int] = field(default_factory=dict)
     accepted: dict[str, int] = field(default_factory=dict)
     first_error: str | None = None
+    engine: Counts = field(default_factory=dict)
 
     def __add__(self, other: "Summary") -> "Summary":
         counts = {name: value + getattr(other, name) for name, value in vars(self).items() if name.startswith("num_")}
         verified, accepted = Counter(self.verified) + Counter(other.verified), Counter(self.accepted) + Counter(other.accepted)
-        return Summary(**counts, verified=dict(verified), accepted=dict(accepted), first_error=self.first_error or other.first_error)
+        error, engine = self.first_error or other.first_error, add_counts(self.engine, other.engine)
+        return Summary(**counts, verified=dict(verified), accepted=dict(accepted), first_error=error, engine=engine)
 
     def to_json(self) -> str:
         """As kept in a part's footer and sent to the driver."""

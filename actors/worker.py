@@ -8,11 +8,12 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from actors.counts import NewCounts
 from actors.engine_process import check_faults, end_process, start_loop
 from actors.outputs import Generated, OutputColumns, summarize
 from actors.parts import Summary, read_summary, write_part
@@ -70,6 +71,7 @@ class BatchWorker:
             check_faults(job.output, job.max_engine_faults)
             self.codec = job.load_codec(job.model)
             self.loop = job.start_loop(job.model, job.speculation)
+            self.counts = NewCounts(lambda: self.loop.stats().counts())
         except Exception as error:  # raised by the first call: Ray would print pages about an actor that cannot be made
             self.failure = error
         self.began: float | None = None
@@ -119,5 +121,6 @@ class BatchWorker:
         assert table.num_rows == added.num_rows == summary.num_rows, (shard, table.num_rows, added.num_rows, summary.num_rows)
         for field, column in zip(added.schema, added.columns, strict=True):
             table = table.append_column(field, column)
+        summary = replace(summary, engine=self.counts.take())
         write_part(self.job.output, shard, table, summary)
         return summary

@@ -5,8 +5,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from actors.counts import Counts
 from actors.parts import Summary
 from pipeline.progress import format_seconds
+
+# How the table groups calls, by the least number of tokens that they gave.
+LENGTHS = {1: "1", 2: "2", 3: "3-4", 5: "5-8", 9: "9+"}
 
 
 def make_report(total: Summary, this_start: Summary, seconds: float, output: str) -> dict[str, Any]:
@@ -31,15 +35,54 @@ def make_report(total: Summary, this_start: Summary, seconds: float, output: str
         "verified": total.verified,
         "accepted": total.accepted,
         "accepted_share": {source: round(count / accepted, 4) for source, count in total.accepted.items()} if accepted else {},
+        **_engine_figures(total.engine),
         "output": output,
     }
+
+
+def _engine_figures(engine: Counts) -> dict[str, Any]:
+    """What the workers' engines did: steps, calls by the tokens they gave, seconds by phase, and what became of guesses."""
+    steps = engine.get("steps", {})
+    num_steps, num_proposals, nodes = steps.get("all", 0), steps.get("proposed", 0), sum(engine.get("verified", {}).values())
+    return {
+        "steps": {
+            "all": num_steps,
+            "proposed": num_proposals,
+            "paused": steps.get("paused", 0),
+            "verified_per_step": round(nodes / num_steps, 3) if num_steps else None,
+            "mean_price": round(steps.get("price_sum", 0) / num_proposals, 3) if "price_sum" in steps else None,
+        },
+        "steps_by_verified": by_size(engine.get("step_nodes", {})),
+        "calls_by_tokens": by_size(engine.get("call_lengths", {})),
+        "seconds_by_phase": engine.get("seconds", {}),
+        "guesses": guess_rows(engine),
+    }
+
+
+def guess_rows(engine: Counts) -> list[dict[str, Any]]:
+    """A row for each source, depth and length of match that had a guess: how many were proposed, verified, accepted."""
+    rows = []
+    for key in engine.get("proposed", {}):
+        source, depth, match = key.split()
+        counts = {stage: engine.get(stage, {}).get(key, 0) for stage in ("proposed", "verified", "accepted")}
+        rows.append({"source": source, "depth": depth, "match": match, **counts})
+    return sorted(rows, key=lambda row: (row["source"], first_number(row["depth"]), first_number(row["match"])))
+
+
+def by_size(counts: dict[str, float]) -> dict[str, float]:
+    """In the order of the numbers that the names begin with."""
+    return dict(sorted(counts.items(), key=lambda item: first_number(item[0])))
+
+
+def first_number(name: str) -> int:
+    """That of a range: 4 of 4-7, 32 of 32+, 0 of none."""
+    return 0 if name == "none" else int(name.rstrip("+").split("-")[0])
 
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """The table a person sees."""
     table = Table(show_header=False, box=None, pad_edge=False)
     rate, length = report["tokens_per_second"], report["acceptance_length"]
-    shares = ", ".join(f"{source} {share:.0%}" for source, share in sorted(report["accepted_share"].items(), key=lambda item: -item[1]))
     errors = f"{report['errors']:,}" + (f"  (one: {report['first_error']})" if report["errors"] else "")
     hits = f"  ({report['cache_hit_rate']:.0%} found in the prefix cache)" if report["cached_tokens"] else ""
     for name, value in (
@@ -50,8 +93,36 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
         ("tokens/s", f"{rate:,.0f}  (in {format_seconds(report['seconds'])})" if rate is not None else "nothing left to do"),
         ("calls", f"{report['calls']:,}"),
         ("acceptance length", f"{length:.2f} tokens per call" if length else "-"),
-        ("accepted tokens by source", shares or "-"),
+        *speculation_lines(report),
+        ("time by phase", shares(report["seconds_by_phase"], most=5)),
         ("output", report["output"]),
     ):
-        table.add_row(name, value)
+        if value:
+            table.add_row(name, value)
     (console or Console()).print(table, soft_wrap=True)
+
+
+def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What guesses gave and took; nothing where there were none."""
+    steps, lines = report["steps"], [("accepted tokens by source", shares(report["accepted"]))]
+    if steps["proposed"]:
+        grouped = dict.fromkeys(LENGTHS.values(), 0.0)
+        for name, count in report["calls_by_tokens"].items():
+            grouped[LENGTHS[max(least for least in LENGTHS if least <= first_number(name))]] += count
+        proposed, paused = (f"{steps[kind] / steps['all']:.0%}" for kind in ("proposed", "paused"))
+        lines.append(("calls by tokens given", ", ".join(f"{name} {share:.0%}" for name, share in fractions(grouped).items())))
+        lines.append(("guesses verified per step", f"{steps['verified_per_step']:.1f}  ({proposed} of steps proposed, {paused} paused)"))
+    return lines
+
+
+def shares(counts: dict[str, float], most: int = 9) -> str:
+    """The largest first, as "context 75%, bigram 25%"; those after so many as one."""
+    ranked = sorted(fractions(counts).items(), key=lambda item: -item[1])
+    rest = [("other", sum(share for _, share in ranked[most:]))] if ranked[most:] else []
+    return ", ".join(f"{name} {share:.0%}" for name, share in ranked[:most] + rest)
+
+
+def fractions(counts: dict[str, float]) -> dict[str, float]:
+    """Each count divided by their sum."""
+    total = sum(counts.values())
+    return {name: count / total for name, count in counts.items()} if total else {}

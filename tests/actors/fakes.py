@@ -5,8 +5,10 @@ from collections.abc import Sequence
 
 from actors.text import TextCodec
 from drafting.config import SpeculationConfig
+from drafting.outcomes import GuessCounts
 from engine.config import ModelConfig
 from engine.request import Completion, Request, SequenceStats
+from engine.stats import EngineStats
 
 
 class ByteCodec(TextCodec):
@@ -36,6 +38,10 @@ class ReversingLoop:
     def __init__(self) -> None:
         self.seen: list[Request] = []
         self.answered: list[str] = []
+        self.counted = EngineStats(GuessCounts(("context",)))
+
+    def stats(self) -> EngineStats:
+        return self.counted
 
     async def complete(self, request: Request) -> Completion:
         self.seen.append(request)
@@ -45,6 +51,7 @@ class ReversingLoop:
         if request.prompt_ids[:1] == (ord("#"),):
             raise ValueError("the engine cannot run this")
         self.answered.append(request.id)
+        self.counted.count_step(num_rows=2, num_nodes=1, lengths=[1])
         tokens = request.prompt_ids[::-1][: request.max_tokens]
         stats = SequenceStats(len(request.prompt_ids), len(tokens), 2, {"context": 3}, {"context": 1})
         return Completion(request.id, tokens, "length", stats)

@@ -41,9 +41,10 @@ def test_only_parts_count_as_parts(tmp_path: Path) -> None:
 
 
 def test_summaries_add_up() -> None:
-    one = Summary(num_rows=1, num_errors=1, verified={"context": 2}, first_error="one")
-    other = Summary(num_rows=2, verified={"context": 1, "bigram": 5}, first_error="other")
-    assert one + other == Summary(num_rows=3, num_errors=1, verified={"context": 3, "bigram": 5}, first_error="one")
+    one = Summary(num_rows=1, num_errors=1, verified={"context": 2}, first_error="one", engine={"seconds": {"plan": 0.1}})
+    other = Summary(num_rows=2, verified={"context": 1, "bigram": 5}, first_error="other", engine={"seconds": {"plan": 0.2, "verify": 1}})
+    both = {"verified": {"context": 3, "bigram": 5}, "engine": {"seconds": {"plan": 0.3, "verify": 1}}}
+    assert one + other == Summary(num_rows=3, num_errors=1, first_error="one", **both)
 
 
 def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
@@ -52,11 +53,13 @@ def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
     assert both.to_pylist() == [
         {
             "out_generated_text": "hi", "out_finish_reason": "stop", "out_num_prompt_tokens": 3, "out_num_generated_tokens": 2,
-            "out_num_steps": 1, "out_num_verified": 4, "out_num_accepted": 1, "out_error": None, "out_generated_ids": [104, 105],
+            "out_num_steps": 1, "out_num_verified": 4, "out_num_accepted": 1,
+            "out_accepted_by_source": [("context", 1)], "out_error": None, "out_generated_ids": [104, 105],
         },
         {
             "out_generated_text": None, "out_finish_reason": "error", "out_num_prompt_tokens": 0, "out_num_generated_tokens": 0,
-            "out_num_steps": 0, "out_num_verified": 0, "out_num_accepted": 0, "out_error": "no prompt", "out_generated_ids": None,
+            "out_num_steps": 0, "out_num_verified": 0, "out_num_accepted": 0,
+            "out_accepted_by_source": [], "out_error": "no prompt", "out_generated_ids": None,
         },
     ]  # fmt: skip
     assert columns.table(["a", "b"], str).schema == both.schema == columns.schema
@@ -69,6 +72,14 @@ def test_samples_share_their_row_but_each_counts_what_it_found_in_the_prefix_cac
     )
     summary = summarize([Generated([first, second], num_samples=2)])
     assert (summary.num_prompt_tokens, summary.num_cached_tokens, summary.num_prefilled_tokens) == (20, 16, 24)
+
+
+def test_right_guesses_are_told_by_source_summed_over_samples() -> None:
+    first, second = (
+        Completion("a", (1,), "length", SequenceStats(accepted=accepted)) for accepted in ({"siblings": 2, "context": 1}, {"siblings": 3})
+    )
+    table = OutputColumns().table([Generated([first, second], num_samples=2)], str)
+    assert table["accepted_by_source"].to_pylist() == [[("context", 1), ("siblings", 5)]]
 
 
 def test_a_part_is_summarized_from_its_results() -> None:

@@ -11,6 +11,7 @@ import pytest
 from actors import worker as worker_module
 from actors.engine_process import check_faults
 from actors.outputs import OutputColumns
+from actors.parts import Summary, read_summary
 from actors.storage import write_file
 from actors.worker import PROMPTS_SCHEMA, BatchWorker, WorkerJob
 from drafting.config import SpeculationConfig
@@ -68,6 +69,19 @@ async def test_a_shard_whose_part_exists_is_not_generated_again(tmp_path: Path) 
     again = worker(tmp_path)
     assert (await again(batch({3: ["abc"]})))["summary"] == first["summary"]
     assert again.loop.seen == []
+
+
+async def test_what_the_engine_did_is_counted_in_one_part_only(tmp_path: Path) -> None:
+    actor = worker(tmp_path)
+    parts = [Summary.from_json((await actor(batch({shard: rows})))["summary"][0]) for shard, rows in ((1, ["a", "b"]), (2, ["c"]))]
+    assert [part.engine for part in parts] == [
+        {"steps": {"all": 2}, "step_nodes": {"1": 2}, "call_lengths": {"1": 2}},
+        {"steps": {"all": 1}, "step_nodes": {"1": 1}, "call_lengths": {"1": 1}},
+    ]
+    # Another worker, as of a second start: its engine begins from nothing, and the footers of both starts add up.
+    await worker(tmp_path)(batch({2: ["c"], 3: ["d", "e", "f"]}))
+    total = sum((read_summary(str(tmp_path), shard) or Summary() for shard in (1, 2, 3)), Summary())
+    assert total.engine == {"steps": {"all": 6}, "step_nodes": {"1": 6}, "call_lengths": {"1": 6}}
 
 
 async def test_no_more_shards_are_live_than_allowed(tmp_path: Path) -> None:
