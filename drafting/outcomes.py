@@ -4,6 +4,7 @@ Owns the table and the names of its rows. Does not know which guesses are chosen
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,13 @@ class GuessCounts:
         """Guesses that reached the stage; sources without any are left out."""
         totals = self.table[STAGES.index(stage)].sum((1, 2)).tolist()
         return {name: total for name, total in zip(self.source_names, totals, strict=True) if total}
+
+    def figures(self) -> list[dict[str, Any]]:
+        """The rows as records, ready for JSON."""
+        return [
+            {"source": source, "depth": depth, "match": match, **dict(zip(STAGES, counts, strict=True))}
+            for source, depth, match, counts in self.rows()
+        ]
 
     def rows(self) -> Iterator[tuple[str, str, str, list[int]]]:
         """Source, depth, match and the counts of the stages, where there was any guess."""

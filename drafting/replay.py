@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from drafting.bigram import learn_successors
+from drafting.outcomes import GuessCounts
 from drafting.proposer import Proposer
 from drafting.transcripts import Transcript
 from drafting.tree import Candidates, DraftTrees, Int32, walk
 
 NO_LIMIT = np.iinfo(np.int32).max
 Choose = Callable[[Candidates], DraftTrees]
+Step = tuple[Candidates, DraftTrees, list[Int32]]  # what was proposed, what was verified, what each row said
 
 
 @dataclass
@@ -47,10 +49,12 @@ def replay(
     learned_bigram: Int32 | None = None,
     batch_size: int = 1,
     min_survival: float = 0.0,
+    guesses: GuessCounts | None = None,
 ) -> dict[str, Counts]:
     """The counts by group. choose: which candidates are verified; batch_size: rows that run at once, in the order given.
 
     learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival: the proposer's.
+    guesses: counts what became of them.
     """
     groups: dict[str, Counts] = {}
     running: list[_Row] = []
@@ -66,7 +70,10 @@ def replay(
             running = _without_finished(running, proposer)
         if not running:
             return groups
-        _step(running, proposer, choose, learned_bigram, min_survival)
+        candidates, trees, emitted = _step(running, proposer, choose, learned_bigram, min_survival)
+        if guesses:
+            paths = [trees.offsets[number] + walk(trees, number, tokens) - 1 for number, tokens in enumerate(emitted)]
+            guesses.add(candidates, trees, np.concatenate(paths))
         running = _without_finished(running, proposer)
 
 
@@ -106,7 +113,7 @@ def _per_call(counts: Counts) -> dict[str, float]:
     return {"tokens_per_call": counts.tokens / counts.calls, "nodes_per_call": counts.nodes / counts.calls}
 
 
-def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None, min_survival: float) -> None:
+def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None, min_survival: float) -> Step:
     """Output [5 6 7 8 9] with 2, 0, then all guesses right: calls emit 5 6 7, 8, 9: 3 calls, 5 tokens.
 
     A recording does not say where it would have ended, so drafts are not shortened towards its end.
@@ -129,3 +136,4 @@ def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigra
         if learned_bigram is not None:
             learn_successors(learned_bigram, row.text[row.done - 1 : row.done + len(tokens)])
         row.done += len(tokens)
+    return candidates, trees, emitted

@@ -38,6 +38,7 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="the first rows only")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="a model's tables; without, bigram learns from the text")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a folder with tokenizer.json, for transcripts that are text")
+    parser.add_argument("--guesses", action="store_true", help="print what became of guesses (of one price) by source, depth and match")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
     return parser.parse_args(arguments)
 
@@ -65,6 +66,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def replay_once(transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig, row_price: float) -> dict[str, Any]:
     """The figures of one run; each begins with a proposer that knows nothing."""
     from drafting.budget import choose_likely
+    from drafting.outcomes import GuessCounts
     from drafting.replay import replay, report
 
     tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
@@ -72,8 +74,9 @@ def replay_once(transcripts: list[Any], args: argparse.Namespace, config: Specul
     if config.mode == "adaptive":
         learned_bigram = learned_bigram if learned_bigram is None else proposer.bigram
     # Unlikelier guesses than are verified are looked for too: they are scored, and can become likely.
-    groups = replay(transcripts, proposer, lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size, row_price / 4)
-    return report(groups, proposer.source_names)
+    guesses = GuessCounts(proposer.source_names)
+    likely = (lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size, row_price / 4)
+    return {**report(replay(transcripts, proposer, *likely, guesses), proposer.source_names), "guesses": guesses.figures()}
 
 
 def make_proposer(config: SpeculationConfig, tables: Any) -> Any:
@@ -119,8 +122,8 @@ def load_encode(folder: Path) -> Callable[[str, bool], list[int]]:
     return lambda text, is_prompt: list(tokenizer.encode(text, add_special_tokens=is_prompt).ids)
 
 
-def print_report(figures: dict[str, Any]) -> None:
-    """The figures as tables: by group with the total last, and by source."""
+def print_report(figures: dict[str, Any], with_guesses: bool = False) -> None:
+    """The figures as tables: by group with the total last, by source, and on request by what guesses were like."""
     from rich.console import Console
     from rich.table import Table
 
@@ -132,13 +135,20 @@ def print_report(figures: dict[str, Any]) -> None:
         groups.add_row(name, f"{group['tokens_per_call']:.2f}", f"{group['nodes_per_call']:.1f}")
     sources = Table("source", "verified", "accepted", "acceptance rate")
     for name, source in figures["by_source"].items():
-        rate = f"{100 * source['accepted'] / source['verified']:.1f} %" if source["verified"] else "-"
-        sources.add_row(name, str(source["verified"]), str(source["accepted"]), rate)
-    for table in (groups, sources):
+        sources.add_row(name, str(source["verified"]), str(source["accepted"]), acceptance_rate(source))
+    guesses = Table("source", "depth", "match", "proposed", "verified", "accepted", "acceptance rate")
+    for row in figures["guesses"]:
+        guesses.add_row(*(str(value) for value in row.values()), acceptance_rate(row))
+    for table in (groups, sources, guesses)[: 3 if with_guesses else 2]:
         for column in table.columns[1:]:
             column.justify = "right"
         Console().print(table)
     print(f"{figures['tokens']} tokens in {figures['calls']} calls, {figures['nodes']} nodes verified")
+
+
+def acceptance_rate(counts: dict[str, Any]) -> str:
+    """Accepted / verified, where anything was."""
+    return f"{100 * counts['accepted'] / counts['verified']:.1f} %" if counts["verified"] else "-"
 
 
 def print_sweep(figures: dict[str, Any]) -> None:
@@ -159,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"replay: {error}", file=sys.stderr)
         return 2
-    print_report(figures)
+    print_report(figures, args.guesses)
     return 0
 
 

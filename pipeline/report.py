@@ -94,7 +94,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
         ("calls", f"{report['calls']:,}"),
         ("acceptance length", f"{length:.2f} tokens per call" if length else "-"),
         *speculation_lines(report),
-        ("time by phase", shares(report["seconds_by_phase"], most=5)),
+        ("time by phase", shares(report["seconds_by_phase"], most=4)),
         ("output", report["output"]),
     ):
         if value:

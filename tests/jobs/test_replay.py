@@ -50,6 +50,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
         "1",
         "--sources",
         "context",
+        "--guesses",
     ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     out = tmp_path / "out.json"
@@ -58,6 +59,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     assert "tokens per call" in done.stdout and "6 tokens in 3 calls, 7 nodes verified" in done.stdout
+    assert "acceptance rate" in done.stdout and "proposed" in done.stdout
     # 7 8 5 from the prompt and 1 for free; after 1 nothing is known; after 7 the drafts [8 5 1] and [8 5 7] fail on the last 7.
     assert json.loads(out.read_text()) == {
         "tokens_per_call": 2.0,
@@ -67,6 +69,11 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
         "nodes": 7,
         "by_source": {"context": {"verified": 7, "accepted": 3}},
         "by_group": {"chat": {"tokens_per_call": 2.0, "nodes_per_call": 7 / 3}},
+        "guesses": [
+            {"source": "context", "depth": "1", "match": "1", "proposed": 2, "verified": 2, "accepted": 1},
+            {"source": "context", "depth": "2", "match": "1", "proposed": 2, "verified": 2, "accepted": 1},
+            {"source": "context", "depth": "3", "match": "1", "proposed": 3, "verified": 3, "accepted": 1},
+        ],
     }
 
 
@@ -156,6 +163,11 @@ def test_a_sweep_of_prices_is_read_at_given_nodes_per_call(tmp_path: Path) -> No
     dear, cheap = figures["sweep"]
     assert (dear["tokens_per_call"], dear["nodes"]) == (1.0, 0)
     assert cheap["tokens_per_call"] > 3 and cheap["by_source"]["siblings"]["accepted"] > 0
+    for run in (dear, cheap):
+        for source, counts in run["by_source"].items():
+            for stage, count in counts.items():
+                assert sum(row[stage] for row in run["guesses"] if row["source"] == source) == count
+    assert {row["match"] for row in cheap["guesses"] if row["source"] == "bigram"} == {"none"}
     assert dear["tokens_per_call"] < figures["at_nodes"]["3"] < cheap["tokens_per_call"]
     assert figures["at_nodes"]["24"] is None
 
