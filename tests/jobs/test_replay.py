@@ -167,7 +167,6 @@ def test_a_sweep_of_prices_is_read_at_given_nodes_per_call(tmp_path: Path) -> No
         for source, counts in run["by_source"].items():
             for stage, count in counts.items():
                 assert sum(row[stage] for row in run["guesses"] if row["source"] == source) == count
-    assert {row["match"] for row in cheap["guesses"] if row["source"] == "bigram"} == {"none"}
     assert dear["tokens_per_call"] < figures["at_nodes"]["3"] < cheap["tokens_per_call"]
     assert figures["at_nodes"]["24"] is None
 
