@@ -1,4 +1,4 @@
-"""How many guesses a step can afford, over all running sequences: the price of time, and the pauses when none is worth it.
+"""How many guesses a step can afford, over all running sequences, at the price that time has.
 
 Candidates come in, the trees to verify go out. What the candidates are is the proposer's business, what a step costs is
 cost.py's, the choice itself budget.py's. The engine decides with it, and a simulated job too.
@@ -9,16 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from drafting.budget import choose
-from drafting.cost import CostModel, StepShape
+from drafting.cost import LARGEST_SURPRISE, CostModel, StepShape
+from drafting.pauses import Pauses
 from drafting.tree import Candidates, DraftTrees
 
 # The price of time follows the job within about 64 steps.
 MEMORY_STEPS = 64.0
-LONGEST_PAUSE = 64
-# Whether thinking of guesses pays is judged by about the last 8 steps that did.
-MEMORY_PROPOSALS = 8.0
-# A load that has changed by this factor since the last look ends a pause.
-LOAD_CHANGE = 1.25
 
 
 @dataclass
@@ -39,9 +35,8 @@ class Budget:
         self.max_step_nodes = max_step_nodes
         self.last = Decision()
         self._tokens = self._seconds = 0.0
-        self._gain = self._thinking = 0.0  # tokens gained by guesses, and what thinking of them cost in tokens
-        self._pause = self._waited = self._load = 0
-        self._proposed = False
+        self.pauses = Pauses()
+        self._num_proposed = 0  # sequences that the last step proposed for
 
     @property
     def price(self) -> float:
@@ -49,11 +44,8 @@ class Budget:
         return self._tokens / self._seconds if self._seconds else 0.0
 
     def wants(self, num_sequences: int) -> bool:
-        """Whether this step should propose. While guesses gain less than thinking of them costs, pauses of 1, 2, 4 ... 64 steps."""
-        if not self._load / LOAD_CHANGE <= num_sequences <= self._load * LOAD_CHANGE:
-            self._pause = 0
-        self._waited += 1
-        return self._waited > self._pause
+        """Whether this step should propose; see Pauses."""
+        return self.pauses.wants(num_sequences)
 
     def least_survival(self, plain: StepShape) -> float:
         """No guess that survives less often can be worth its price in this step: half of what the cheapest row costs."""
@@ -64,25 +56,23 @@ class Budget:
         """The candidates worth verifying in a step that has shape `plain` without them; none = the plain step."""
         price, most = self._price(plain), min(len(candidates.token_ids), self.max_step_nodes)
         trees, gain = choose(candidates, self.cost.extra(plain, most), price)
-        self.last, self._proposed = Decision(price, len(candidates.token_ids), len(trees.token_ids), gain), True
+        self.last, self._num_proposed = Decision(price, len(candidates.token_ids), len(trees.token_ids), gain), len(candidates.offsets) - 1
         return trees
 
     def observe(self, plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
         """A step of shape `plain` and num_nodes guesses took so long, `thinking` beside it, and gave so many tokens."""
-        if plain.rows == plain.sequences:  # prompt chunks cost otherwise, and are not what is decided about
+        decoding = plain.rows == plain.sequences  # prompt chunks cost otherwise, and are not what is decided about
+        if self._num_proposed and decoding:
+            lost = thinking
+            if num_nodes:
+                expected = self.cost.seconds(plain.with_nodes(num_nodes))
+                lost += min(seconds, LARGEST_SURPRISE * expected) - self.cost.seconds(plain)
+            self.pauses.judge(num_tokens - self._num_proposed - self._price(plain) * lost)
+        self._num_proposed = 0
+        if decoding:
             self.cost.observe(plain.with_nodes(num_nodes), seconds)
         keep = 1.0 - 1.0 / MEMORY_STEPS
         self._tokens, self._seconds = keep * self._tokens + num_tokens, keep * self._seconds + seconds + thinking
-        if self._proposed:
-            self._judge(int(plain.sequences), thinking * self.price)
-
-    def _judge(self, num_sequences: int, thinking: float) -> None:
-        """Whether the next steps should propose too: what guesses gained and what thinking of them cost, in tokens."""
-        keep = 1.0 - 1.0 / MEMORY_PROPOSALS
-        self._gain = keep * self._gain + (1 - keep) * self.last.gain
-        self._thinking = keep * self._thinking + (1 - keep) * thinking
-        self._proposed, self._waited, self._load = False, 0, num_sequences
-        self._pause = 0 if self._gain > self._thinking else min(LONGEST_PAUSE, 2 * self._pause or 1)
 
     def _price(self, plain: StepShape) -> float:
         return self.price or plain.sequences / self.cost.seconds(plain)

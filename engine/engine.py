@@ -126,7 +126,7 @@ class Engine:
 
     def _propose(self, finishing: list[Chunk], shape: StepShape) -> Candidates | None:
         """Candidates for each sequence that this step gives a token, as deep as tokens and free pages allow."""
-        if self.speculation is None or not finishing:
+        if self.speculation is None or not finishing or not self.speculation.wants(len(finishing)):
             return None
         sequences, depths = [chunk.sequence for chunk in finishing], np.zeros(len(finishing), np.int32)
         room = self.scheduler.pool.num_free * self.runner.page_size

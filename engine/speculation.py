@@ -28,12 +28,16 @@ class Speculation:
         """Tokens per second by which the last choice priced a row's time; 0 where nothing is priced."""
         return self.budget.last.price if self.budget else 0.0
 
+    def wants(self, num_sequences: int) -> bool:
+        """Whether this step should propose: not while thinking of guesses costs more than they give."""
+        if self.budget is None or self.budget.wants(num_sequences):
+            return True
+        self.num_pauses += 1
+        return False
+
     def propose(self, sequences: Many[Sequence], max_depths: Int32, plain: StepShape) -> Candidates | None:
-        """The candidates, none deeper than max_depths [B]; None while proposing pauses or nothing may be guessed."""
+        """The candidates, none deeper than max_depths [B]; None when nothing may be guessed."""
         if not max_depths.any():
-            return None
-        if self.budget and not self.budget.wants(len(sequences)):
-            self.num_pauses += 1
             return None
         least = self.budget.least_survival(plain) if self.budget else 0.0
         return self.proposer.propose([self._state(sequence) for sequence in sequences], max_depths, least)

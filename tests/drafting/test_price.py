@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from drafting.cost import CostModel, Profile, StepShape
-from drafting.price import LONGEST_PAUSE, Budget
+from drafting.price import Budget
 from drafting.tree import Candidates
 
 
@@ -30,12 +30,6 @@ def measured(budget: Budget, tokens_per_second: float) -> Budget:
     return budget
 
 
-def propose(budget: Budget, survival: float, thinking: float = 0.0001) -> None:
-    """A step that proposes one guess, and gives what plain decoding gives."""
-    budget.choose(chains([survival]), PLAIN)
-    budget.observe(PLAIN, 0, 0.014, thinking, 4)
-
-
 def test_before_anything_was_measured_time_costs_what_plain_steps_would_give():
     # 4 tokens in 14 ms: a row of 1 ms costs 0.29 tokens
     chosen = Budget(machine(), 100).choose(chains([0.9, 0.5, 0.2], [0.25], [0.4], []), PLAIN)
@@ -57,42 +51,13 @@ def test_no_step_verifies_more_nodes_than_there_is_room_for():
     assert len(Budget(machine(), 3).choose(chains([0.99] * 9), PLAIN).token_ids) == 3
 
 
-def test_proposing_pauses_longer_and_longer_while_nothing_is_worth_its_price():
-    budget, pauses = Budget(machine(), 100), []
-    for _ in range(9):
-        waited = 0
-        while not budget.wants(4):
-            waited += 1
-        pauses.append(waited)
-        propose(budget, 0.01)
-    assert pauses == [0, 1, 2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE]
-
-
-def test_guesses_that_are_worth_it_end_the_pauses():
-    budget = Budget(machine(), 100)
-    propose(budget, 0.01)
-    assert not budget.wants(4)
-    propose(budget, 0.99)
-    assert budget.wants(4)
-
-
-def test_guesses_that_gain_less_than_thinking_of_them_costs_are_no_longer_thought_of():
-    budget = Budget(machine(), 100)
-    for _ in range(50):
-        propose(budget, 0.5, thinking=0.002)  # a gain of about 0.2 tokens for 0.6 tokens' worth of thinking
-    assert budget.last.num_nodes == 1
-    assert not budget.wants(4)
-    for _ in range(50):
-        propose(budget, 0.5, thinking=0.0001)
-    assert budget.wants(4)
-
-
-def test_a_batch_that_drains_ends_a_pause():
-    budget = Budget(machine(), 100)
-    for _ in range(8):
-        propose(budget, 0.01)
-    assert not budget.wants(4)
-    assert budget.wants(3)
+def test_a_step_is_judged_by_its_tokens_and_the_time_it_took_beyond_a_plain_one():
+    budget, gains = measured(Budget(machine(), 100), 400), []
+    budget.pauses.judge = gains.append
+    budget.choose(chains([0.9, 0.5], [], [], []), PLAIN)
+    budget.observe(PLAIN, 2, 0.016, 0.001, 6)  # 2 tokens more than plain, for 3 ms at 0.4 tokens each
+    budget.observe(PLAIN, 0, 0.014, 0.0, 4)  # proposed nothing: not judged
+    assert gains == [pytest.approx(2 - 3 * 0.4, abs=0.15)]
 
 
 def test_guesses_that_no_price_could_buy_are_not_asked_for():

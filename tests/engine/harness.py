@@ -86,9 +86,11 @@ def adaptive_proposer(cases: Many[Case] = (), max_nodes: int = 20) -> AdaptivePr
 
 
 def with_price(engine: Engine, price: float) -> Engine:
-    """The engine with a second that is always worth so many tokens: at 0 every guess is verified."""
+    """The engine with a second that is always worth so many tokens, and nodes that cost 1 ms each: at 0 every guess is verified."""
     assert engine.speculation and engine.speculation.budget
-    engine.speculation.budget._price = lambda plain: price  # type: ignore[method-assign]
+    budget = engine.speculation.budget
+    budget._price = lambda plain: price  # type: ignore[method-assign]
+    budget.cost.extra = lambda plain, most: 0.001 * np.arange(most + 1)  # type: ignore[method-assign]
     return engine
 
 

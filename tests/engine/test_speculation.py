@@ -38,10 +38,10 @@ def test_while_nothing_is_worth_its_price_proposing_pauses():
     proposer.propose = lambda *arguments: proposals.append(1) or propose(*arguments)
     engine.generate([replace(cases[0].request(max_tokens=200), id=f"{n}") for n in range(4)])
     assert engine.stats.num_steps >= 200
-    assert len(proposals) <= 12
+    assert len(proposals) <= 40  # trials of four steps, between pauses of 1, 2, 4 ... 64
     assert engine.stats.num_proposals == len(proposals)
     # In the last step no sequence has room for a guess.
-    assert engine.stats.num_pauses == engine.stats.num_steps - len(proposals) - 1
+    assert 0 <= engine.stats.num_steps - len(proposals) - engine.stats.num_pauses <= 1  # the last token needs no guess
     assert engine.stats.price_sum == 1e9 * len(proposals)
 
 
@@ -52,7 +52,7 @@ def test_what_was_said_in_a_pause_is_known_when_it_ends():
     for _ in range(30):
         engine.step()
     with_price(engine, 0.0)
-    engine.speculation.budget._pause = 0
+    engine.speculation.budget.pauses._pause = 0
     engine.step()
     sequence = engine.scheduler.running[0]
     assert proposer.arena.rows["length"][sequence.draft_state] == sequence.num_tokens
