@@ -99,24 +99,26 @@ def test_greedy_texts_part_only_at_near_ties(dtype, folder, prompts):
     model = own_model(folder, dtype)
     plain = engine_texts(folder, prompts, dtype, SpeculationConfig(mode="off"))
     assert_near_ties(model, dtype, prompts, generated(model, prompts), plain, "generate against plain")
-    for num_drafts, draft_len in [(5, 4), (10, 10)]:
-        mixed = engine_texts(folder, prompts, dtype, SpeculationConfig(num_drafts=num_drafts, draft_len=draft_len))
-        assert_near_ties(model, dtype, prompts, plain, mixed, f"plain against mixed ({num_drafts}, {draft_len})")
+    modes = {f"mixed ({k}, {w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in [(5, 4), (10, 10)]}
+    for name, speculation in {**modes, "adaptive": SpeculationConfig()}.items():
+        guessed = engine_texts(folder, prompts, dtype, speculation)
+        assert_near_ties(model, dtype, prompts, plain, guessed, f"plain against {name}")
 
 
 def test_sampled_texts_part_only_where_the_uniform_number_lies_at_an_edge(folder, prompts):
     """Both tokens must lie within 1e-4 of the uniform number in the cumulative distribution."""
     model, sampling, close = own_model(folder, "float32"), Sampling(0.8, seed=5), 1e-4
     plain = engine_texts(folder, prompts, "float32", SpeculationConfig(mode="off"), sampling)
-    mixed = engine_texts(folder, prompts, "float32", SpeculationConfig(), sampling)
-    found = divergences(plain, mixed)
+    guessed = engine_texts(folder, prompts, "float32", SpeculationConfig(), sampling)
+    found = divergences(plain, guessed)
     print(
-        f"\nfloat32, sampled, plain against mixed: {len(prompts) - len(found)} of {len(prompts)} texts equal, {len(found)} part at an edge"
+        f"\nfloat32, sampled, plain against adaptive: {len(prompts) - len(found)} of {len(prompts)} texts equal, "
+        f"{len(found)} part at an edge"
     )
     for n, position in found:
         share = kept_probabilities(logits_at(model, prompts[n], plain[n], position)[None], [sampling])[0]
         cumulative = (share / share.sum()).cumsum(0)
         uniform = uniforms([sampling.seed], np.array([position]))[0]
-        low, high = sorted([plain[n][position], mixed[n][position]])
+        low, high = sorted([plain[n][position], guessed[n][position]])
         assert cumulative[low] >= uniform - close, (n, position)
         assert cumulative[high - 1] <= uniform + close, (n, position)

@@ -60,6 +60,8 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         (["--spekulate", "off"], "unknown setting --spekulate; did you mean --speculate?"),
         (["--serve.port", "1"], "unknown setting --serve.port"),
         (["--speculation.num_drafts", "0"], "speculation.num_drafts is 0; it must be at least 1"),
+        (["--speculation.num_drafts", "5"], "speculation.num_drafts is 5, a setting of mode mixed; set speculation.mode: mixed"),
+        (["--speculation.sources", "[context]"], "speculation.sources is ['context'], a setting of mode mixed"),
         (["--generation.temperature", "-1"], "generation.temperature is -1.0; it must be a number of at least 0 (0 = greedy)"),
         (["--generation.max_tokens", "0"], "generation.max_tokens is 0; it must be an integer of at least 1"),
         (["--generation.max_tokens", "many"], "Expected a <class 'int'>. Got value: many"),

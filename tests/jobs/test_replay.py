@@ -80,14 +80,16 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
 def test_several_files_plain_and_gz_count_together(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.jsonl", ROW)
     packed = write(tmp_path / "b.jsonl.gz", {**ROW, "group": "code"}, {**ROW, "output": []})
-    figures = replayed(tmp_path, "--transcripts", plain, packed, "--sources", "context")
+    figures = replayed(tmp_path, "--transcripts", plain, packed, "--speculate", "mixed", "--sources", "context")
     assert figures["tokens"] == 12
     assert sorted(figures["by_group"]) == ["chat", "code"]
 
 
 def test_the_bigram_learns_from_what_was_read_when_there_is_no_model(tmp_path: Path) -> None:
     transcripts = write(tmp_path / "a.jsonl", {"id": 1, "group": "g", "prompt": [1, 2, 1], "output": [2, 1, 2, 1]})
-    figures = replayed(tmp_path, "--transcripts", transcripts, "--sources", "bigram", "--num_drafts", 1, "--draft_len", 3)
+    figures = replayed(
+        tmp_path, "--transcripts", transcripts, "--speculate", "mixed", "--sources", "bigram", "--num_drafts", 1, "--draft_len", 3
+    )
     assert (figures["calls"], figures["by_source"]) == (1, {"bigram": {"verified": 3, "accepted": 3}})
 
 
@@ -98,7 +100,7 @@ def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     transcripts = write(tmp_path / "a.jsonl", {"id": "a", "group": "g", "prompt": "a b c a", "output": "b c a"})
-    figures = replayed(tmp_path, "--transcripts", transcripts, "--tokenizer", tmp_path, "--sources", "context")
+    figures = replayed(tmp_path, "--transcripts", transcripts, "--tokenizer", tmp_path, "--speculate", "mixed", "--sources", "context")
     assert (figures["calls"], figures["tokens"]) == (1, 3)
 
 
@@ -143,9 +145,9 @@ def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.Captu
         (["--num_drafts", "0"], "num_drafts is 0; it must be at least 1"),
         (["--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
         (["--speculate", "adaptive", "--row_price", "0.1", "0"], "--row_price is [0.1, 0.0]; a price is a probability above 0"),
-        (["--sources", "context,oracle"], "'oracle'; known are context"),
-        (["--sources", "unigram"], "unigram cannot be learned from text; make one with jobs/build_tables.py"),
-        (["--sources", "bigram", "--tables", "nowhere"], "no bigram table in nowhere"),
+        (["--speculate", "mixed", "--sources", "context,oracle"], "'oracle'; known are context"),
+        (["--speculate", "mixed", "--sources", "unigram"], "unigram cannot be learned from text; make one with jobs/build_tables.py"),
+        (["--speculate", "mixed", "--sources", "bigram", "--tables", "nowhere"], "no bigram table in nowhere"),
         (["--tokenizer", "nowhere"], "tokenizer.json cannot be read"),
         (["--json", "nowhere/out.json"], "No such file"),
     ],
