@@ -10,9 +10,9 @@ table is piecewise linear through the profiled row counts, over row counts round
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from drafting.compiled import compiled
 Floats = NDArray[np.float64]
 # Measured steps correct the profile within about 100 steps, and no single one by more than this factor: a shared machine stalls.
 MEMORY_STEPS, LARGEST_SURPRISE = 100.0, 2.0
+NUM_TERMS = 6  # of the formula above
 PRIOR_STEPS = 20.0  # how many measured steps the profile counts for
 
 
@@ -56,15 +57,18 @@ class Profile:
 class CostModel:
     """Predicts the seconds of a step and learns from those that were measured."""
 
-    def __init__(self, profile: Profile) -> None:
-        self.profile = profile
+    def __init__(self, profile: Profile, coefficients: Floats | None = None, about: dict[str, Any] | None = None) -> None:
+        """coefficients: where the profile was corrected by steps measured earlier. about: what was profiled, for people."""
+        self.profile, self.about = profile, about or {}
         self._table = _row_table(profile)
         features, seconds = np.array([self._features(shape) for shape in profile.shapes]), np.array(profile.seconds)
-        self._prior = _fit(features, seconds)
+        self._prior = _fit(features, seconds) if coefficients is None else coefficients
         self.coefficients = self._prior.copy()
         # Normal equations in relative errors: what the profile says, and what was measured since.
-        relative = features / seconds[:, None]
-        self._prior_matrix = relative.T @ relative * (PRIOR_STEPS / len(features)) + 1e-9 * np.diag((features**2).max(0) + 1e-30)
+        relative, largest = features / seconds[:, None], features.max(0)
+        # What no profiled step has may turn up in a measured one.
+        weak = 1e-9 * np.diag(np.where(largest > 0, largest, 1.0) ** 2)
+        self._prior_matrix = relative.T @ relative * (PRIOR_STEPS / len(features)) + weak
         self._matrix, self._vector = self._prior_matrix.copy(), self._prior_matrix @ self._prior
 
     def seconds(self, shape: StepShape) -> float:
@@ -81,8 +85,10 @@ class CostModel:
         _observe(self._matrix, self._vector, self._prior_matrix, self._prior, features, float(seconds), self.coefficients)
 
     def save(self, path: Path) -> None:
-        """Writes the profile and the coefficients as they are now, as JSON."""
-        path.write_text(json.dumps({**asdict(self.profile), "coefficients": self.coefficients.tolist()}) + "\n", encoding="utf-8")
+        """Writes what it is about, the profile and the coefficients as they are now, as JSON."""
+        fields = {"about": self.about, "stairs": self.profile.stairs, "coefficients": self.coefficients.tolist()}
+        profile = {"shapes": self.profile.shapes, "seconds": self.profile.seconds}
+        path.write_text(json.dumps({**fields, **profile}) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> "CostModel":
@@ -90,11 +96,16 @@ class CostModel:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             shapes = [StepShape(*shape) for shape in found["shapes"]]
-            model = CostModel(Profile(shapes, found["seconds"], tuple(found["stairs"]) if found["stairs"] else None))
-            model.coefficients = np.array(found["coefficients"], np.float64)
+            stairs, coefficients = found["stairs"], np.array(found["coefficients"], np.float64)
+            if coefficients.shape != (NUM_TERMS,):
+                raise ValueError(f"{coefficients.size} coefficients; there must be {NUM_TERMS}")
+            if min(found["seconds"]) <= 0 or not coefficients.max() > 0:
+                raise ValueError("a step takes no time")
+            return CostModel(Profile(shapes, found["seconds"], tuple(stairs) if stairs else None), coefficients, dict(found["about"]))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"{path} is no cost model ({error}); benchmarks/bench_adaptive.py --save_cost_model writes one") from error
-        return model
+            raise ValueError(f"{path} is no cost model ({error}); benchmarks/save_cost_model.py writes one") from error
 
     def _features(self, shape: StepShape) -> Floats:
         rows, keys, attended, sequences, nodes = shape

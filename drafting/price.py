@@ -13,6 +13,7 @@ from drafting.cost import LARGEST_SURPRISE, CostModel, StepShape
 from drafting.pauses import Pauses
 from drafting.tree import Candidates, DraftTrees
 
+MAX_STEP_NODES = 1024  # guesses of one step, over all sequences
 # The price of time follows the job within about 64 steps.
 MEMORY_STEPS = 64.0
 
@@ -30,7 +31,7 @@ class Decision:
 class Budget:
     """One per engine. `wants` says whether to propose at all, `choose` what is verified, `observe` takes in what it gave."""
 
-    def __init__(self, cost: CostModel, max_step_nodes: int) -> None:
+    def __init__(self, cost: CostModel, max_step_nodes: int = MAX_STEP_NODES) -> None:
         self.cost = cost
         self.max_step_nodes = max_step_nodes
         self.last = Decision()

@@ -77,6 +77,19 @@ def replay(
         running = _without_finished(running, proposer)
 
 
+def accept(trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: Counts) -> Int32:
+    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are right, and one token more."""
+    sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
+    path = walk(trees, number, rest)
+    emitted = rest[: len(path) + 1]
+    counts.calls += 1
+    counts.tokens += len(emitted)
+    counts.nodes += len(sources)
+    counts.verified.update(source_names[source] for source in sources.tolist())
+    counts.accepted.update(source_names[source] for source in sources[path - 1].tolist())
+    return emitted
+
+
 def _without_finished(running: list[_Row], proposer: Proposer) -> list[_Row]:
     for row in running:
         if row.done == len(row.text):
@@ -123,14 +136,7 @@ def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigra
     trees = choose(candidates)
     names, emitted = proposer.source_names, []
     for number, row in enumerate(running):
-        sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
-        path = walk(trees, number, row.text[row.done :])
-        emitted.append(row.text[row.done : row.done + len(path) + 1])
-        row.counts.calls += 1
-        row.counts.tokens += len(emitted[-1])
-        row.counts.nodes += len(sources)
-        row.counts.verified.update(names[source] for source in sources.tolist())
-        row.counts.accepted.update(names[source] for source in sources[path - 1].tolist())
+        emitted.append(accept(trees, number, row.text[row.done :], names, row.counts))
     proposer.learn(states, candidates, np.concatenate(emitted), np.cumsum([0, *map(len, emitted)]))
     for row, tokens in zip(running, emitted, strict=True):
         if learned_bigram is not None:

@@ -14,8 +14,9 @@ from drafting.budget import choose
 from drafting.config import SpeculationConfig
 from drafting.cost import CostModel
 from drafting.mixed import MixedProposer
-from drafting.price import Budget
+from drafting.price import MAX_STEP_NODES, Budget
 from drafting.proposer import Proposer
+from drafting.speculation import Speculation
 from drafting.tables import Tables
 from engine import tables
 from engine.attention import KVCache
@@ -29,12 +30,10 @@ from engine.probe import check_parity
 from engine.profile import profile_steps
 from engine.recycling import likeliest_successors
 from engine.scheduler import Scheduler
-from engine.speculation import Speculation
 
 logger = logging.getLogger(__name__)
 # Of the memory free after the weights; the rest is for activations and the other processes.
 CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
-MAX_STEP_NODES = 1024  # guesses of one adaptive step, over all sequences
 DEFAULT_MAX_RUNNING = {"cuda": 256, "cpu": 16}
 
 
@@ -64,7 +63,7 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     budget = None
     if adaptive:
         _compile_drafting()
-        budget = Budget(CostModel(profile_steps(runner, max_running, max_nodes, loaded.max_context)), MAX_STEP_NODES)
+        budget = Budget(CostModel(profile_steps(runner, max_running, max_nodes, loaded.max_context)))
     return Engine(runner, scheduler, Speculation(proposer, budget) if proposer else None, loaded.max_context)
 
 

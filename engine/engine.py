@@ -12,6 +12,7 @@ from torch import Tensor
 
 from drafting.cost import StepShape
 from drafting.outcomes import GuessCounts
+from drafting.speculation import Speculation
 from drafting.tree import Candidates, DraftTrees, prune
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
@@ -21,7 +22,6 @@ from engine.request import Completion, Event, Logprobs, Request, Sampling, Seque
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
-from engine.speculation import Speculation
 from engine.stats import EngineStats, PhaseTimer, step_clock
 from engine.verify import Verified, verify
 

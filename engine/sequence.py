@@ -53,6 +53,11 @@ class Sequence:
         return self.num_tokens - self.num_cached
 
     @property
+    def group(self) -> str:
+        """Rows that resemble each other have the same."""
+        return self.request.group
+
+    @property
     def num_output(self) -> int:
         """Output tokens so far, which is also the position that the next draw is keyed by."""
         return self.num_tokens - self.num_prompt

@@ -1,7 +1,8 @@
-"""Feeds recorded outputs through the drafters, without any model: how many tokens per call would they have given?
+"""Feeds recorded outputs through the drafters, without any model: how many tokens per call, how much faster would a job be?
 
     python jobs/replay.py --transcripts FILE [FILE ...] --speculate mixed --num_drafts 10 --draft_len 10 --sources context
     python jobs/replay.py --transcripts FILE [FILE ...] --speculate adaptive --row_price 0.4 0.2 0.1 0.05 0.025 0.01
+    python jobs/replay.py --transcripts FILE [FILE ...] --speculate adaptive --cost_model FILE --batch_size 1 4 16 64
 
 A line of a transcript (JSONL, plain or .gz) is {"id", "group", "prompt", "output"}: token ids, or text with --tokenizer.
 docs/drafting.md says how the figures are counted.
@@ -33,8 +34,10 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--query_len", type=int, default=defaults.query_len, metavar="q")
     parser.add_argument("--max_nodes_per_sequence", type=int, default=None, metavar="N", help="nodes of a tree at most; default k x w")
     parser.add_argument("--sources", default=",".join(defaults.sources), metavar="A[,B]", help=f"of {', '.join(SOURCES)}")
-    parser.add_argument("--row_price", type=float, nargs="+", default=[0.1], metavar="P", help="adaptive verifies what survives this often")
-    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="rows that run at once")
+    parser.add_argument("--row_price", type=float, nargs="+", metavar="P", help="adaptive verifies what survives this often; default 0.1")
+    parser.add_argument("--batch_size", type=int, nargs="+", default=[1], metavar="N", help="rows that run at once")
+    parser.add_argument("--cost_model", type=Path, metavar="FILE", help="a machine's costs: predicts the speedup of a job on it")
+    parser.add_argument("--thinking_us", type=float, metavar="T", help="microseconds that guessing takes per row; default: measured here")
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="the first rows only")
     parser.add_argument("--tables", type=Path, metavar="DIR", help="a model's tables; without, bigram learns from the text")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a folder with tokenizer.json, for transcripts that are text")
@@ -51,16 +54,53 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
     sources = args.sources.split(",")
     config = SpeculationConfig(args.speculate, args.num_drafts, args.draft_len, args.query_len, sources, args.max_nodes_per_sequence)
-    if args.batch_size < 1:
-        raise ValueError(f"--batch_size is {args.batch_size}; it must be at least 1")
+    check_simulation(args, config)
     encode = load_encode(args.tokenizer) if args.tokenizer else None
     transcripts = [transcript for path in args.transcripts for transcript in read_transcripts(path, encode)][: args.limit]
+    if args.cost_model:
+        return simulate(transcripts, args, config)
     if config.mode == "mixed":
         return replay_once(transcripts, args, config, 0.0)
+    args.row_price = args.row_price or [0.1]
     if any(not 0 < price <= 1 for price in args.row_price):
         raise ValueError(f"--row_price is {args.row_price}; a price is a probability above 0, at most 1")
     sweep = [{"row_price": price, **replay_once(transcripts, args, config, price)} for price in args.row_price]
     return sweep[0] if len(sweep) == 1 else {"sweep": sweep, "at_nodes": at_nodes(sweep, POINTS)}
+
+
+def check_simulation(args: argparse.Namespace, config: SpeculationConfig) -> None:
+    """Raises ValueError for flags that do not go together, with or without --cost_model."""
+    if min(args.batch_size) < 1:
+        raise ValueError(f"--batch_size is {min(args.batch_size)}; it must be at least 1")
+    if args.cost_model and args.row_price:
+        raise ValueError("--row_price and --cost_model are both given; with a cost model the price follows from the job, so leave one out")
+    if args.thinking_us is not None and not (args.cost_model and 0 <= args.thinking_us < float("inf")):
+        raise ValueError(f"--thinking_us is {args.thinking_us}; it must be 0 or more, and goes with --cost_model")
+    if not args.cost_model and len(args.batch_size) > 1:
+        raise ValueError(f"--batch_size is {args.batch_size}; several can be compared with --cost_model alone")
+
+
+def simulate(transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig) -> dict[str, Any]:
+    """A whole job at each batch size, plain and with guesses."""
+    from copy import deepcopy
+
+    from drafting.cost import CostModel
+    from drafting.price import Budget
+    from drafting.simulation import Job, compare
+    from drafting.speculation import Speculation
+    from engine.config import ModelConfig
+
+    cost, chunk = CostModel.load(args.cost_model), ModelConfig.prefill_chunk
+    think_seconds = None if args.thinking_us is None else args.thinking_us / 1e6
+    jobs = []
+    for batch_size in args.batch_size:
+        plain = Job(cost, batch_size, chunk).run(transcripts)
+        proposer, learned_bigram = start_proposer(transcripts, args, config)
+        speculation = Speculation(proposer, Budget(deepcopy(cost)) if config.mode == "adaptive" else None)
+        guessed = Job(cost, batch_size, chunk, speculation, learned_bigram, think_seconds).run(transcripts)
+        jobs.append({"batch_size": batch_size, **compare(plain, guessed, proposer.source_names)})
+    profiled = int(max(shape.sequences for shape in cost.profile.shapes))
+    return {"cost_model": cost.about, "profiled_sequences": profiled, "jobs": jobs}
 
 
 def replay_once(transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig, row_price: float) -> dict[str, Any]:
@@ -69,14 +109,18 @@ def replay_once(transcripts: list[Any], args: argparse.Namespace, config: Specul
     from drafting.outcomes import GuessCounts
     from drafting.replay import replay, report
 
-    tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
-    proposer = make_proposer(config, tables)
-    if config.mode == "adaptive":
-        learned_bigram = learned_bigram if learned_bigram is None else proposer.bigram
+    proposer, learned_bigram = start_proposer(transcripts, args, config)
     # Unlikelier guesses than are verified are looked for too: they are scored, and can become likely.
     guesses = GuessCounts(proposer.source_names)
-    likely = (lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size, row_price / 4)
+    likely = (lambda found: choose_likely(found, row_price), learned_bigram, args.batch_size[0], row_price / 4)
     return {**report(replay(transcripts, proposer, *likely, guesses), proposer.source_names), "guesses": guesses.figures()}
+
+
+def start_proposer(transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig) -> tuple[Any, Any]:
+    """A proposer that knows no text yet, and the bigram table of it that is to learn from the text, if it is one."""
+    tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
+    proposer = make_proposer(config, tables)
+    return proposer, proposer.bigram if config.mode == "adaptive" and learned_bigram is not None else learned_bigram
 
 
 def make_proposer(config: SpeculationConfig, tables: Any) -> Any:
@@ -130,6 +174,9 @@ def print_report(figures: dict[str, Any], with_guesses: bool = False) -> None:
     if "sweep" in figures:
         print_sweep(figures)
         return
+    if "jobs" in figures:
+        print_jobs(figures)
+        return
     groups = Table("group", "tokens per call", "nodes per call")
     for name, group in [*figures["by_group"].items(), ("all", figures)]:
         groups.add_row(name, f"{group['tokens_per_call']:.2f}", f"{group['nodes_per_call']:.1f}")
@@ -157,6 +204,27 @@ def print_sweep(figures: dict[str, Any]) -> None:
         print(f"row price {run['row_price']:<6g} tokens per call {run['tokens_per_call']:.3f}  nodes per call {run['nodes_per_call']:.2f}")
     for nodes, tokens in figures["at_nodes"].items():
         print(f"at {nodes:>2} nodes per call: {'outside the sweep' if tokens is None else f'{tokens:.3f} tokens per call'}")
+
+
+def print_jobs(figures: dict[str, Any]) -> None:
+    """What machine it is about, and a line for each batch size."""
+    from rich.console import Console
+    from rich.table import Table
+
+    print("cost model:", ", ".join(f"{name} {value}" for name, value in figures["cost_model"].items()) or "it does not say of what")
+    rates_and_shares = ("tokens/s plain", "tokens/s", "acceptance length", "nodes per call", "price", "steps that guess", "thinking")
+    table = Table("rows at once", "speedup", *rates_and_shares)
+    for job in figures["jobs"]:
+        rates = (f"{job['plain']['tokens_per_s']:.1f}", f"{job['tokens_per_s']:.1f}", f"{job['acceptance_length']:.2f}")
+        shares = (f"{100 * job[name]:.0f} %" for name in ("speculating_steps", "thinking_share"))
+        price = f"{job['price']:.1f}" if job["price"] else "-"
+        table.add_row(str(job["batch_size"]), f"{job['speedup']:.2f}", *rates, f"{job['nodes_per_call']:.1f}", price, *shares)
+    for column in table.columns:
+        column.justify = "right"
+    Console(width=max(Console().width, 120)).print(table)
+    beyond = [job["batch_size"] for job in figures["jobs"] if job["batch_size"] > figures["profiled_sequences"]]
+    if beyond:
+        print(f"{beyond} rows at once are more than the {figures['profiled_sequences']} that were profiled: those figures are guesses")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -145,6 +145,12 @@ def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.Captu
         (["--num_drafts", "0"], "num_drafts is 0; it must be at least 1"),
         (["--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
         (["--speculate", "adaptive", "--row_price", "0.1", "0"], "--row_price is [0.1, 0.0]; a price is a probability above 0"),
+        (["--batch_size", "1", "4"], "--batch_size is [1, 4]; several can be compared with --cost_model alone"),
+        (["--cost_model", "none.json"], "none.json cannot be read: No such file"),
+        (["--cost_model", "README.md"], "README.md is no cost model"),
+        (["--cost_model", "none.json", "--row_price", "0.1"], "--row_price and --cost_model are both given"),
+        (["--thinking_us", "5"], "--thinking_us is 5.0; it must be 0 or more, and goes with --cost_model"),
+        (["--cost_model", "none.json", "--thinking_us", "-1"], "--thinking_us is -1.0; it must be 0 or more"),
         (["--speculate", "mixed", "--sources", "context,oracle"], "'oracle'; known are context"),
         (["--speculate", "mixed", "--sources", "unigram"], "unigram cannot be learned from text; make one with jobs/build_tables.py"),
         (["--speculate", "mixed", "--sources", "bigram", "--tables", "nowhere"], "no bigram table in nowhere"),
@@ -178,3 +184,38 @@ def test_rows_that_run_at_once_are_counted_like_rows_one_by_one(tmp_path: Path) 
     arguments = ("--transcripts", transcripts, "--speculate", "mixed", "--sources", "context")
     assert replayed(tmp_path, *arguments, "--batch_size", 3) == replayed(tmp_path, *arguments)
     assert replayed(tmp_path, *arguments, "--limit", 2)["tokens"] == 12
+
+
+def cost_file(tmp_path: Path) -> Path:
+    """A machine whose steps cost 10 ms and 1 ms per row, measured with at most 4 sequences."""
+    sizes = [(sequences, nodes, context) for sequences in (1, 4) for nodes in (0, 1, 7) for context in (64, 512)]
+    shapes = [[s * (1 + n), s * c, s * (1 + n) * c, s, s * n] for s, n, c in sizes]
+    path = tmp_path / "cost.json"
+    fields = {"about": {"model": "tiny"}, "stairs": None, "coefficients": [1.0, 0, 0, 0, 0, 0]}
+    path.write_text(json.dumps({**fields, "shapes": shapes, "seconds": [0.010 + 0.001 * shape[0] for shape in shapes]}))
+    return path
+
+
+def test_a_whole_job_is_simulated_at_each_batch_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7, 8]} for i in range(6)]
+    arguments = ["--transcripts", write(tmp_path / "a.jsonl", *rows), "--speculate", "adaptive", "--thinking_us", 0]
+    figures = replayed(tmp_path, *arguments, "--cost_model", cost_file(tmp_path), "--batch_size", 1, 6)
+    alone, together = figures["jobs"]
+    # The first row computes its prompt of 2 tokens, the others find it: 12 ms, then 11 ms for every further token.
+    assert alone["plain"]["seconds"] == pytest.approx(0.012 + 71 * 0.011)
+    assert together["plain"]["steps"] == 12
+    assert together["plain"]["tokens_per_s"] == pytest.approx(72 / (0.017 + 11 * 0.016))
+    assert alone["speedup"] > together["speedup"] > 1.2, "a row costs more where more run"
+    assert alone["speedup"] == pytest.approx(alone["plain"]["seconds"] / alone["seconds"])
+    assert alone["thinking_share"] == 0
+    printed = capsys.readouterr().out
+    assert "cost model: model tiny" in printed
+    assert "[6] rows at once are more than the 4 that were profiled" in printed
+
+
+def test_the_papers_fixed_strategy_is_simulated_too(tmp_path: Path) -> None:
+    arguments = ["--transcripts", write(tmp_path / "a.jsonl", ROW), "--speculate", "mixed", "--sources", "context", "--thinking_us", 0]
+    (job,) = replayed(tmp_path, *arguments, "--num_drafts", 2, "--draft_len", 3, "--cost_model", cost_file(tmp_path))["jobs"]
+    # 7 guesses in 3 calls as without a machine; the first step also computes the 4 tokens of the prompt.
+    assert (job["steps"], job["nodes_per_call"], job["price"]) == (3, 7 / 3, 0.0)
+    assert job["seconds"] == pytest.approx(3 * 0.010 + 0.001 * (4 + 1 + 1 + 7))

@@ -1,10 +1,11 @@
-"""A proposer at work in the engine: which sequences are guessed for, which guesses are verified, what is learned from a step.
+"""A proposer at work: which sequences are guessed for, which guesses are verified, what is learned from a step.
 
 Owns the proposer, its state of each sequence and the budget (None = every guess is verified, the paper's fixed strategy).
-Does not know pages, rows or logits.
+Does not know pages, rows or logits, nor whether a model runs or a recording is replayed.
 """
 
 from collections.abc import Sequence as Many
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,7 +13,29 @@ from drafting.cost import StepShape
 from drafting.price import Budget
 from drafting.proposer import Proposer
 from drafting.tree import Candidates, DraftTrees, Int32
-from engine.sequence import Sequence
+
+
+class Sequence(Protocol):
+    """What is read of a sequence in flight; draft_state is what the proposer knows of it, of its first num_drafted tokens."""
+
+    draft_state: Any
+    num_drafted: int
+
+    @property
+    def group(self) -> str:
+        """Rows that resemble each other have the same."""
+
+    @property
+    def token_ids(self) -> Int32:
+        """Prompt and output so far."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Their number."""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """None while it runs."""
 
 
 class Speculation:
@@ -73,7 +96,7 @@ class Speculation:
     def _state(self, sequence: Sequence) -> object:
         """What the proposer knows of a sequence, made or brought up to its last token: in pauses it lags behind."""
         if sequence.draft_state is None:
-            sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.request.group)
+            sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.group)
         elif sequence.num_drafted < sequence.num_tokens:
             self.proposer.extend(sequence.draft_state, sequence.token_ids[sequence.num_drafted :])
         sequence.num_drafted = sequence.num_tokens
