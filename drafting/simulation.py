@@ -143,11 +143,10 @@ class Job:
 
     def _guess(self, finishing: list[Row], plain: StepShape) -> tuple[Candidates | None, DraftTrees]:
         """What is weighed and what is verified. A recording does not say where it will end, so guesses are as deep as they like."""
-        candidates = None
-        if self.speculation and finishing:
-            candidates = self.speculation.propose(finishing, np.full(len(finishing), NO_LIMIT, np.int32), plain)
-        if candidates is None or not self.speculation:
+        if not (self.speculation and finishing and self.speculation.wants(len(finishing))):
             return None, DraftTrees.empty(len(finishing))
+        candidates = self.speculation.propose(finishing, np.full(len(finishing), NO_LIMIT, np.int32), plain)
+        assert candidates is not None, "every row may be guessed for"
         return candidates, self.speculation.choose(candidates, plain)
 
     def _commit(self, finishing: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:

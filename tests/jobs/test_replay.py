@@ -197,14 +197,15 @@ def cost_file(tmp_path: Path) -> Path:
 
 
 def test_a_whole_job_is_simulated_at_each_batch_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7, 8]} for i in range(6)]
+    rows = [{"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6] * 24} for i in range(6)]
     arguments = ["--transcripts", write(tmp_path / "a.jsonl", *rows), "--speculate", "adaptive", "--thinking_us", 0]
+    arguments += ["--max_nodes_per_sequence", 8]
     figures = replayed(tmp_path, *arguments, "--cost_model", cost_file(tmp_path), "--batch_size", 1, 6)
     alone, together = figures["jobs"]
     # The first row computes its prompt of 2 tokens, the others find it: 12 ms, then 11 ms for every further token.
-    assert alone["plain"]["seconds"] == pytest.approx(0.012 + 71 * 0.011)
-    assert together["plain"]["steps"] == 12
-    assert together["plain"]["tokens_per_s"] == pytest.approx(72 / (0.017 + 11 * 0.016))
+    assert alone["plain"]["seconds"] == pytest.approx(0.012 + 719 * 0.011)
+    assert together["plain"]["steps"] == 120
+    assert together["plain"]["tokens_per_s"] == pytest.approx(720 / (0.017 + 119 * 0.016))
     assert alone["speedup"] > together["speedup"] > 1.2, "a row costs more where more run"
     assert alone["speedup"] == pytest.approx(alone["plain"]["seconds"] / alone["seconds"])
     assert alone["thinking_share"] == 0
