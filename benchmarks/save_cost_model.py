@@ -46,7 +46,6 @@ def about(name: str, loaded: LoadedModel) -> dict[str, Any]:
     """What the costs belong to."""
     return {
         "model": name,
-        "parameters": sum(parameter.numel() for parameter in loaded.model.parameters()),
         "device": device_name(loaded.device),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),

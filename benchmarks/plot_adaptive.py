@@ -1,0 +1,113 @@
+"""Draws a job of the demo model as its steps went: rows that run, guesses that are verified, the price of a guess.
+
+    python -m benchmarks.plot_adaptive --out docs/adaptive-job.png
+
+One torch thread, float32, greedy; the picture of docs/drafting.md. matplotlib comes with the dev extra.
+"""
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks.workloads import DEMO, demo_prompts
+from drafting.config import SpeculationConfig
+from drafting.cost import StepShape
+from engine.build import build_proposer, engine_for
+from engine.config import ModelConfig
+from engine.engine import Engine
+from engine.loading import load_model
+from engine.request import Request
+
+SMOOTH = 9  # steps of the running mean
+
+
+class Step(NamedTuple):
+    """Rows that ran, guesses verified, tokens given, and the price of one more row in tokens."""
+
+    running: int
+    nodes: int
+    tokens: int
+    row_price: float
+
+
+def job(num_rows: int, max_running: int, max_tokens: int) -> tuple[Engine, list[Request]]:
+    """An engine that has warmed up, and the rows: shorter ones first, so that the batch drains slowly at the end."""
+    config = ModelConfig(path=str(DEMO / "model"), dtype="float32", max_running=max_running, prefix_cache=False)
+    loaded = load_model(config)
+    engine = engine_for(loaded, config, build_proposer(loaded, config, SpeculationConfig(mode="adaptive")))
+    rng, requests = np.random.default_rng(0), []
+    for index, prompt in enumerate(demo_prompts(num_rows)):
+        requests.append(Request(str(index), prompt, int(rng.integers(max_tokens // 4, max_tokens)), ignore_eos=True))
+    engine.generate([Request("warm up", requests[0].prompt_ids, 8)])
+    return engine, requests
+
+
+def run(engine: Engine, requests: list[Request]) -> list[Step]:
+    """Every step of the job."""
+    assert engine.speculation and engine.speculation.budget
+    budget, steps = engine.speculation.budget, []
+    observe = budget.observe
+
+    def record(plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
+        extra = budget.cost.extra(plain, 32)
+        steps.append(Step(int(plain.sequences), num_nodes, num_tokens, budget.price * (extra[32] - extra[1]) / 31))
+        observe(plain, num_nodes, seconds, thinking, num_tokens)
+
+    budget.observe = record  # type: ignore[method-assign]
+    engine.generate(requests)
+    return steps
+
+
+def smooth(values: np.ndarray) -> np.ndarray:
+    """A running mean; at the ends of fewer steps."""
+    window = np.ones(SMOOTH)
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
+
+
+def draw(steps: list[Step], out: Path) -> None:
+    """Three panels over the steps, on a light ground."""
+    running, nodes, tokens, price = (np.array(column, float) for column in zip(*steps, strict=True))
+    panels = (
+        ("rows that run", running, "#444444"),
+        ("price of a guess, tokens", price, "#b3541e"),
+        ("guesses verified, per row", nodes / running, "#1f6f8b"),
+        ("tokens per row and step", tokens / running, "#3a7d44"),
+    )
+    figure, axes = plt.subplots(len(panels), 1, sharex=True, figsize=(8, 7.5), dpi=100, facecolor="white")
+    for axis, (name, values, colour) in zip(axes, panels, strict=True):
+        if name != "rows that run":
+            axis.plot(values, color=colour, alpha=0.25, linewidth=0.8)
+            values = smooth(values)
+        axis.plot(values, color=colour, linewidth=2)
+        axis.set_title(name, loc="left", fontsize=13)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+        axis.tick_params(labelsize=11)
+    axes[-1].set_xlabel("step of the job", fontsize=12)
+    figure.tight_layout()
+    figure.savefig(out)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Parses the settings, runs the job and writes the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--running", type=int, default=32)
+    parser.add_argument("--max_tokens", type=int, default=240)
+    args = parser.parse_args()
+    engine, requests = job(args.rows, args.running, args.max_tokens)
+    steps = run(engine, requests)
+    draw(steps, args.out)
+    print(f"{len(steps)} steps, {sum(step.tokens for step in steps)} tokens, {sum(step.nodes for step in steps)} guesses verified")
+
+
+if __name__ == "__main__":
+    main()
