@@ -4,6 +4,7 @@ Owns the layout and the merge of drafts into a tree (numba). Does not know where
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,9 @@ class DraftTrees:
     offsets: NDArray[np.int64]
 
     @staticmethod
+    @lru_cache(maxsize=512)
     def empty(num_sequences: int) -> "DraftTrees":
-        """Trees without nodes: the plain step."""
+        """Trees without nodes: the plain step. The same ones at every call."""
         none, small = np.zeros(0, np.int32), np.zeros(0, np.uint8)
         return DraftTrees(none, none, none, small, small, np.zeros(num_sequences + 1, np.int64))
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AttentionInterface
 
+from drafting.compiled import compiled
 from engine.explicit_attention import explicit_attention
 from engine.plan import Group, StepPlan
 
@@ -38,6 +39,7 @@ class KVCache:
     ) -> None:
         self.page_size, self.num_pages = page_size, num_pages
         self.num_heads = [heads for heads, _, _ in layer_shapes]
+        self.head_counts = tuple(sorted({*self.num_heads}))
         slots = num_pages * page_size
         self.keys = tuple(torch.zeros(1, heads, slots, size, dtype=dtype, device=device) for heads, size, _ in layer_shapes)
         self.values = tuple(torch.zeros(1, heads, slots, size, dtype=dtype, device=device) for heads, _, size in layer_shapes)
@@ -53,7 +55,7 @@ class KVCache:
     def copy_slots(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
         device = self.keys[0].device
-        by_heads = {n: [torch.from_numpy(self.head_slots(slots, n)).to(device) for slots in (source, target)] for n in set(self.num_heads)}
+        by_heads = {n: [torch.from_numpy(self.head_slots(slots, n)).to(device) for slots in (source, target)] for n in self.head_counts}
         for heads, keys, values in zip(self.num_heads, self.key_rows, self.value_rows, strict=True):
             source_rows, target_rows = by_heads[heads]
             keys.index_copy_(0, target_rows, keys.index_select(0, source_rows))
@@ -61,11 +63,31 @@ class KVCache:
 
     def head_slots(self, slots: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """(head, slot) rows of each slot: [N] -> [N * Hkv]."""
-        return (slots[:, None] + np.arange(num_heads) * (self.num_pages * self.page_size)).ravel()
+        return _by_head(slots, num_heads, self.num_pages * self.page_size)
 
     def head_pages(self, pages: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """(head, page) blocks in gathering order: pages [B, P] -> [B * Hkv * P]."""
-        return (pages[:, None, :] + np.arange(num_heads)[:, None] * self.num_pages).ravel()
+        return _blocks_by_head(pages, num_heads, self.num_pages)
+
+
+@compiled  # numpy takes five calls for each of these
+def _by_head(slots: NDArray[np.int64], num_heads: int, stride: int) -> NDArray[np.int64]:
+    found = np.empty(len(slots) * num_heads, np.int64)
+    for i in range(len(slots)):
+        for head in range(num_heads):
+            found[i * num_heads + head] = slots[i] + head * stride
+    return found
+
+
+@compiled
+def _blocks_by_head(pages: NDArray[np.int64], num_heads: int, stride: int) -> NDArray[np.int64]:
+    batch, count = pages.shape
+    found = np.empty(batch * num_heads * count, np.int64)
+    for b in range(batch):
+        for head in range(num_heads):
+            for p in range(count):
+                found[(b * num_heads + head) * count + p] = pages[b, p] + head * stride
+    return found
 
 
 class GroupTensors(NamedTuple):
@@ -92,22 +114,21 @@ class StepTensors(NamedTuple):
 
 def to_device(plan: StepPlan, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> StepTensors:
     """Moves a plan to the device, with indices per head count and masks in the model's dtype."""
-    slots = {heads: torch.from_numpy(cache.head_slots(plan.write_slots, heads)).to(device) for heads in set(cache.num_heads)}
+    slots = {heads: torch.from_numpy(cache.head_slots(plan.write_slots, heads)).to(device) for heads in cache.head_counts}
     return StepTensors(cache, slots, [_group_to_device(group, cache, num_query_heads, dtype, device) for group in plan.groups])
 
 
 def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> GroupTensors:
     batch, width = group.rows.shape
-    first, flat = int(group.rows[0, 0]), group.rows.ravel()
-    in_order = flat[-1] - first + 1 == flat.size and bool((flat[1:] > flat[:-1]).all())
-    rows = None if in_order else torch.from_numpy(flat).to(device)
-    blocks = {heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device) for heads in set(cache.num_heads)}
-    masks = {}
+    rows = None if group.in_order else torch.from_numpy(group.rows.ravel()).to(device)
+    blocks, masks = {}, {}
+    if group.masks:
+        blocks = {heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device) for heads in cache.head_counts}
     for window, mask in group.masks.items():
-        additive = torch.from_numpy(mask).to(device, dtype)[:, None]
-        for heads in set(cache.num_heads):
+        additive = torch.from_numpy(mask).to(device, dtype).unsqueeze(1)
+        for heads in cache.head_counts:
             masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
-    return GroupTensors(batch, width, first, rows, blocks, masks, group.visible, group.causal)
+    return GroupTensors(batch, width, int(group.rows[0, 0]), rows, blocks, masks, group.visible, group.causal)
 
 
 Kernel = Callable[..., Tensor]

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from engine.sequence import Sequence
 from engine.stats import EngineStats, PhaseTimer, step_clock
 from engine.verify import Verified, verify
 
+NO_SHAPE = StepShape(0, 0, 0, 0)  # of steps without speculation: nobody asks what they cost
+
 
 class Engine:
     """One model, one cache, one way of speculation (None = plain decoding). engine/build.py makes one from settings."""
@@ -38,7 +41,9 @@ class Engine:
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
         self.stats = EngineStats(GuessCounts(self.source_names))
-        self._timer = PhaseTimer(self.stats.seconds, step_clock(runner.loaded.device))
+        # The thread's own clock is dear, 2 us a look: only what learns from the times needs it.
+        clock = step_clock(runner.loaded.device) if speculation and speculation.budget else perf_counter
+        self._timer = PhaseTimer(self.stats.seconds, clock)
         self.debug = False  # checks trees and integrity in every step
 
     @property
@@ -80,12 +85,13 @@ class Engine:
         mark("schedule")
         if not chunks:
             return []
-        finishing, shape = [chunk for chunk in chunks if chunk.last], _plain_shape(chunks)
+        finishing = [chunk for chunk in chunks if chunk.last]
+        shape = _plain_shape(chunks) if self.speculation else NO_SHAPE
         candidates = self._propose(finishing, shape)
         mark("propose")
         trees = self._choose(finishing, candidates, shape)
         mark("choose")
-        plan = self.runner.plan(chunks, _spread(trees, chunks))
+        plan = self.runner.plan(chunks, _spread(trees, chunks) if len(finishing) < len(chunks) else trees)
         inputs = self.runner.inputs(plan)
         mark("plan")
         logits = self.runner.forward(inputs)
@@ -96,7 +102,7 @@ class Engine:
         logprobs = path_logprobs(logits, trees, verified, [chunk.sequence.request.logprobs for chunk in finishing])
         mark("verify")
         self._keep_accepted(finishing, verified, plan.staged_slots)
-        events = self._commit(chunks, trees, verified, logprobs)
+        events = self._commit(chunks, finishing, trees, verified, logprobs)
         mark("commit")
         self._learn(finishing, candidates, events, plan, logits)
         mark("learn")
@@ -155,23 +161,27 @@ class Engine:
 
     def _keep_accepted(self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]) -> None:
         """Moves the K/V of accepted nodes to the slots behind their sequence's last token."""
+        if not len(verified.nodes):
+            return
         page_size, targets = self.runner.page_size, []
         for chunk, (first, end) in zip(finishing, pairwise(verified.offsets.tolist()), strict=True):
             page_ids, place = chunk.sequence.page_ids, chunk.sequence.num_tokens
             targets += [page_ids[p // page_size] * page_size + p % page_size for p in range(place, place + end - first)]
         self.runner.keep(staged_slots[verified.nodes], np.array(targets, np.int64))
 
-    def _commit(self, chunks: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]) -> list[Event]:
+    def _commit(
+        self, chunks: list[Chunk], finishing: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]
+    ) -> list[Event]:
         """Tokens to the sequences, and counts to their statistics."""
+        for sequence, num_rows, _ in chunks:
+            sequence.num_cached += num_rows
+        if not len(trees.token_ids):
+            return self._commit_plain(finishing, verified.bonus.tolist(), logprobs)
         events: list[Event] = []
         node_tokens, node_sources = trees.token_ids[verified.nodes].tolist(), trees.sources[verified.nodes].tolist()
         offsets, bonus = verified.offsets.tolist(), verified.bonus.tolist()
         verified_counts = _count_sources(trees, len(self.source_names))
-        for chunk in chunks:
-            sequence, index = chunk.sequence, len(events)
-            sequence.num_cached += chunk.num_rows
-            if sequence.num_cached < sequence.num_tokens:
-                continue
+        for index, (sequence, _, _) in enumerate(finishing):
             first, end = offsets[index], offsets[index + 1]
             tokens = [*node_tokens[first:end], bonus[index]]
             taken = sequence.append(tokens)
@@ -180,6 +190,15 @@ class Engine:
             sources = self._count(sequence.stats, verified_counts[index], node_sources[first:end][:taken], taken)
             own = logprobs[index]
             events.append(sequence.event(tokens[:taken], sources, own and own.first(taken)))
+        return events
+
+    def _commit_plain(self, finishing: list[Chunk], tokens: list[int], logprobs: list[Logprobs | None]) -> list[Event]:
+        """The same for a step without guesses."""
+        events = []
+        for (sequence, _, _), token, own in zip(finishing, tokens, logprobs, strict=True):
+            sequence.append_one(token)
+            sequence.stats.num_steps += 1
+            events.append(sequence.event([token], (None,), own))
         return events
 
     def _count(self, stats: SequenceStats, verified: list[int], accepted: list[int], taken: int) -> tuple[str | None, ...]:
@@ -243,17 +262,17 @@ def _spread(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
 
 
 def _count_sources(trees: DraftTrees, num_sources: int) -> list[list[int]]:
-    """Nodes of each sequence's tree, by source; nothing in a step without any."""
+    """Nodes of each sequence's tree, by source."""
     num_sequences = len(trees.offsets) - 1
-    if not len(trees.sources):
-        return [[]] * num_sequences
     owners = np.arange(num_sequences).repeat(np.diff(trees.offsets))
     counts = np.bincount(owners * num_sources + trees.sources, minlength=num_sequences * num_sources)
     return counts.reshape(num_sequences, num_sources).tolist()
 
 
-def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows:
+def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows | None:
     sequences = [chunk.sequence for chunk in finishing]
+    if not any(s.request.sampling.temperature > 0 for s in sequences):
+        return None
     if not len(trees.token_ids):
         return SamplingRows([s.request.sampling for s in sequences], np.array([s.num_output for s in sequences], np.int64))
     sampling: list[Sampling] = []

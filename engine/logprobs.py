@@ -14,17 +14,21 @@ from engine.request import Logprobs
 from engine.verify import Ints, Verified
 
 
-@torch.inference_mode()
 def path_logprobs(logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]) -> list[Logprobs | None]:
     """For each sequence its accepted nodes' and its bonus token's; wanted: the likeliest tokens to name, None = no logprobs.
 
     logits [N + B, V]: for each sequence the row of its root, then those of its nodes. The row before a token gives it:
     of a path of nodes 3 and 5 the root's row gives node 3's token, row 3 gives node 5's, row 5 the bonus token.
     """
+    if not any(asked is not None for asked in wanted):
+        return [None] * len(wanted)
+    return _path_logprobs(logits, trees, verified, wanted)
+
+
+@torch.inference_mode()
+def _path_logprobs(logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]) -> list[Logprobs | None]:
     found: list[Logprobs | None] = [None] * len(wanted)
-    num_best = max((asked for asked in wanted if asked is not None), default=None)
-    if num_best is None:
-        return found
+    num_best = max(asked for asked in wanted if asked is not None)
     rows, token_ids, ends = _paths(trees, verified)
     asking = np.repeat([asked is not None for asked in wanted], np.diff(ends))
     chosen_ids = torch.from_numpy(token_ids[asking]).to(logits.device)

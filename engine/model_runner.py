@@ -13,7 +13,7 @@ from torch import Tensor
 from drafting.tree import DraftTrees
 from engine import attention
 from engine.loading import LoadedModel
-from engine.plan import StepPlan, plan_step
+from engine.plan import Planner, StepPlan
 from engine.request import Request
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
@@ -33,21 +33,23 @@ class ModelRunner:
         if max_step_nodes is not None:  # each sequence's nodes begin in a page of their own
             staging_pages = min(staging_pages, max_running + max_step_nodes // page_size)
         self.cache = attention.KVCache(loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device)
+        self._planner = Planner(page_size, num_pages)
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:
         """The packed rows of a step."""
-        return plan_step(chunks, trees, self.page_size, self.num_pages, self.loaded.windows)
+        return self._planner.plan(chunks, trees, self.loaded.windows)
 
-    @torch.inference_mode()
     def inputs(self, plan: StepPlan) -> dict[str, Any]:
         """A plan on the device, as the keyword arguments of the model's forward."""
         loaded = self.loaded
-        return {
-            "input_ids": torch.from_numpy(plan.token_ids)[None].to(loaded.device),
-            "position_ids": torch.from_numpy(plan.positions)[None].to(loaded.device),
-            "logits_to_keep": torch.from_numpy(plan.logits_rows).to(loaded.device),
+        inputs = {
+            "input_ids": torch.from_numpy(plan.token_ids).to(loaded.device).unsqueeze(0),
+            "position_ids": torch.from_numpy(plan.positions).to(loaded.device).unsqueeze(0),
             "ngram_step": attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device),
         }
+        if len(plan.logits_rows) < len(plan.token_ids):  # else the model gives them all, without gathering them first
+            inputs["logits_to_keep"] = torch.from_numpy(plan.logits_rows).to(loaded.device)
+        return inputs
 
     @torch.inference_mode()
     def forward(self, inputs: dict[str, Any]) -> Tensor:
@@ -67,6 +69,6 @@ class ModelRunner:
         sequence = Sequence(Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30)
         sequence.page_ids = list(range(-(-len(token_ids) // self.page_size)))
         first = len(token_ids) - 3
-        self.forward(self.inputs(self.plan([Chunk(sequence, first)], DraftTrees.empty(1))))
+        self.forward(self.inputs(self.plan([Chunk(sequence, first, last=False)], DraftTrees.empty(1))))
         sequence.num_cached = first
-        return self.forward(self.inputs(self.plan([Chunk(sequence, 3)], tree)))
+        return self.forward(self.inputs(self.plan([Chunk(sequence, 3, last=True)], tree)))

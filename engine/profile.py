@@ -57,7 +57,7 @@ def _shapes(max_running: int, max_nodes: int, longest: int) -> Iterator[tuple[in
 
 
 def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context: int) -> float:
-    chunks = [Chunk(_sequence(runner, index, context, num_nodes), 1) for index in range(num_sequences)]
+    chunks = [Chunk(_sequence(runner, index, context, num_nodes), 1, last=True) for index in range(num_sequences)]
     node = np.tile(np.arange(num_nodes, dtype=np.int32), num_sequences)
     offsets = np.arange(num_sequences + 1, dtype=np.int64) * num_nodes
     trees = DraftTrees(1 + node % 7, node, node + 1, np.zeros(len(node), np.uint8), np.zeros(len(node), np.uint8), offsets)

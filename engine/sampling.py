@@ -24,18 +24,24 @@ class SamplingRows:
     positions: NDArray[np.int64]
 
 
-@torch.inference_mode()
-def target_tokens(logits: Tensor, rows: SamplingRows) -> NDArray[np.int64]:
-    """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins."""
+def target_tokens(logits: Tensor, rows: SamplingRows | None) -> NDArray[np.int64]:
+    """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins. rows: None = all are greedy."""
     logits = logits.float()
-    drawn = [index for index, sampling in enumerate(rows.sampling) if sampling.temperature > 0]
     # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
-    targets = logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1).cpu().numpy()
+    targets: NDArray[np.int64] = logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1).cpu().numpy()
+    if rows is not None:
+        _draw_rows(logits, rows, targets)
+    return targets
+
+
+@torch.inference_mode()
+def _draw_rows(logits: Tensor, rows: SamplingRows, targets: NDArray[np.int64]) -> None:
+    """Replaces the targets of the rows that are not greedy."""
+    drawn = [index for index, sampling in enumerate(rows.sampling) if sampling.temperature > 0]
     if drawn:
         sampling = [rows.sampling[index] for index in drawn]
         uniform = uniforms([s.seed for s in sampling], rows.positions[drawn])
         targets[drawn] = _draw(logits[drawn], sampling, torch.from_numpy(uniform).to(logits.device)).cpu().numpy()
-    return targets
 
 
 def uniforms(seeds: list[int], positions: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ the oldest running sequence is never preempted, so every sequence ends.
 """
 
 from collections import deque
+from operator import attrgetter
 from typing import NamedTuple
 
 from engine.pages import PagePool
@@ -20,11 +21,7 @@ class Chunk(NamedTuple):  # cheaper to make than a frozen dataclass: a step make
 
     sequence: Sequence
     num_rows: int
-
-    @property
-    def last(self) -> bool:
-        """Whether the chunk's last row gives the sequence's next token."""
-        return self.num_rows == self.sequence.num_uncached
+    last: bool
 
 
 class Scheduler:
@@ -67,18 +64,14 @@ class Scheduler:
 
     def schedule(self) -> list[Chunk]:
         """The chunks of the next step: every decoding sequence's last token, then prompt tokens, oldest first."""
-        for sequence in list(self.running):
-            if sequence in self.running:
+        page_size = self.pool.page_size
+        for sequence in tuple(self.running):
+            if sequence.num_tokens > len(sequence.page_ids) * page_size and sequence in self.running:
                 self._reserve_root(sequence)
-        decoding = [Chunk(s, 1) for s in self.running if s.num_uncached == 1]
-        budget = self.prefill_chunk
-        prefilling = []
-        for sequence in self.running:
-            if sequence.num_uncached > 1 and budget > 0:
-                prefilling.append(Chunk(sequence, min(sequence.num_uncached, budget)))
-                budget -= prefilling[-1].num_rows
+        decoding = [s for s in self.running if s.num_tokens - s.num_cached == 1]
         # Neighbours of like length share an attention group without their rows being gathered.
-        return sorted(decoding, key=lambda c: c.sequence.num_cached) + prefilling
+        chunks = [Chunk(s, 1, True) for s in sorted(decoding, key=attrgetter("num_cached"))]
+        return chunks + self._prefilling() if len(decoding) < len(self.running) else chunks
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> int:
         """Takes free pages so that num_tokens tokens fit, as far as there are any; returns how many tokens fit now."""
@@ -89,8 +82,9 @@ class Scheduler:
 
     def publish(self, chunks: list[Chunk]) -> None:
         """Lets later sequences find the pages that a step has filled."""
-        for chunk in chunks:
-            self.prefix.publish(chunk.sequence)
+        for sequence, _, _ in chunks:
+            if sequence.num_cached // self.pool.page_size > sequence.num_published:
+                self.prefix.publish(sequence)
 
     def retire(self, sequence: Sequence) -> None:
         """Takes a finished or aborted sequence out of the running set and frees its pages."""
@@ -150,6 +144,17 @@ class Scheduler:
             self.num_preemptions += 1
             if youngest is sequence:
                 return
+
+    def _prefilling(self) -> list[Chunk]:
+        """Prompt tokens, oldest sequence first, as many as a step may run."""
+        budget, chunks = self.prefill_chunk, []
+        for sequence in self.running:
+            num_uncached = sequence.num_uncached
+            if num_uncached > 1 and budget > 0:
+                num_rows = min(num_uncached, budget)
+                chunks.append(Chunk(sequence, num_rows, num_rows == num_uncached))
+                budget -= num_rows
+        return chunks
 
     def _free_pages(self, sequence: Sequence, comes_back: bool = False) -> None:
         self.prefix.forget(sequence)

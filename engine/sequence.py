@@ -22,14 +22,13 @@ class Sequence:
         self._buffer = np.empty(self.max_tokens_total, np.int32)
         self._buffer[: self.num_prompt] = request.prompt_ids
         self.num_tokens = self.num_prompt
+        self.last_token = request.prompt_ids[-1]
         self.num_cached = 0
         self.page_ids: list[int] = []
         self.page_keys: list[bytes] = []  # of its first full pages, as far as they were needed: engine/prefix.py
         self.num_published = 0  # pages that others can find, or that were found
         self.awaited_key: bytes | None = None  # of the first page that was not found
         self.was_admitted = False
-        self._page_array = np.empty(0, np.int64)
-        self._array_of: list[int] = self.page_ids
         self.draft_state: Any = None  # what the proposer knows of it, of its first num_drafted tokens
         self.num_drafted = 0
         self.finish_reason: FinishReason | None = None
@@ -39,13 +38,6 @@ class Sequence:
     def token_ids(self) -> np.ndarray[Any, np.dtype[np.int32]]:
         """Prompt and output so far, int32 [num_tokens]; a view."""
         return self._buffer[: self.num_tokens]
-
-    @property
-    def page_array(self) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """page_ids as an array, made anew only when pages were added or taken away: a step reads it for every sequence."""
-        if self._array_of is not self.page_ids or len(self._page_array) != len(self.page_ids):
-            self._page_array, self._array_of = np.array(self.page_ids, np.int64), self.page_ids
-        return self._page_array
 
     @property
     def num_uncached(self) -> int:
@@ -73,15 +65,19 @@ class Sequence:
         With stop id 2: append([7, 2, 9]) takes 7 and 2, sets finish_reason "stop" and returns 2.
         """
         for taken, token in enumerate(token_ids, 1):
-            self._buffer[self.num_tokens] = token
-            self.num_tokens += 1
-            if token in self.stop_ids or (self.stop_check and self.stop_check(token)):
-                self.finish_reason = "stop"
-            elif self.num_tokens == self.max_tokens_total:
-                self.finish_reason = "length"
+            self.append_one(token)
             if self.finish_reason:
                 return taken
         return len(token_ids)
+
+    def append_one(self, token: int) -> None:
+        """Takes a token, which may end the sequence."""
+        self._buffer[self.num_tokens] = self.last_token = token
+        self.num_tokens += 1
+        if token in self.stop_ids or (self.stop_check and self.stop_check(token)):
+            self.finish_reason = "stop"
+        elif self.num_tokens == self.max_tokens_total:
+            self.finish_reason = "length"
 
     def event(self, token_ids: list[int], sources: tuple[str | None, ...], logprobs: Logprobs | None = None) -> Event:
         """What this step gave, with the counts when it was the last."""

@@ -1,6 +1,6 @@
 """Verification: which drafted nodes the target agrees with. A pure function of trees and targets: no model, no cache, no config."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,10 +9,10 @@ from drafting.compiled import compiled
 from drafting.tree import DraftTrees, Int32
 
 Ints = NDArray[np.int64]
+NO_NODES: Ints = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     """nodes int64 [A]: accepted nodes, root to leaf, as indices into the packed trees; sequence b owns
     nodes offsets[b] .. offsets[b + 1] - 1; bonus int64 [B]: the target's own token after each path."""
 
@@ -34,6 +34,8 @@ def verify(trees: DraftTrees, targets: Ints) -> Verified:
     with paths [7 8] and [7 5], nodes 7 8 5, targets [7, 5, 1, 4] (after the root, 7, 8, 5): accepts 7 and 5, bonus 4.
     Of equal children the first is taken; a proposer that merges drafts never makes two.
     """
+    if not len(trees.token_ids):
+        return Verified(NO_NODES, trees.offsets, targets)
     nodes, offsets, bonus = _walk(trees.token_ids, trees.parents, trees.offsets, targets)
     return Verified(nodes, offsets, bonus)
 

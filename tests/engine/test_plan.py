@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from drafting.tree import DraftTrees
-from engine.plan import Group, StepPlan, plan_step
+from engine.plan import Group, Planner, StepPlan
 from engine.request import Request
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
@@ -18,11 +18,11 @@ STAGING = 100  # the first staging page
 def chunk(token_ids: list[int], num_cached: int, num_rows: int, page_ids: list[int]) -> Chunk:
     sequence = Sequence(Request("a", tuple(token_ids), 100), frozenset(), 1000)
     sequence.num_cached, sequence.page_ids = num_cached, page_ids
-    return Chunk(sequence, num_rows)
+    return Chunk(sequence, num_rows, num_rows == sequence.num_uncached)
 
 
 def plan(chunks: list[Chunk], trees: DraftTrees | None = None, page_size: int = 4, windows: tuple[int | None, ...] = (None,)) -> StepPlan:
-    return plan_step(chunks, trees or DraftTrees.empty(len(chunks)), page_size, STAGING, windows)
+    return Planner(page_size, STAGING).plan(chunks, trees or DraftTrees.empty(len(chunks)), windows)
 
 
 def visible(group: Group, plan: StepPlan, page_size: int, window: int | None = None) -> dict[int, set[int]]:

@@ -68,15 +68,3 @@ def test_an_event_carries_the_counts_only_at_the_end():
     assert (last.finish_reason, last.token_ids, last.sources) == ("length", (3,), ("context",))
     assert last.stats is not None
     assert (last.stats.num_prompt_tokens, last.stats.num_generated_tokens) == (3, 3)
-
-
-def test_the_page_array_follows_pages_that_are_added_and_pages_that_are_exchanged_for_as_many_others():
-    sequence = Sequence(Request("a", (1, 2), 10), frozenset(), 100)
-    assert sequence.page_array.tolist() == []
-    sequence.page_ids += [4, 9]
-    assert sequence.page_array.tolist() == [4, 9]
-    sequence.page_ids = []
-    sequence.page_ids = [7, 8]
-    assert sequence.page_array.tolist() == [7, 8]
-    sequence.page_ids += [1]
-    assert sequence.page_array.tolist() == [7, 8, 1]
