@@ -125,7 +125,7 @@ def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: 
     if group.masks:
         blocks = {heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device) for heads in cache.head_counts}
     for window, mask in group.masks.items():
-        additive = torch.from_numpy(mask).to(device, dtype).unsqueeze(1)
+        additive = torch.from_numpy(mask[:, None]).to(device, dtype)
         for heads in cache.head_counts:
             masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
     return GroupTensors(batch, width, int(group.rows[0, 0]), rows, blocks, masks, group.visible, group.causal)

@@ -43,8 +43,8 @@ class ModelRunner:
         """A plan on the device, as the keyword arguments of the model's forward."""
         loaded = self.loaded
         inputs = {
-            "input_ids": torch.from_numpy(plan.token_ids).to(loaded.device).unsqueeze(0),
-            "position_ids": torch.from_numpy(plan.positions).to(loaded.device).unsqueeze(0),
+            "input_ids": torch.from_numpy(plan.token_ids[None]).to(loaded.device),
+            "position_ids": torch.from_numpy(plan.positions[None]).to(loaded.device),
             "ngram_step": attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device),
         }
         if len(plan.logits_rows) < len(plan.token_ids):  # else the model gives them all, without gathering them first

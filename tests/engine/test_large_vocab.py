@@ -47,6 +47,7 @@ def test_every_token_equals_generate(make_proposer):
     assert max(token for case in cases() for token in case.token_ids) > 65_535, "ids beyond 16 bits were meant to occur"
 
 
+@pytest.mark.slow
 def test_sampled_text_depends_on_the_seed_alone():
     sampling = [
         Sampling(1.0, seed=1),

@@ -76,7 +76,7 @@ def test_samples_of_one_prompt_guess_from_each_other():
     assert second.stats.accepted["siblings"] > 0
 
 
-@pytest.mark.parametrize("page_size", [1, 16, 64])
+@pytest.mark.parametrize("page_size", [pytest.param(1, marks=pytest.mark.slow), 16, pytest.param(64, marks=pytest.mark.slow)])
 def test_every_token_equals_generate_whatever_a_second_is_worth(page_size):
     cases = greedy_cases("mistral-window")
     for seed, price in enumerate((0.0, 300.0, 3000.0)):
