@@ -38,9 +38,8 @@ def assert_equal_under_load(family: str, speculate: bool, max_running: int, page
     assert 0 < engine.stats.num_cached_tokens < engine.stats.num_prompt_tokens
 
 
-@pytest.mark.parametrize(("family", "page_size"), [("llama", 4), ("mistral-window", 16)])
-def test_prompts_that_begin_alike_equal_generate_under_random_load(family, page_size):
-    assert_equal_under_load(family, speculate=True, max_running=16, page_size=page_size)
+def test_prompts_that_begin_alike_equal_generate_under_random_load():
+    assert_equal_under_load("llama", speculate=True, max_running=16, page_size=4)
 
 
 @pytest.mark.slow
