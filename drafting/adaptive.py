@@ -15,12 +15,13 @@ from drafting.arena import TokenArena, slots_of
 from drafting.bigram import recycle_successors
 from drafting.calibration import Calibration
 from drafting.compiled import compiled
-from drafting.layout import GUESS, NODE, POINTER, Int64, Model, Records, Scratch
+from drafting.layout import GUESS, NODE, NUM_FEATURES, POINTER, Guesses, Int64, Model, Records, Scratch
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
 
 logger = logging.getLogger(__name__)
 NUM_RECYCLED = 8
+FIRST_SEQUENCES = 16  # that there is room for at first
 SAVE_EVERY = 512  # steps; a worker may be killed at any time
 FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a look
 
@@ -41,17 +42,7 @@ class AdaptiveProposer:
         if home:
             self.calibration.load(home)
         self.bigram = tables.bigram.copy() if tables.bigram is not None else np.empty((1, 0), np.int32)
-        self._scratch = Scratch(
-            pointers=np.zeros((max_nodes + 1) * search.MAX_POINTERS, POINTER),
-            nodes=np.zeros(max_nodes + 1, NODE),
-            guesses=np.zeros(search.MAX_GUESSES, GUESS),
-            context=np.zeros(search.MAX_MATCH, np.int32),
-            recent=np.zeros(search.MAX_MATCH, np.int32),
-            votes=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.float32),
-            longest=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
-            counts=np.zeros((search.NUM_SCOPES, search.MAX_CHILDREN), np.int32),
-            totals=np.zeros(search.NUM_SCOPES, np.float32),
-        )
+        self._scratch = _scratch(max_nodes, FIRST_SEQUENCES)
 
     def start(self, token_ids: Int32, group: str = "") -> int:
         """The state of a sequence that begins with these tokens, at least one; it finds what rows of its group said."""
@@ -65,20 +56,24 @@ class AdaptiveProposer:
 
     def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = 0.0) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
-        survive with at least min_survival: the fewer, the less time this takes."""
+        survive with at least min_survival: the fewer, the less time this takes. The next call overwrites what learn needs."""
         arena, depths = self.arena, np.minimum(max_depths, self.max_depth).astype(np.int32)
-        model = Model(self.calibration.weights, self.calibration.biases, self.bigram)
-        guesses, guess_offsets, offsets = search.propose(
-            arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, max(FLOOR, min_survival), self._scratch
+        if len(states) * search.MAX_GUESSES > len(self._scratch.guesses):
+            self._scratch = _scratch(self.max_nodes, 2 * len(states))
+        scratch, model, floor = self._scratch, Model(self.calibration.scores, self.bigram), max(FLOOR, min_survival)
+        guess_offsets, offsets = np.zeros((2, len(states) + 1), np.int64)
+        search.propose(
+            arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, floor, scratch, guess_offsets, offsets
         )
-        token_ids, parents, depths, sources, matches, survival = _nodes_of(guesses, guess_offsets, offsets)
-        return Candidates(token_ids, parents, depths, sources, matches, offsets, survival, guesses, guess_offsets)
+        guesses = Guesses(scratch.guesses, scratch.features_GF, guess_offsets)
+        token_ids, parents, depths, sources, matches, survival = _nodes_of(scratch.guesses, guess_offsets, offsets)
+        return Candidates(token_ids, parents, depths, sources, matches, offsets, survival, guesses)
 
     def learn(self, states: Sequence[int], candidates: Candidates, token_ids: Int32, offsets: Int64) -> None:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores every candidate whose parent was right."""
         slots = slots_of(states)
-        if candidates.guesses is not None and candidates.guess_offsets is not None:
-            self.calibration.learn(candidates.guesses, candidates.guess_offsets, token_ids, offsets)
+        if candidates.guesses is not None:
+            self.calibration.learn(Guesses(*candidates.guesses), token_ids, offsets)
         self.arena.append(slots, token_ids, offsets)
         self._num_learned += 1
         if self._home and self._num_learned % SAVE_EVERY == 0:
@@ -110,6 +105,22 @@ class AdaptiveProposer:
             self._home = None
 
 
+def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
+    children, num_guesses = (search.MAX_CHILDREN, search.NUM_SCOPES), num_sequences * search.MAX_GUESSES
+    return Scratch(
+        pointers=np.zeros((max_nodes + 1) * search.MAX_POINTERS, POINTER),
+        nodes=np.zeros(max_nodes + 1, NODE),
+        guesses=np.empty(num_guesses, GUESS),
+        features_GF=np.empty((num_guesses, NUM_FEATURES), np.int32),
+        context=np.zeros(search.MAX_MATCH, np.int32),
+        recent=np.zeros(search.MAX_MATCH, np.int32),
+        votes_CS=np.zeros(children, np.float32),
+        longest_CS=np.zeros(children, np.int32),
+        counts_CS=np.zeros(children, np.int32),
+        totals_S=np.zeros(search.NUM_SCOPES, np.float32),
+    )
+
+
 @compiled
 def _nodes_of(
     guesses: Records, guess_offsets: Int64, offsets: Int64
@@ -119,7 +130,8 @@ def _nodes_of(
     token_ids, parents, depths = np.empty(total, np.int32), np.empty(total, np.int32), np.empty(total, np.int32)
     sources, matches, survival = np.empty(total, np.uint8), np.empty(total, np.uint8), np.empty(total, np.float32)
     for b in range(len(offsets) - 1):
-        for guess in guesses[guess_offsets[b] : guess_offsets[b + 1]]:
+        for j in range(guess_offsets[b], guess_offsets[b + 1]):
+            guess = guesses[j]
             if guess.node > 0:
                 i = offsets[b] + guess.node - 1
                 token_ids[i], parents[i], depths[i] = guess.token, guess.parent, guess.depth

@@ -27,6 +27,7 @@ class TokenArena:
         self._finished: deque[tuple[int, int]] = deque()  # first block, number of tokens
         self._free_slots = list(range(FIRST_SLOTS))[::-1]
         self._next_id = 1
+        self._recent = np.zeros(search.MAX_ORDER, np.int32)
         self._groups: dict[str, int] = {"": 0}
 
     def add(self, group: str) -> int:
@@ -46,7 +47,7 @@ class TokenArena:
         needed = len(token_ids) // search.BLOCK_TOKENS + len(slots)
         while self.arrays.num_free[0] < needed:
             self.arrays = _doubled(self.arrays)
-        search.append(self.arrays, self.rows, slots, token_ids, offsets)
+        search.append(self.arrays, self.rows, slots, token_ids, offsets, self._recent)
 
     def finish(self, slot: int) -> None:
         """The row ends and stays as an example for others."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.compiled import compiled
-from drafting.layout import NUM_BIASES, NUM_BUCKETS, NUM_HASHES, NUM_TABLES, Int64, Records
+from drafting.layout import NUM_BIASES, NUM_BUCKETS, NUM_HASHES, NUM_TABLES, Guesses, Int64
 from drafting.tree import Int32
 
 FIRST_RATE, MIN_RATE, RATE_FALLS_AT = 0.3, 0.01, 20.0
@@ -28,13 +28,16 @@ class Calibration:
     last token alone, each under a hash."""
 
     def __init__(self) -> None:
-        self.weights = prior()
+        num_weights = NUM_TABLES * NUM_BUCKETS
+        self.scores = np.zeros(num_weights + NUM_BIASES * NUM_HASHES, np.float32)  # all of them, for features to point into
+        self.weights = self.scores[:num_weights].reshape(NUM_TABLES, NUM_BUCKETS)
+        self.weights[:] = prior()
         self.seen = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
-        self.biases = np.zeros((NUM_BIASES, NUM_HASHES), np.float32)
+        self.biases = self.scores[num_weights:].reshape(NUM_BIASES, NUM_HASHES)
 
-    def learn(self, guesses: Records, guess_offsets: Int64, token_ids: Int32, offsets: Int64) -> None:
+    def learn(self, guesses: Guesses, token_ids: Int32, offsets: Int64) -> None:
         """Scores the guesses of each sequence along its true tokens."""
-        _learn(self.weights, self.seen, self.biases, guesses, guess_offsets, token_ids, offsets)
+        _learn(self.scores, self.seen.reshape(-1), guesses, token_ids, offsets)
 
     def save(self, path: Path) -> None:
         """Writes weights and seen so that a reader sees all of it or nothing; biases hold traces of a job's texts and stay with it."""
@@ -72,17 +75,10 @@ def prior() -> NDArray[np.float32]:
 
 
 @compiled
-def _learn(
-    weights: NDArray[np.float32],
-    seen: NDArray[np.float32],
-    biases: NDArray[np.float32],
-    guesses: Records,
-    guess_offsets: Int64,
-    token_ids: Int32,
-    offsets: Int64,
-) -> None:
+def _learn(scores: NDArray[np.float32], seen: NDArray[np.float32], found: Guesses, token_ids: Int32, offsets: Int64) -> None:
+    guesses, features_GF = found.guesses, found.features_GF
     for b in range(len(offsets) - 1):
-        node, at, last = 0, guess_offsets[b], guess_offsets[b + 1]
+        node, at, last = 0, found.offsets[b], found.offsets[b + 1]
         for t in range(offsets[b], offsets[b + 1]):
             while at < last and guesses[at].parent < node:
                 at += 1
@@ -92,13 +88,13 @@ def _learn(
                 if guess.token == token_ids[t]:
                     next_node = guess.node
                 error = (guess.token == token_ids[t]) - guess.probability
-                for table in range(NUM_TABLES):
-                    bucket = guess.buckets[table]
-                    seen[table, bucket] += 1
-                    rate = MIN_RATE + (FIRST_RATE - MIN_RATE) / (1 + seen[table, bucket] / RATE_FALLS_AT)
-                    weights[table, bucket] += rate * error
-                for bias in range(NUM_BIASES):
-                    biases[bias, guess.hashes[bias]] += BIAS_RATES[bias] * error
+                for i in range(NUM_TABLES):
+                    bucket = features_GF[at, i]
+                    seen[bucket] += 1
+                    rate = MIN_RATE + (FIRST_RATE - MIN_RATE) * RATE_FALLS_AT / (RATE_FALLS_AT + seen[bucket])
+                    scores[bucket] += rate * error
+                for i in range(NUM_BIASES):
+                    scores[features_GF[at, NUM_TABLES + i]] += BIAS_RATES[i] * error
                 at += 1
             node = next_node
             if node < 0:

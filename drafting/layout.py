@@ -14,6 +14,7 @@ Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
 NUM_TABLES, NUM_BUCKETS = 8, 64  # of weights; a guess has one bucket in each table
 NUM_BIASES, NUM_HASHES = 4, 1 << 18  # tables of biases, and entries of each
+NUM_FEATURES = NUM_TABLES + NUM_BIASES  # of a guess: where its bucket in each table, and its entry of each bias, lie among all scores
 
 ROW = np.dtype(
     [
@@ -29,12 +30,11 @@ POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32
 # By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them is next.
 NODE = np.dtype(
     [("first", np.int32), ("last", np.int32), ("guess", np.int32), ("depth", np.int32), ("survival", np.float32)]
-    + [("first_guess", np.int32), ("last_guess", np.int32), ("best", np.int32), ("longest", np.int32)]
+    + [("first_guess", np.int32), ("last_guess", np.int32), ("best", np.int32), ("best_survival", np.float32), ("longest", np.int32)]
 )
 GUESS = np.dtype(
     [("parent", np.int32), ("token", np.int32), ("node", np.int32), ("depth", np.int32), ("source", np.int16), ("match", np.int16)]
     + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32)]
-    + [("buckets", np.int16, (NUM_TABLES,)), ("hashes", np.int32, (NUM_BIASES,))]
 )
 
 
@@ -50,22 +50,33 @@ class Arena(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What was learned: weights float32 [tables, buckets], biases float32 [biases, hashes], bigram int32 [V, R]."""
+    """What was learned: scores float32, those of all buckets and then those of all biases; bigram_VR int32."""
 
-    weights: NDArray[np.float32]
-    biases: NDArray[np.float32]
-    bigram: Int32
+    scores: NDArray[np.float32]
+    bigram_VR: Int32
 
 
 class Scratch(NamedTuple):
-    """What the growth of one tree needs. votes float32 [scopes, children], longest and counts int32 alike."""
+    """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses, features].
+
+    votes_CS float32 [children, scopes], longest_CS and counts_CS int32 alike.
+    """
 
     pointers: Records
     nodes: Records
     guesses: Records
+    features_GF: Int32
     context: Int32
     recent: Int32
-    votes: NDArray[np.float32]
-    longest: Int32
-    counts: Int32
-    totals: NDArray[np.float32]
+    votes_CS: NDArray[np.float32]
+    longest_CS: Int32
+    counts_CS: Int32
+    totals_S: NDArray[np.float32]
+
+
+class Guesses(NamedTuple):
+    """Every continuation that was weighed, GUESS [G], with its features int32 [G, features]; those of row b from offsets[b] on."""
+
+    guesses: Records
+    features_GF: Int32
+    offsets: Int64

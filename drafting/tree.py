@@ -52,12 +52,11 @@ class Candidates(DraftTrees):
 
     survival float32 [N]: estimated probability that the node is reached and right; never more than its parent's. Each
     sequence's nodes are ordered by it, highest first. guesses: every continuation that was weighed, for calibration to
-    score (layout.GUESS, by sequence at guess_offsets int64 [B + 1]); None where the proposer does not calibrate.
+    score (layout.Guesses); None where the proposer does not calibrate.
     """
 
     survival: NDArray[np.float32]
-    guesses: NDArray[np.void] | None = None
-    guess_offsets: NDArray[np.int64] | None = None
+    guesses: tuple[NDArray[np.void], Int32, NDArray[np.int64]] | None = None
 
 
 def certain(trees: DraftTrees) -> Candidates:
