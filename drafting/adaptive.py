@@ -114,6 +114,7 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
         features_GF=np.empty((num_guesses, NUM_FEATURES), np.int32),
         context=np.zeros(search.MAX_MATCH, np.int32),
         recent=np.zeros(search.MAX_MATCH, np.int32),
+        places_WC=np.zeros((max(search.WALKS), search.NUM_CHAINS), np.int32),
         votes_CS=np.zeros(children, np.float32),
         longest_CS=np.zeros(children, np.int32),
         counts_CS=np.zeros(children, np.int32),

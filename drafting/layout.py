@@ -68,6 +68,7 @@ class Scratch(NamedTuple):
     features_GF: Int32
     context: Int32
     recent: Int32
+    places_WC: Int32
     votes_CS: NDArray[np.float32]
     longest_CS: Int32
     counts_CS: Int32

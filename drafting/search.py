@@ -18,13 +18,14 @@ OWN, GROUP, ALL, BIGRAM, NUM_SCOPES = 0, 1, 2, 3, 3  # scopes: the row itself, i
 SIZES = np.searchsorted((1, 2, 3, 4, 6, 9, 15, 31), np.arange(33))  # of matches: 1 2 3 4 5-6 7-9 10-15 16-31 32 -> 0 .. 8
 ORDERS, SCOPES = (3, 1, 2, 2), (OWN, OWN, GROUP, ALL)
 NUM_CHAINS, MAX_ORDER = 4, 3
-WALK, SHORT_WALK = 16, 8  # links of a chain followed at most: for the root, for a node
-MAX_POINTERS = NUM_CHAINS * WALK  # occurrences that a node keeps
+WALKS, SHORT_WALKS = (16, 8, 16, 8), (8, 4, 8, 4)  # links of each chain followed at most: for the root, for a node
+MAX_POINTERS = NUM_CHAINS * max(WALKS)  # occurrences that a node keeps
 MAX_MATCH = 32  # tokens compared backwards at most
 FEW_POINTERS, LONG_MATCH = 16, 16  # a node with fewer than these, none so long, looks for its own
 MAX_CERTAINTY = 0.7  # a node whose children would survive less often than asked for, were they this sure, gets none
 MAX_CHILDREN = 24  # distinct continuations of a node
 MAX_GUESSES = 512  # continuations weighed per tree
+Walks = tuple[int, int, int, int]
 MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
 
 
@@ -104,18 +105,24 @@ def _new_place(arena: Arena, row: Any) -> int:
 
 
 @compiled_lean
-def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: int, pointers: Records) -> int:
+def _gather(arena: Arena, row: Any, recent: Int32, size: int, walks: Walks, first: int, scratch: Scratch) -> int:
     """Lists occurrences of the `size` recent tokens in pointers[first:], newest first in each chain; returns where the list ends.
 
     Chains overlap; each occurrence is taken from the first that should have it.
     """
-    last = first
+    last, places_WC, pointers = first, scratch.places_WC, scratch.pointers
+    for chain in range(NUM_CHAINS):
+        known = size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0)
+        places_WC[0, chain] = arena.heads_CH[chain, _head(arena.heads_CH, chain, row, recent)] if known else NONE
+    # All chains at once: each link is somewhere else in memory, and these are waited for together.
+    for i in range(1, max(walks)):
+        for chain in range(NUM_CHAINS):
+            place = places_WC[i - 1, chain]
+            places_WC[i, chain] = arena.chains_CP[chain, place] if place >= 0 else NONE
     for chain in range(NUM_CHAINS):
         order, scope = ORDERS[chain], SCOPES[chain]
-        if size < order or (scope == GROUP and row.group == 0):
-            continue
-        place = arena.heads_CH[chain, _head(arena.heads_CH, chain, row, recent)]
-        for _ in range(walk):
+        for i in range(walks[chain]):
+            place = places_WC[i, chain]
             if place < 0:
                 break
             block = arena.blocks[place // BLOCK_TOKENS]
@@ -123,10 +130,8 @@ def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: 
             if wanted and arena.tokens[place] >= 0:
                 match = _match(arena, place, recent, size)
                 if match >= order and (chain != 1 or match < ORDERS[0]):
-                    pointer = pointers[last]
-                    pointer.place, pointer.match, pointer.scope = place, match, scope
+                    pointers[last].place, pointers[last].match, pointers[last].scope = place, match, scope
                     last += 1
-            place = arena.chains_CP[chain, place]
     return last
 
 
@@ -146,7 +151,7 @@ def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> N
     """Finds a node's occurrences: those of its parent that went on with its token or, where these are few, its own."""
     node, pointers, recent = scratch.nodes[number], scratch.pointers, scratch.recent
     if number == 0:
-        node.last = _gather(arena, row, scratch.context, size, WALK, 0, pointers)
+        node.last = _gather(arena, row, scratch.context, size, WALKS, 0, scratch)
         return
     guess = scratch.guesses[node.guess]
     parent, last = scratch.nodes[guess.parent], node.last
@@ -166,7 +171,7 @@ def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> N
         size = min(size, MAX_MATCH - path)
         for i in range(size):
             recent[path + i] = scratch.context[i]
-        last = _gather(arena, row, recent, path + size, SHORT_WALK, node.first, pointers)
+        last = _gather(arena, row, recent, path + size, SHORT_WALKS, node.first, scratch)
     node.last = last
 
 
@@ -255,11 +260,12 @@ def _expand(arena: Arena, model: Model, number: int, before: int, token: int, fi
         guess.parent, guess.node, guess.depth = number, NONE, node.depth + 1
         _set_buckets(guess, features, child, scratch)
         _set_hashes(features, guess.token, token, before)
+    for child in range(first, first + count):
         score = np.float32(0.0)
         for i in range(NUM_FEATURES):
-            score += scores[features[i]]
-        guess.probability = np.exp(score)
-        total += guess.probability
+            score += scores[scratch.features_GF[child, i]]
+        guesses[child].probability = np.exp(score)
+        total += guesses[child].probability
     for child in range(first, first + count):
         guesses[child].probability /= total
         guesses[child].survival = node.survival * guesses[child].probability
