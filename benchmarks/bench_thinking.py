@@ -38,7 +38,8 @@ def make_texts(count: int, length: int, seed: int = 0) -> tuple[list[NDArray[np.
     cumulated = np.cumsum(SHARES / SHARES.sum())
     texts: list[NDArray[np.int32]] = []
     for number in range(count):
-        text, copied = [0], []
+        text = [0]
+        copied: list[int] = []
         while len(text) < length:
             if not copied and rng.random() < COPIES:
                 source = texts[rng.integers(number)] if number and rng.random() < 0.3 else np.array(text)

@@ -61,10 +61,8 @@ class AdaptiveProposer:
         if len(states) * search.MAX_GUESSES > len(self._scratch.guesses):
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
         scratch, model, floor = self._scratch, Model(self.calibration.scores, self.bigram), max(FLOOR, min_survival)
-        guess_offsets, offsets = np.zeros((2, len(states) + 1), np.int64)
-        search.propose(
-            arena.arrays, model, arena.rows, slots_of(states), depths, self.max_nodes, floor, scratch, guess_offsets, offsets
-        )
+        guess_offsets, offsets = both = np.zeros((2, len(states) + 1), np.int64)
+        search.propose(arena.arrays, model, arena.rows, slots_of(states), depths, floor, scratch, both)
         guesses = Guesses(scratch.guesses, scratch.features_GF, guess_offsets)
         token_ids, parents, depths, sources, matches, survival = _nodes_of(scratch.guesses, guess_offsets, offsets)
         return Candidates(token_ids, parents, depths, sources, matches, offsets, survival, guesses)
@@ -114,7 +112,7 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
         features_GF=np.empty((num_guesses, NUM_FEATURES), np.int32),
         context=np.zeros(search.MAX_MATCH, np.int32),
         recent=np.zeros(search.MAX_MATCH, np.int32),
-        places_WC=np.zeros((max(search.WALKS), search.NUM_CHAINS), np.int32),
+        places_WC=np.zeros((search.WALK, search.NUM_CHAINS), np.int32),
         votes_CS=np.zeros(children, np.float32),
         longest_CS=np.zeros(children, np.int32),
         counts_CS=np.zeros(children, np.int32),

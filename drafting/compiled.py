@@ -20,4 +20,5 @@ def compiled(function: Function) -> Function:
 def compiled_lean(function: Function) -> Function:
     """The same for functions that make no array but by slicing: numba then counts no references, which took half the time of
     small functions that are handed many arrays."""
-    return cast(Function, numba.njit(cache=True, nogil=True, _nrt=False)(function))
+    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
+    return cast(Function, numba.njit(**options)(function))

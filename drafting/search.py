@@ -18,14 +18,11 @@ OWN, GROUP, ALL, BIGRAM, NUM_SCOPES = 0, 1, 2, 3, 3  # scopes: the row itself, i
 SIZES = np.searchsorted((1, 2, 3, 4, 6, 9, 15, 31), np.arange(33))  # of matches: 1 2 3 4 5-6 7-9 10-15 16-31 32 -> 0 .. 8
 ORDERS, SCOPES = (3, 1, 2, 2), (OWN, OWN, GROUP, ALL)
 NUM_CHAINS, MAX_ORDER = 4, 3
-WALKS, SHORT_WALKS = (16, 8, 16, 8), (8, 4, 8, 4)  # links of each chain followed at most: for the root, for a node
-MAX_POINTERS = NUM_CHAINS * max(WALKS)  # occurrences that a node keeps
-MAX_MATCH = 32  # tokens compared backwards at most
+WALK, SHORT_WALK = 16, 8  # links of a chain followed at most: for the root, for a node
+MAX_POINTERS = NUM_CHAINS * WALK  # occurrences that a node keeps
 FEW_POINTERS, LONG_MATCH = 16, 16  # a node with fewer than these, none so long, looks for its own
 MAX_CERTAINTY = 0.7  # a node whose children would survive less often than asked for, were they this sure, gets none
-MAX_CHILDREN = 24  # distinct continuations of a node
-MAX_GUESSES = 512  # continuations weighed per tree
-Walks = tuple[int, int, int, int]
+MAX_MATCH, MAX_CHILDREN, MAX_GUESSES = 32, 24, 512  # tokens compared backwards; continuations of a node; those weighed per tree
 MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
 
 
@@ -66,10 +63,7 @@ def _recent(arena: Arena, place: int, out: Int32) -> int:
 
 @compiled_lean
 def append(arena: Arena, rows: Records, slots: Int64, token_ids: Int32, offsets: Int64, recent: Int32) -> None:
-    """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]; the arena must have free blocks enough.
-
-    recent int32 [MAX_ORDER] is scratch.
-    """
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]; free blocks and scratch `recent` must be enough."""
     for i in range(len(slots)):
         row = rows[slots[i]]
         size = _recent(arena, row.last, recent)
@@ -98,14 +92,13 @@ def _new_place(arena: Arena, row: Any) -> int:
         else:
             row.first_block = number
         place = number * BLOCK_TOKENS
-        for i in range(place, place + BLOCK_TOKENS):
-            arena.tokens[i] = NONE
+        arena.tokens[place : place + BLOCK_TOKENS] = NONE
     row.last, row.length = place, row.length + 1
     return int(place)
 
 
 @compiled_lean
-def _gather(arena: Arena, row: Any, recent: Int32, size: int, walks: Walks, first: int, scratch: Scratch) -> int:
+def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: int, scratch: Scratch) -> int:
     """Lists occurrences of the `size` recent tokens in pointers[first:], newest first in each chain; returns where the list ends.
 
     Chains overlap; each occurrence is taken from the first that should have it.
@@ -115,20 +108,22 @@ def _gather(arena: Arena, row: Any, recent: Int32, size: int, walks: Walks, firs
         known = size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0)
         places_WC[0, chain] = arena.heads_CH[chain, _head(arena.heads_CH, chain, row, recent)] if known else NONE
     # All chains at once: each link is somewhere else in memory, and these are waited for together.
-    for i in range(1, max(walks)):
+    for i in range(1, walk):
         for chain in range(NUM_CHAINS):
             place = places_WC[i - 1, chain]
             places_WC[i, chain] = arena.chains_CP[chain, place] if place >= 0 else NONE
     for chain in range(NUM_CHAINS):
         order, scope = ORDERS[chain], SCOPES[chain]
-        for i in range(walks[chain]):
+        for i in range(walk):
             place = places_WC[i, chain]
             if place < 0:
                 break
             block = arena.blocks[place // BLOCK_TOKENS]
             wanted = scope == OWN or (block.row != row.id and (scope == GROUP or row.group == 0 or block.group != row.group))
             if wanted and arena.tokens[place] >= 0:
-                match = _match(arena, place, recent, size)
+                match, earlier = 0, _before(arena, place)
+                while match < size and earlier >= 0 and arena.tokens[earlier] == recent[match]:
+                    match, earlier = match + 1, _before(arena, earlier)
                 if match >= order and (chain != 1 or match < ORDERS[0]):
                     pointers[last].place, pointers[last].match, pointers[last].scope = place, match, scope
                     last += 1
@@ -136,22 +131,11 @@ def _gather(arena: Arena, row: Any, recent: Int32, size: int, walks: Walks, firs
 
 
 @compiled_lean
-def _match(arena: Arena, place: int, recent: Int32, size: int) -> int:
-    """How many tokens before `place` equal the recent ones."""
-    match = 0
-    place = _before(arena, place)
-    while match < size and place >= 0 and arena.tokens[place] == recent[match]:
-        match += 1
-        place = _before(arena, place)
-    return match
-
-
-@compiled_lean
 def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> None:
     """Finds a node's occurrences: those of its parent that went on with its token or, where these are few, its own."""
     node, pointers, recent = scratch.nodes[number], scratch.pointers, scratch.recent
     if number == 0:
-        node.last = _gather(arena, row, scratch.context, size, WALKS, 0, scratch)
+        node.last = _gather(arena, row, scratch.context, size, WALK, 0, scratch)
         return
     guess = scratch.guesses[node.guess]
     parent, last = scratch.nodes[guess.parent], node.last
@@ -171,7 +155,7 @@ def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> N
         size = min(size, MAX_MATCH - path)
         for i in range(size):
             recent[path + i] = scratch.context[i]
-        last = _gather(arena, row, recent, path + size, SHORT_WALKS, node.first, scratch)
+        last = _gather(arena, row, recent, path + size, SHORT_WALK, node.first, scratch)
     node.last = last
 
 
@@ -184,8 +168,7 @@ def _child(token: int, first: int, count: int, scratch: Scratch) -> int:
             return child
     if count < MAX_CHILDREN:
         guesses[first + count].token, guesses[first + count].rank = token, NONE
-        for scope in range(NUM_SCOPES):
-            scratch.votes_CS[count, scope], scratch.longest_CS[count, scope], scratch.counts_CS[count, scope] = 0, 0, 0
+        scratch.votes_CS[count], scratch.longest_CS[count], scratch.counts_CS[count] = 0, 0, 0
     return count
 
 
@@ -193,8 +176,7 @@ def _child(token: int, first: int, count: int, scratch: Scratch) -> int:
 def _tally(arena: Arena, bigram_VR: Int32, node: Any, token: int, num_successors: int, first: int, scratch: Scratch) -> int:
     """Lists a node's distinct continuations in guesses, with their votes by scope; returns how many."""
     count, votes_CS, longest_CS, counts_CS, totals = 0, scratch.votes_CS, scratch.longest_CS, scratch.counts_CS, scratch.totals_S
-    for scope in range(NUM_SCOPES):
-        totals[scope] = 0
+    totals[:] = 0
     for i in range(node.first, node.last):
         pointer = scratch.pointers[i]
         child = _child(arena.tokens[pointer.place], first, count, scratch)
@@ -237,16 +219,6 @@ def _set_buckets(guess: Any, features: Int32, child: int, scratch: Scratch) -> N
 
 
 @compiled_lean
-def _set_hashes(features: Int32, guess: int, token: int, before: int) -> None:
-    """What may follow anything, the last token, the two last; and how sure anything is after the last one."""
-    last = (token + 1) * MULTIPLIER
-    pair = (last ^ (last >> 29)) + (before + 1) * MULTIPLIER
-    own = (guess + 1) * MULTIPLIER
-    for bias, key in enumerate((own, own + (last ^ (last >> 31)) * 3, (own ^ (own >> 29)) * MULTIPLIER + pair * MULTIPLIER, last)):
-        features[NUM_TABLES + bias] = NUM_TABLES * NUM_BUCKETS + bias * NUM_HASHES + ((key >> 32) & (NUM_HASHES - 1))
-
-
-@compiled_lean
 def _expand(arena: Arena, model: Model, number: int, before: int, token: int, first: int, floor: float, scratch: Scratch) -> int:
     """Weighs what may follow a node: a softmax over its guesses, from `first` on, and "none of these"; returns how many."""
     node, guesses, scores = scratch.nodes[number], scratch.guesses, model.scores
@@ -254,12 +226,16 @@ def _expand(arena: Arena, model: Model, number: int, before: int, token: int, fi
     # The n-th likeliest of them comes at most once in n times.
     num_successors = min(num_successors, int(node.survival / floor))
     count = _tally(arena, model.bigram_VR, node, token, num_successors, first, scratch)
-    total = np.float32(1.0)
+    # Biases: what may follow anything, the last token, the two last; and how sure anything is after the last one.
+    last, total = (token + 1) * MULTIPLIER, np.float32(1.0)
+    pair = (last ^ (last >> 29)) + (before + 1) * MULTIPLIER
     for child in range(count):
         guess, features = guesses[first + child], scratch.features_GF[first + child]
         guess.parent, guess.node, guess.depth = number, NONE, node.depth + 1
         _set_buckets(guess, features, child, scratch)
-        _set_hashes(features, guess.token, token, before)
+        own = (guess.token + 1) * MULTIPLIER
+        for bias, key in enumerate((own, own + (last ^ (last >> 31)) * 3, (own ^ (own >> 29)) * MULTIPLIER + pair * MULTIPLIER, last)):
+            features[NUM_TABLES + bias] = NUM_TABLES * NUM_BUCKETS + bias * NUM_HASHES + ((key >> 32) & (NUM_HASHES - 1))
     for child in range(first, first + count):
         score = np.float32(0.0)
         for i in range(NUM_FEATURES):
@@ -282,9 +258,7 @@ def _set_best(node: Any, guesses: Records) -> None:
 
 
 @compiled_lean
-def _grow(
-    arena: Arena, model: Model, row: Any, max_depth: int, max_nodes: int, floor: float, first: int, scratch: Scratch
-) -> tuple[int, int]:
+def _grow(arena: Arena, model: Model, row: Any, max_depth: int, floor: float, first: int, scratch: Scratch) -> tuple[int, int]:
     """Grows a tree from its root, the likeliest guess becoming a node next; its number of nodes, and where its guesses end."""
     size = _recent(arena, row.last, scratch.context)
     nodes, guesses, context = scratch.nodes, scratch.guesses, scratch.context
@@ -303,7 +277,7 @@ def _grow(
         for i in range(1, number + 1):
             if nodes[i].best_survival > nodes[parent].best_survival:
                 parent = i
-        if nodes[parent].best_survival <= floor or number == max_nodes:
+        if nodes[parent].best_survival <= floor or number == len(nodes) - 1:
             return number, end
         number += 1
         best = nodes[parent].best
@@ -315,20 +289,12 @@ def _grow(
 
 @compiled_lean
 def propose(
-    arena: Arena,
-    model: Model,
-    rows: Records,
-    slots: Int64,
-    max_depths: Int32,
-    max_nodes: int,
-    floor: float,
-    scratch: Scratch,
-    guess_offsets: Int64,
-    node_offsets: Int64,
+    arena: Arena, model: Model, rows: Records, slots: Int64, max_depths: Int32, floor: float, scratch: Scratch, offsets_2B: Int64
 ) -> None:
-    """Lists the guesses of each row's tree in scratch, and the offsets by row of guesses and of nodes."""
+    """Lists the guesses of each row's tree in scratch, and by row where its guesses and its nodes begin in offsets_2B."""
+    guess_offsets, node_offsets = offsets_2B[0], offsets_2B[1]
     for b in range(len(slots)):
         num_nodes, end = 0, guess_offsets[b]
         if max_depths[b] > 0:
-            num_nodes, end = _grow(arena, model, rows[slots[b]], max_depths[b], max_nodes, floor, end, scratch)
+            num_nodes, end = _grow(arena, model, rows[slots[b]], max_depths[b], floor, end, scratch)
         node_offsets[b + 1], guess_offsets[b + 1] = node_offsets[b] + num_nodes, end
