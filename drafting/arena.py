@@ -24,11 +24,13 @@ class TokenArena:
         self.rows: Records = np.zeros(FIRST_SLOTS, ROW)
         self.arrays = _empty(FIRST_BLOCKS)
         self.num_finished_tokens = 0
-        self._finished: deque[tuple[int, int]] = deque()  # first block, number of tokens
+        self._finished: deque[tuple[int, int, int]] = deque()  # first block, number of tokens, group
         self._free_slots = list(range(FIRST_SLOTS))[::-1]
         self._next_id = 1
         self._recent = np.zeros(search.MAX_ORDER, np.int32)
-        self._groups: dict[str, int] = {"": 0}
+        self._next_group = 1
+        self._groups: dict[str, int] = {}  # those that have rows; a number is never used again, since old blocks bear it
+        self._members: dict[int, tuple[str, int]] = {}  # by number: name, and how many rows
 
     def add(self, group: str) -> int:
         """The slot of a new row."""
@@ -37,8 +39,7 @@ class TokenArena:
             self.rows = np.concatenate([self.rows, np.zeros(size, ROW)])
             self._free_slots = list(range(size, 2 * size))[::-1]
         slot = self._free_slots.pop()
-        group_id = self._groups.setdefault(group, len(self._groups))
-        self.rows[slot] = (self._next_id, group_id, search.NONE, search.NONE, 0)
+        self.rows[slot] = (self._next_id, self._join(group), search.NONE, search.NONE, 0)
         self._next_id += 1
         return slot
 
@@ -52,7 +53,7 @@ class TokenArena:
     def finish(self, slot: int) -> None:
         """The row ends and stays as an example for others."""
         row = self.rows[slot]
-        self._finished.append((int(row["first_block"]), int(row["length"])))
+        self._finished.append((int(row["first_block"]), int(row["length"]), int(row["group"])))
         self.num_finished_tokens += int(row["length"])
         self._free_slots.append(slot)
         self._forget(self.max_finished_tokens)
@@ -60,6 +61,7 @@ class TokenArena:
     def drop(self, slot: int) -> None:
         """The row ends and is forgotten."""
         _release(self.arrays, int(self.rows[slot]["first_block"]))
+        self._leave(int(self.rows[slot]["group"]))
         self._free_slots.append(slot)
 
     def clear(self) -> None:
@@ -68,9 +70,35 @@ class TokenArena:
 
     def _forget(self, max_tokens: int) -> None:
         while self.num_finished_tokens > max_tokens:
-            first_block, length = self._finished.popleft()
+            first_block, length, group = self._finished.popleft()
             _release(self.arrays, first_block)
+            self._leave(group)
             self.num_finished_tokens -= length
+
+    def _join(self, name: str) -> int:
+        """The number of a group that gets one more row; 0 = none."""
+        if not name:
+            return 0
+        if name not in self._groups:
+            self._groups[name] = self._next_group
+            self._next_group += 1
+        number = self._groups[name]
+        self._members[number] = (name, self._members.get(number, (name, 0))[1] + 1)
+        return number
+
+    def _leave(self, number: int) -> None:
+        """One row of a group is gone; a group without rows is forgotten."""
+        if number:
+            name, count = self._members.pop(number)
+            if count > 1:
+                self._members[number] = (name, count - 1)
+            else:
+                del self._groups[name]
+
+    @property
+    def num_groups(self) -> int:
+        """Groups that have rows."""
+        return len(self._members)
 
     @property
     def num_bytes(self) -> int:

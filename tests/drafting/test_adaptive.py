@@ -99,6 +99,17 @@ def test_the_oldest_finished_rows_are_forgotten_first() -> None:
     assert first(found(drafter, 1, 2)) == []
 
 
+def test_groups_without_rows_are_forgotten() -> None:
+    drafter = proposer(corpus_tokens=6)
+    for number in range(50):
+        finished(drafter, 1, 2, 3, group=f"group {number}")
+        drafter.drop(drafter.start(ids(1, 2), group="again"))
+    assert drafter.arena.num_groups == 2  # of the two rows that there is room for
+    assert nodes(found(drafter, 1, 2, group="group 49")) >= {(3, 0, "siblings")}
+    drafter.clear()
+    assert drafter.arena.num_groups == 0
+
+
 def test_a_dropped_row_is_forgotten_at_once_and_its_room_is_used_again() -> None:
     drafter = proposer()
     for _ in range(3 * len(drafter.arena.arrays.blocks)):
