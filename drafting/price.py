@@ -68,7 +68,7 @@ class Budget:
             if num_nodes:
                 expected = self.cost.seconds(plain.with_nodes(num_nodes))
                 lost += min(seconds, LARGEST_SURPRISE * expected) - self.cost.seconds(plain)
-            self.pauses.judge(num_tokens - self._num_proposed - self._price(plain) * lost)
+            self.pauses.judge(num_tokens - self._num_proposed - self._price(plain) * lost, num_nodes)
         self._num_proposed = 0
         if decoding:
             self.cost.observe(plain.with_nodes(num_nodes), seconds)

@@ -53,7 +53,7 @@ def test_no_step_verifies_more_nodes_than_there_is_room_for():
 
 def test_a_step_is_judged_by_its_tokens_and_the_time_it_took_beyond_a_plain_one():
     budget, gains = measured(Budget(machine(), 100), 400), []
-    budget.pauses.judge = gains.append
+    budget.pauses.judge = lambda gain, num_nodes: gains.append(gain)
     budget.choose(chains([0.9, 0.5], [], [], []), PLAIN)
     budget.observe(PLAIN, 2, 0.016, 0.001, 6)  # 2 tokens more than plain, for 3 ms at 0.4 tokens each
     budget.observe(PLAIN, 0, 0.014, 0.0, 4)  # proposed nothing: not judged
