@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 # Measured steps correct the profile within about 100 steps, and no single one by more than this factor: a shared machine stalls.
 MEMORY_STEPS, LARGEST_SURPRISE = 100.0, 2.0
 NUM_TERMS = 6  # of the formula above
-PRIOR_STEPS = 20.0  # how many measured steps the profile counts for
+PRIOR_STEPS = 8.0  # how many measured steps the profile counts for
 
 
 class StepShape(NamedTuple):

@@ -12,10 +12,12 @@ from drafting.cost import Profile, StepShape
 from drafting.tree import DraftTrees
 from engine.model_runner import ModelRunner
 from engine.packed_linear import MAX_EXACT_ROWS, ROWS_STEP
-from engine.request import Request
+from engine.request import Request, Sampling
+from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
 from engine.stats import step_clock
+from engine.verify import verify
 
 MAX_SECONDS = 2.0
 MAX_ROWS = 1024
@@ -63,8 +65,12 @@ def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context:
     trees = DraftTrees(1 + node % 7, node, node + 1, np.zeros(len(node), np.uint8), np.zeros(len(node), np.uint8), offsets)
     clock = step_clock(runner.loaded.device)
     started = clock()
-    logits = runner.forward(runner.inputs(runner.plan(chunks, trees)))
-    logits.argmax(-1).cpu()
+    plan = runner.plan(chunks, trees)
+    logits = runner.forward(runner.inputs(plan))
+    targets = target_tokens(logits, SamplingRows([Sampling()] * len(logits), np.zeros(len(logits), np.int64)))
+    verify(trees, targets)
+    kept = plan.staged_slots[:: max(1, num_nodes)]  # one node of each sequence is right
+    runner.keep(kept, kept)
     return clock() - started
 
 
