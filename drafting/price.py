@@ -16,6 +16,9 @@ from drafting.tree import Candidates, DraftTrees
 MAX_STEP_NODES = 1024  # guesses of one step, over all sequences
 # The price of time follows the job within about 64 steps.
 MEMORY_STEPS = 64.0
+# A gain of less than this share of a plain step's tokens is none: what it is compared with is known no better.
+LEAST_GAIN = 0.1
+PAUSED_LOOKS = 8  # in a pause every 8th step is enough to know what plain steps cost
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Budget:
         self._tokens = self._seconds = 0.0
         self.pauses = Pauses()
         self._num_proposed = 0  # sequences that the last step proposed for
+        self._num_plain = 0  # steps since one proposed
 
     @property
     def price(self) -> float:
@@ -68,9 +72,10 @@ class Budget:
             if num_nodes:
                 expected = self.cost.seconds(plain.with_nodes(num_nodes))
                 lost += min(seconds, LARGEST_SURPRISE * expected) - self.cost.seconds(plain)
-            self.pauses.judge(num_tokens - self._num_proposed - self._price(plain) * lost, num_nodes)
+            self.pauses.judge(num_tokens - (1 + LEAST_GAIN) * self._num_proposed - self._price(plain) * lost, num_nodes)
+        self._num_plain = 0 if self._num_proposed else self._num_plain + 1
         self._num_proposed = 0
-        if decoding:
+        if decoding and (num_nodes or self._num_plain % PAUSED_LOOKS < 2):
             self.cost.observe(plain.with_nodes(num_nodes), seconds)
         keep = 1.0 - 1.0 / MEMORY_STEPS
         self._tokens, self._seconds = keep * self._tokens + num_tokens, keep * self._seconds + seconds + thinking

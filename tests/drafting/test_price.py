@@ -57,7 +57,7 @@ def test_a_step_is_judged_by_its_tokens_and_the_time_it_took_beyond_a_plain_one(
     budget.choose(chains([0.9, 0.5], [], [], []), PLAIN)
     budget.observe(PLAIN, 2, 0.016, 0.001, 6)  # 2 tokens more than plain, for 3 ms at 0.4 tokens each
     budget.observe(PLAIN, 0, 0.014, 0.0, 4)  # proposed nothing: not judged
-    assert gains == [pytest.approx(2 - 3 * 0.4, abs=0.15)]
+    assert gains == [pytest.approx(2 - 3 * 0.4 - 0.1 * 4, abs=0.15)]  # a tenth of plain's 4 tokens is no gain
 
 
 def test_guesses_that_no_price_could_buy_are_not_asked_for():
