@@ -22,7 +22,7 @@ from tests.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
 PROMPTS, NUM_TOKENS = random_prompts(6, seed=3), 24
-SPECULATION = {"off": SpeculationConfig(mode="off"), "mixed": SpeculationConfig(num_drafts=4, draft_len=3)}
+SPECULATION = {"off": SpeculationConfig(mode="off"), "mixed": SpeculationConfig("mixed", num_drafts=4, draft_len=3)}
 # Of the largest |logit|. bitsandbytes rounds a layer's inputs to bfloat16 where the processor computes with those.
 NEAR_TIE = {"int8": 1e-4, "nf4": 2e-2}
 
