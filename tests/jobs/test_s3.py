@@ -36,7 +36,8 @@ def test_parts_are_committed_to_s3_and_what_is_missing_is_made_up(
     write_file(s3("in"), "a.csv.gz", gzip.compress(CSV))
     write_file(s3("in"), "deep/b.jsonl", b'{"prompt": "json", "id": "20"}\nnot json\n')
     flags = ["--model", str(tiny_folder), "--model.dtype=float64", "--generation.max_tokens=8", "--generation.temperature=0.8"]
-    flags += ["--input.rows_per_shard=4", "--input", s3("in"), "--output", s3("out")]
+    # Of the fixed strategy, for what adaptive speculation verifies depends on the load; the texts do not.
+    flags += ["--input.rows_per_shard=4", "--input", s3("in"), "--output", s3("out"), "--speculate=mixed"]
     assert offline.main(flags) == 0
     whole = rows(s3("out"))
     assert [row["id"] for row in whole] == [*map(str, range(21)), None]
