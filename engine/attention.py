@@ -46,6 +46,7 @@ class KVCache:
         # The same memory by (head, slot), to write, and by (head, page), to gather.
         self.key_rows, self.value_rows = (tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values))
         self.key_blocks, self.value_blocks = (tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values))
+        self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]  # room for K and V, used by one group after the other
 
     @staticmethod
     def bytes_per_token(layer_shapes: list[tuple[int, int, int]], dtype: torch.dtype) -> int:
@@ -60,6 +61,16 @@ class KVCache:
             source_rows, target_rows = by_heads[heads]
             keys.index_copy_(0, target_rows, keys.index_select(0, source_rows))
             values.index_copy_(0, target_rows, values.index_select(0, source_rows))
+
+    def gather(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """K and V of (head, page) blocks [N], as [N, S * D]; the next call overwrites them."""
+        found = []
+        for side, source in enumerate((self.key_blocks[layer], self.value_blocks[layer])):
+            size = len(blocks) * source.shape[1]
+            if self._gathered[side].numel() < size:
+                self._gathered[side] = source.new_empty(size)
+            found.append(torch.index_select(source, 0, blocks, out=self._gathered[side][:size].view(len(blocks), -1)))
+        return found[0], found[1]
 
     def head_slots(self, slots: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """(head, slot) rows of each slot: [N] -> [N * Hkv]."""
@@ -199,8 +210,7 @@ def _attend(
         keys, values = (x[layer].narrow(2, *group.visible) for x in (cache.keys, cache.values))
         return _attend_folded(query, group.batch, keys, values, None, scaling, kernel)
     blocks, mask = group.blocks[num_kv_heads], group.masks[window, num_kv_heads]
-    keys = cache.key_blocks[layer].index_select(0, blocks).view(group.batch, num_kv_heads, -1, query.shape[2])
-    values = cache.value_blocks[layer].index_select(0, blocks).view(group.batch, num_kv_heads, -1, cache.values[layer].shape[3])
+    keys, values = (x.view(group.batch, num_kv_heads, -1, x.shape[1] // cache.page_size) for x in cache.gather(layer, blocks))
     return _attend_folded(query, group.batch, keys, values, mask, scaling, kernel)
 
 

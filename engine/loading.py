@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from engine import attention
 from engine.adapters import merge_adapter
+from engine.allocator import keep_freed_memory
 from engine.config import ModelConfig
 from engine.families import check_own_code, check_supported, context_of
 from engine.free_memory import available_memory, claim
@@ -46,6 +47,8 @@ def load_model(config: ModelConfig) -> LoadedModel:
     """Loads weights, probes how the model calls attention; raises ValueError for a model that cannot be loaded or run."""
     torch.set_num_threads(config.threads)
     device = _device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = default if config.dtype == "auto" else getattr(torch, config.dtype)
     folder = local_folder(config.path, config.revision)  # without weights: a family that cannot run is refused before they are fetched
