@@ -56,7 +56,7 @@ def run(engine: Engine, requests: list[Request]) -> list[Step]:
 
     def record(plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
         extra = budget.cost.extra(plain, 32)
-        steps.append(Step(int(plain.sequences), num_nodes, num_tokens, budget.price * (extra[32] - extra[1]) / 31))
+        steps.append(Step(int(plain.sequences), num_nodes, num_tokens, budget.last.price * (extra[32] - extra[1]) / 31))
         observe(plain, num_nodes, seconds, thinking, num_tokens)
 
     budget.observe = record  # type: ignore[method-assign]

@@ -47,12 +47,12 @@ class AdaptiveProposer:
     def start(self, token_ids: Int32, group: str = "") -> int:
         """The state of a sequence that begins with these tokens, at least one; it finds what rows of its group said."""
         state = self.arena.add(group)
-        self.extend(state, token_ids)
+        self.extend([state], token_ids, np.array([0, len(token_ids)]))
         return state
 
-    def extend(self, state: int, token_ids: Int32) -> None:
-        """Takes in newly committed tokens of one sequence, scoring nothing."""
-        self.arena.append(slots_of([state]), token_ids, np.array([0, len(token_ids)]))
+    def extend(self, states: Sequence[int], token_ids: Int32, offsets: Int64) -> None:
+        """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b, scoring nothing."""
+        self.arena.append(slots_of(states), token_ids, offsets)
 
     def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = 0.0) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
@@ -69,10 +69,9 @@ class AdaptiveProposer:
 
     def learn(self, states: Sequence[int], candidates: Candidates, token_ids: Int32, offsets: Int64) -> None:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores every candidate whose parent was right."""
-        slots = slots_of(states)
         if candidates.guesses is not None:
             self.calibration.learn(Guesses(*candidates.guesses), token_ids, offsets)
-        self.arena.append(slots, token_ids, offsets)
+        self.extend(states, token_ids, offsets)
         self._num_learned += 1
         if self._home and self._num_learned % SAVE_EVERY == 0:
             self._save(self._home)

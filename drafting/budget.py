@@ -10,7 +10,7 @@ from drafting.tree import Candidates, DraftTrees, prune
 
 
 def choose(candidates: Candidates, extra_cost: NDArray[np.float64], price: float) -> tuple[DraftTrees, float]:
-    """The B* best candidates over all sequences, and the tokens they gain after their cost.
+    """The B* best candidates over all sequences, and how many of them are expected to be accepted.
 
     B* = argmax over B of (sum of the B best survivals) - price x (cost(B) - cost(0)).
     extra_cost float64 [M + 1], seconds: what B = 0 .. M nodes add to the step; it may be a staircase. price: tokens per
@@ -21,7 +21,7 @@ def choose(candidates: Candidates, extra_cost: NDArray[np.float64], price: float
     best = int(np.argmax(value)) + 1 if len(value) and value.max() > 0 else 0
     keep = np.zeros(len(candidates.token_ids), np.bool_)
     keep[order[:best]] = True
-    return prune(candidates, keep), float(value[best - 1]) if best else 0.0
+    return prune(candidates, keep), float(candidates.survival[order[:best]].sum())
 
 
 def choose_likely(candidates: Candidates, row_price: float) -> DraftTrees:

@@ -1,6 +1,6 @@
 """What a step costs: seconds as a function of its rows, the keys they attend to, its sequences, and whether it verifies a tree.
 
-Fitted to a profile when a worker starts, then corrected by every measured step. Knows no model: measurements come in, a curve
+Fitted to a profile when a worker starts, then corrected by measured steps. Knows no model: measurements come in, a curve
 goes out, and a model is one JSON file, so that jobs/replay.py can predict with a machine's costs away from it.
 
     seconds = a x table(rows) + b x keys + c x attended + d x sequences + e x (any tree) + f x nodes
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from drafting.compiled import compiled
 
 Floats = NDArray[np.float64]
-# Measured steps correct the profile within about 100 steps, and no single one by more than this factor: a shared machine stalls.
-MEMORY_STEPS, LARGEST_SURPRISE = 100.0, 2.0
+# A scale follows the measured steps of about the last 32, the first ones counting for more; a time by no more than a factor of 2
+# in one step: a shared machine stalls.
+MEMORY_STEPS, LARGEST_SURPRISE = 32.0, 2.0
+PRIOR_STEPS = 4.0  # how many measured steps the profile counts for
 NUM_TERMS = 6  # of the formula above
-PRIOR_STEPS = 8.0  # how many measured steps the profile counts for
 
 
 class StepShape(NamedTuple):
@@ -38,6 +39,17 @@ class StepShape(NamedTuple):
     attended: float
     sequences: float
     nodes: float = 0.0
+
+    @property
+    def plain(self) -> "StepShape":
+        """The same step without its nodes, had they attended to a mean context."""
+        context = self.keys / max(1.0, self.sequences)
+        return StepShape(self.rows - self.nodes, self.keys, self.attended - self.nodes * context, self.sequences)
+
+    @property
+    def decoding(self) -> bool:
+        """Whether each sequence runs its last token only: a step without prompts."""
+        return self.rows - self.nodes == self.sequences
 
     def with_nodes(self, nodes: float) -> "StepShape":
         """The same step with so many guesses, which attend to a mean context."""
@@ -54,39 +66,75 @@ class Profile:
     stairs: tuple[int, int] | None = None
 
 
+@dataclass
+class Scale:
+    """How many times what was predicted was measured, over the last steps; `value` to begin with counts as the first few of them."""
+
+    value: float = 1.0
+    predicted: float = 0.0
+
+    def observe(self, predicted: float, measured: float, limited: bool = True) -> None:
+        """Takes in a step; predicted: without this scale. limited: what was measured may be a stall."""
+        if limited:
+            expected = predicted * self.value
+            measured = min(max(measured, expected / LARGEST_SURPRISE), expected * LARGEST_SURPRISE)
+        before = (1.0 - 1.0 / MEMORY_STEPS) * (self.predicted or PRIOR_STEPS * predicted)
+        self.value = (before * self.value + measured) / (before + predicted)
+        self.predicted = before + predicted
+
+
 class CostModel:
-    """Predicts the seconds of a step and learns from those that were measured."""
+    """Predicts the seconds of a step and learns from those that were measured.
+
+    What is learned are two scales for each class of loads (1, 2-3, 4-7 ... sequences): how far plain steps are from the profile (other
+    work on the machine, sampling, longer contexts), and how far what guesses add to a step is (trees of uneven widths). More could not be
+    told apart in so few steps. A class without measured steps has the scales of the nearest one.
+    """
 
     def __init__(self, profile: Profile, coefficients: Floats | None = None, about: dict[str, Any] | None = None) -> None:
-        """coefficients: where the profile was corrected by steps measured earlier. about: what was profiled, for people."""
+        """coefficients: of the formula, where they are known already. about: what was profiled, for people."""
         self.profile, self.about = profile, about or {}
         self._table = _row_table(profile)
         features, seconds = np.array([self._features(shape) for shape in profile.shapes]), np.array(profile.seconds)
-        self._prior = _fit(features, seconds) if coefficients is None else coefficients
-        self.coefficients = self._prior.copy()
-        # Normal equations in relative errors: what the profile says, and what was measured since.
-        relative, largest = features / seconds[:, None], features.max(0)
-        # What no profiled step has may turn up in a measured one.
-        weak = 1e-9 * np.diag(np.where(largest > 0, largest, 1.0) ** 2)
-        self._prior_matrix = relative.T @ relative * (PRIOR_STEPS / len(features)) + weak
-        self._matrix, self._vector = self._prior_matrix.copy(), self._prior_matrix @ self._prior
+        self.coefficients = _fit(features, seconds) if coefficients is None else coefficients
+        self.scales: dict[int, tuple[Scale, Scale]] = {}
 
     def seconds(self, shape: StepShape) -> float:
         """The predicted seconds of a step."""
-        return float(self._features(shape) @ self.coefficients)
+        plain, (plain_scale, tree_scale) = self._predicted(shape.plain), self._scales(shape)
+        return plain_scale.value * (plain + tree_scale.value * (self._predicted(shape) - plain if shape.nodes else 0.0))
 
     def extra(self, plain: StepShape, max_nodes: int) -> Floats:
         """float64 [max_nodes + 1]: what 0, 1, 2 ... nodes add to the seconds of a plain step; nodes attend to a mean context."""
-        return _extra(self._table, self.coefficients, float(plain.rows), plain.keys / max(1.0, plain.sequences), max_nodes)
+        context = plain.keys / max(1.0, plain.sequences)
+        plain_scale, tree_scale = self._scales(plain)
+        return _extra(self._table, self.coefficients, float(plain.rows), context, max_nodes, plain_scale.value * tree_scale.value)
 
     def observe(self, shape: StepShape, seconds: float) -> None:
         """Takes in a measured step."""
-        features = self._features(shape)
-        _observe(self._matrix, self._vector, self._prior_matrix, self._prior, features, float(seconds), self.coefficients)
+        load = int(shape.sequences).bit_length()
+        if load not in self.scales:
+            near_plain, near_tree = self._scales(shape)
+            self.scales[load] = Scale(value=near_plain.value), Scale(value=near_tree.value)
+        plain, (plain_scale, tree_scale) = self._predicted(shape.plain), self.scales[load]
+        if not shape.nodes:
+            plain_scale.observe(plain, seconds)
+        elif (extra := self._predicted(shape) - plain) > 0:
+            tree_scale.observe(extra, seconds / plain_scale.value - plain)
+
+    def _scales(self, shape: StepShape) -> tuple[Scale, Scale]:
+        load = int(shape.sequences).bit_length()
+        if load in self.scales or not self.scales:
+            return self.scales.get(load, (Scale(), Scale()))
+        return self.scales[min(self.scales, key=lambda known: abs(known - load))]
+
+    def _predicted(self, shape: StepShape) -> float:
+        return float(_predict(self._table, self.coefficients, *map(float, shape)))
 
     def save(self, path: Path) -> None:
         """Writes what it is about, the profile and the coefficients as they are now, as JSON."""
         fields = {"about": self.about, "stairs": self.profile.stairs, "coefficients": self.coefficients.tolist()}
+        fields["scales"] = {load: [scale.value for scale in scales] for load, scales in self.scales.items()}
         profile = {"shapes": self.profile.shapes, "seconds": self.profile.seconds}
         path.write_text(json.dumps({**fields, **profile}) + "\n", encoding="utf-8")
 
@@ -101,15 +149,16 @@ class CostModel:
                 raise ValueError(f"{coefficients.size} coefficients; there must be {NUM_TERMS}")
             if min(found["seconds"]) <= 0 or not coefficients.max() > 0:
                 raise ValueError("a step takes no time")
-            return CostModel(Profile(shapes, found["seconds"], tuple(stairs) if stairs else None), coefficients, dict(found["about"]))
+            model = CostModel(Profile(shapes, found["seconds"], tuple(stairs) if stairs else None), coefficients, dict(found["about"]))
+            model.scales = {int(load): (Scale(float(plain)), Scale(float(tree))) for load, (plain, tree) in found["scales"].items()}
+            return model
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"{path} is no cost model ({error}); benchmarks/save_cost_model.py writes one") from error
 
     def _features(self, shape: StepShape) -> Floats:
-        rows, keys, attended, sequences, nodes = shape
-        return np.array([_look_up(self._table, float(rows)), keys, attended, sequences, nodes > 0, nodes])
+        return _terms(self._table, *map(float, shape))
 
 
 class RowTable(NamedTuple):
@@ -153,45 +202,24 @@ def _look_up(table: RowTable, rows: float) -> float:
 
 
 @compiled
-def _extra(table: RowTable, coefficients: Floats, rows: float, context: float, max_nodes: int) -> Floats:
+def _terms(table: RowTable, rows: float, keys: float, attended: float, sequences: float, nodes: float) -> Floats:
+    """The terms of the formula, float64 [NUM_TERMS]."""
+    return np.array([_look_up(table, rows), keys, attended, sequences, 1.0 if nodes > 0 else 0.0, nodes])
+
+
+@compiled
+def _predict(table: RowTable, coefficients: Floats, rows: float, keys: float, attended: float, sequences: float, nodes: float) -> float:
+    return float((_terms(table, rows, keys, attended, sequences, nodes) * coefficients).sum())
+
+
+@compiled
+def _extra(table: RowTable, coefficients: Floats, rows: float, context: float, max_nodes: int, scale: float) -> Floats:
     extra, plain = np.zeros(max_nodes + 1), _look_up(table, rows)
     for n in range(1, max_nodes + 1):
         added = coefficients[0] * (_look_up(table, rows + n) - plain)
         added += coefficients[4] + n * (coefficients[2] * context + coefficients[5])
-        extra[n] = max(extra[n - 1], added)  # a noisy profile may dip; more nodes are never cheaper
+        extra[n] = max(extra[n - 1], scale * added)  # a noisy profile may dip; more nodes are never cheaper
     return extra
-
-
-@compiled
-def _observe(
-    matrix: Floats, vector: Floats, prior_matrix: Floats, prior: Floats, features: Floats, seconds: float, coefficients: Floats
-) -> None:
-    size, expected = len(features), 0.0
-    for i in range(size):
-        expected += features[i] * coefficients[i]
-    seen = min(max(seconds, expected / LARGEST_SURPRISE), expected * LARGEST_SURPRISE)
-    keep = 1.0 - 1.0 / MEMORY_STEPS
-    solving = np.empty((size, size + 1))
-    for i in range(size):
-        # What is forgotten gives way to the profile: a shape not seen for long costs what it cost then.
-        vector[i] = keep * vector[i] + features[i] / seen
-        for j in range(size):
-            vector[i] += (1 - keep) * prior_matrix[i, j] * prior[j]
-            matrix[i, j] = keep * matrix[i, j] + (1 - keep) * prior_matrix[i, j] + features[i] * features[j] / (seen * seen)
-            solving[i, j] = matrix[i, j]
-        solving[i, size] = vector[i]
-    # Gauss; the matrix is positive definite, so no pivoting.
-    for i in range(size):
-        for k in range(i + 1, size):
-            factor = solving[k, i] / solving[i, i]
-            for j in range(i, size + 1):
-                solving[k, j] -= factor * solving[i, j]
-    for i in range(size - 1, -1, -1):
-        found = solving[i, size]
-        for j in range(i + 1, size):
-            found -= solving[i, j] * solving[j, size]
-        solving[i, size] = found / solving[i, i]
-        coefficients[i] = max(solving[i, size], 0.1 * prior[i])
 
 
 def _fit(features: Floats, seconds: Floats) -> Floats:

@@ -33,9 +33,10 @@ class MixedProposer:
         """The state of a sequence that begins with these tokens, at least one; it learns nothing from its group."""
         return ContextIndex(token_ids, self._query_len)
 
-    def extend(self, state: ContextIndex, token_ids: Int32) -> None:
-        """Takes in newly committed tokens of the sequence."""
-        state.extend(token_ids)
+    def extend(self, states: Sequence[ContextIndex], token_ids: Int32, offsets: NDArray[np.int64]) -> None:
+        """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b."""
+        for state, first, last in zip(states, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            state.extend(token_ids[first:last])
 
     def propose(self, states: Sequence[ContextIndex], max_depths: Int32, min_survival: float = 0.0) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of it shall be verified."""
@@ -49,8 +50,7 @@ class MixedProposer:
 
     def learn(self, states: Sequence[ContextIndex], candidates: Candidates, token_ids: Int32, offsets: NDArray[np.int64]) -> None:
         """Takes in the tokens that a step gave; there is nothing to calibrate."""
-        for state, first, last in zip(states, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-            state.extend(token_ids[first:last])
+        self.extend(states, token_ids, offsets)
 
     def recycle(self, token_ids: Int32, successors: Int32) -> None:
         """The paper's tables stay as they were built."""

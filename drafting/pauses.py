@@ -22,6 +22,11 @@ class Pauses:
         self._plain_left = LOOK_STEPS  # steps that will not think
         self._pause = self._load = self._num_thought = 0
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether guesses have gained nothing for so long that pauses grow no longer."""
+        return self._pause == LONGEST_PAUSE
+
     def wants(self, load: int) -> bool:
         """Whether this step should think; load: sequences that run."""
         if not self._load / LOAD_CHANGE <= load <= self._load * LOAD_CHANGE:

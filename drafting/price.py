@@ -9,76 +9,96 @@ from dataclasses import dataclass
 import numpy as np
 
 from drafting.budget import choose
-from drafting.cost import LARGEST_SURPRISE, CostModel, StepShape
+from drafting.cost import CostModel, Scale, StepShape
 from drafting.pauses import Pauses
 from drafting.tree import Candidates, DraftTrees
 
 MAX_STEP_NODES = 1024  # guesses of one step, over all sequences
-# The price of time follows the job within about 64 steps.
-MEMORY_STEPS = 64.0
 # A gain of less than this share of a plain step's tokens is none: what it is compared with is known no better.
-LEAST_GAIN = 0.1
-PAUSED_LOOKS = 8  # in a pause every 8th step is enough to know what plain steps cost
+LEAST_GAIN = 0.04
+PAUSED_LOOKS, LOOK_STEPS = 16, 2  # in a pause 2 of 16 steps are enough to know what plain steps cost
 
 
 @dataclass
 class Decision:
-    """The last choice: price in tokens per second, candidates seen, nodes chosen, what they gain in tokens after their cost."""
+    """The last choice: sequences proposed for, candidates seen, nodes chosen, how many of these are expected to be accepted.
+
+    price: in tokens per second. plain_rate: the same, had nothing been guessed; it is what the step is judged by.
+    """
 
     price: float = 0.0
+    plain_rate: float = 0.0
+    num_sequences: int = 0
     num_candidates: int = 0
     num_nodes: int = 0
-    gain: float = 0.0
+    expected: float = 0.0
 
 
 class Budget:
-    """One per engine. `wants` says whether to propose at all, `choose` what is verified, `observe` takes in what it gave."""
+    """One per engine. `wants` says whether to propose at all, `choose` what is verified, `observe` takes in what it gave.
+
+    A second is worth the tokens that it would bring if it were spent on decoding the sequences that run now: the plain rate at this
+    load, times how much faster than plain the job has decoded lately. Prompts are not in it: an accepted guess saves a step of decoding,
+    never a prompt. So the price follows the load at once, while a batch fills as while it drains.
+    """
 
     def __init__(self, cost: CostModel, max_step_nodes: int = MAX_STEP_NODES) -> None:
         self.cost = cost
         self.max_step_nodes = max_step_nodes
         self.last = Decision()
-        self._tokens = self._seconds = 0.0
         self.pauses = Pauses()
-        self._num_proposed = 0  # sequences that the last step proposed for
-        self._num_plain = 0  # steps since one proposed
-
-    @property
-    def price(self) -> float:
-        """Tokens that a second is worth: the job's running rate, plain steps counted too. 0 until a step was measured."""
-        return self._tokens / self._seconds if self._seconds else 0.0
+        self._speedup = Scale()  # seconds of plain steps for the tokens that came, by the seconds it took
+        self._trust = Scale()  # accepted guesses by expected ones: under high temperatures fewer come true
+        self._num_plain = 0  # steps since one was to propose
+        self._chosen = False  # whether `last` is of this step
 
     def wants(self, num_sequences: int) -> bool:
         """Whether this step should propose; see Pauses."""
-        return self.pauses.wants(num_sequences)
+        wanted = self.pauses.wants(num_sequences)
+        self._num_plain = 0 if wanted else self._num_plain + 1
+        self._chosen = False
+        return wanted
 
-    def least_survival(self, plain: StepShape) -> float:
+    @property
+    def looks(self) -> bool:
+        """Whether the time of this step, which does not propose, is worth measuring."""
+        return self._num_plain % PAUSED_LOOKS < LOOK_STEPS
+
+    def least_survival(self, plain: StepShape, num_sequences: int) -> float:
         """No guess that survives less often can be worth its price in this step: half of what the cheapest row costs."""
-        extra = self.cost.extra(plain, 4 * int(plain.sequences) + 16)[1:]
-        return 0.5 * self._price(plain) * float((extra / np.arange(1, len(extra) + 1)).min())
+        extra = self.cost.extra(plain, 4 * num_sequences + 16)
+        price, _ = self._price(plain, num_sequences)
+        return 0.5 * price * float((extra[1:] / np.arange(1, len(extra))).min())
 
     def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
         """The candidates worth verifying in a step that has shape `plain` without them; none = the plain step."""
-        price, most = self._price(plain), min(len(candidates.token_ids), self.max_step_nodes)
-        trees, gain = choose(candidates, self.cost.extra(plain, most), price)
-        self.last, self._num_proposed = Decision(price, len(candidates.token_ids), len(trees.token_ids), gain), len(candidates.offsets) - 1
+        num_sequences, num_candidates = len(candidates.offsets) - 1, len(candidates.token_ids)
+        price, plain_rate = self._price(plain, num_sequences)
+        extra = self.cost.extra(plain, min(num_candidates, self.max_step_nodes))
+        trees, expected = choose(candidates, extra, price / self._trust.value)
+        self._chosen = True
+        self.last = Decision(price, plain_rate, num_sequences, num_candidates, len(trees.token_ids), expected)
         return trees
 
     def observe(self, plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
-        """A step of shape `plain` and num_nodes guesses took so long, `thinking` beside it, and gave so many tokens."""
-        decoding = plain.rows == plain.sequences  # prompt chunks cost otherwise, and are not what is decided about
-        if self._num_proposed and decoding:
-            lost = thinking
-            if num_nodes:
-                expected = self.cost.seconds(plain.with_nodes(num_nodes))
-                lost += min(seconds, LARGEST_SURPRISE * expected) - self.cost.seconds(plain)
-            self.pauses.judge(num_tokens - (1 + LEAST_GAIN) * self._num_proposed - self._price(plain) * lost, num_nodes)
-        self._num_plain = 0 if self._num_proposed else self._num_plain + 1
-        self._num_proposed = 0
-        if decoding and (num_nodes or self._num_plain % PAUSED_LOOKS < 2):
-            self.cost.observe(plain.with_nodes(num_nodes), seconds)
-        keep = 1.0 - 1.0 / MEMORY_STEPS
-        self._tokens, self._seconds = keep * self._tokens + num_tokens, keep * self._seconds + seconds + thinking
+        """A step of shape `plain` and num_nodes guesses took so long, `thinking` beside it, and gave so many tokens.
 
-    def _price(self, plain: StepShape) -> float:
-        return self.price or plain.sequences / self.cost.seconds(plain)
+        Prompt chunks cost otherwise, and are not what is decided about: their steps teach nothing here.
+        """
+        if not plain.decoding:
+            return
+        if self._chosen:
+            accepted, lost = num_tokens - self.last.num_sequences, thinking
+            if num_nodes:
+                self._trust.observe(self.last.expected, accepted, limited=False)
+                lost += seconds - self.cost.seconds(plain)
+            self.pauses.judge(accepted - LEAST_GAIN * self.last.num_sequences - self.last.plain_rate * lost, num_nodes)
+            self._speedup.observe(seconds + thinking, num_tokens / self.last.plain_rate, limited=False)
+        self.cost.observe(plain.with_nodes(num_nodes), seconds)
+
+    def _price(self, plain: StepShape, num_sequences: int) -> tuple[float, float]:
+        """What a second is worth, and the plain rate, both in tokens per second."""
+        context = plain.keys / max(1.0, plain.sequences)
+        decoding = StepShape(num_sequences, num_sequences * context, num_sequences * context, num_sequences)
+        plain_rate = num_sequences / self.cost.seconds(decoding)
+        return plain_rate * max(1.0, self._speedup.value), plain_rate

@@ -20,8 +20,8 @@ class Proposer(Protocol):
     def start(self, token_ids: NDArray[np.int32], group: str = "") -> Any:
         """The state of a sequence that begins with these tokens (prompt, and output if it was preempted). group: rows that resemble it."""
 
-    def extend(self, state: Any, token_ids: NDArray[np.int32]) -> None:
-        """Takes in newly committed tokens of one sequence, scoring nothing."""
+    def extend(self, states: Sequence[Any], token_ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
+        """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b, scoring nothing."""
 
     def propose(self, states: Sequence[Any], max_depths: NDArray[np.int32], min_survival: float = 0.0) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; of calibrated guesses

@@ -134,8 +134,11 @@ class Job:
             row.num_cached += rows
         taken = self._commit(finishing, trees)
         committed = self.clock()
-        if self.speculation:
+        if self.speculation and candidates is not None:
             self.speculation.learn(finishing, candidates, taken)
+        if self.speculation:
+            for row in (row for row in finishing if row.finish_reason):
+                self.speculation.finish(row)
         thinking = guessed - started + self.clock() - committed if self.speculation else 0.0
         if self.think_seconds is not None:
             thinking = self.think_seconds * len(finishing) * (candidates is not None)

@@ -39,11 +39,12 @@ class Sequence(Protocol):
 
 
 class Speculation:
-    """propose, choose, learn: once each in a step, for the sequences that this step gives a token."""
+    """Once in a step, for the sequences that it gives a token: wants, then propose, choose and learn where wanted, then observe."""
 
     def __init__(self, proposer: Proposer, budget: Budget | None = None) -> None:
         self.proposer = proposer
         self.budget = budget
+        self.watches = False  # whether the shape and the time of this step are asked for
         self.num_pauses = 0  # steps that could have guessed and did not even propose
 
     @property
@@ -53,39 +54,44 @@ class Speculation:
 
     def wants(self, num_sequences: int) -> bool:
         """Whether this step should propose: not while thinking of guesses costs more than they give."""
-        if self.budget is None or self.budget.wants(num_sequences):
+        if self.budget is None:
             return True
-        self.num_pauses += 1
-        return False
+        wanted = self.budget.wants(num_sequences)
+        self.watches = wanted or self.budget.looks
+        self.num_pauses += not wanted
+        return wanted
 
     def propose(self, sequences: Many[Sequence], max_depths: Int32, plain: StepShape) -> Candidates | None:
         """The candidates, none deeper than max_depths [B]; None when nothing may be guessed."""
         if not max_depths.any():
             return None
-        least = self.budget.least_survival(plain) if self.budget else 0.0
-        return self.proposer.propose([self._state(sequence) for sequence in sequences], max_depths, least)
+        least = self.budget.least_survival(plain, len(sequences)) if self.budget else 0.0
+        return self.proposer.propose(self._states(sequences), max_depths, least)
 
     def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
         """The guesses to verify in a step that has shape `plain` without them."""
         return self.budget.choose(candidates, plain) if self.budget else candidates
 
-    def learn(self, sequences: Many[Sequence], candidates: Candidates | None, taken: Many[tuple[int, ...]]) -> None:
-        """Each sequence got its `taken` tokens; those that have ended are for others to learn from."""
-        if candidates is not None:
-            offsets = np.cumsum([0, *map(len, taken)])
-            token_ids = np.fromiter((token for tokens in taken for token in tokens), np.int32, int(offsets[-1]))
-            self.proposer.learn([sequence.draft_state for sequence in sequences], candidates, token_ids, offsets)
-            for sequence in sequences:
-                sequence.num_drafted = sequence.num_tokens
+    def learn(self, sequences: Many[Sequence], candidates: Candidates, taken: Many[tuple[int, ...]]) -> None:
+        """Each of the sequences that were proposed for got its `taken` tokens."""
+        offsets = np.cumsum([0, *map(len, taken)])
+        token_ids = np.fromiter((token for tokens in taken for token in tokens), np.int32, int(offsets[-1]))
+        self.proposer.learn([sequence.draft_state for sequence in sequences], candidates, token_ids, offsets)
         for sequence in sequences:
-            if sequence.finish_reason:
-                self.proposer.finish(self._state(sequence))
-                sequence.draft_state = None
+            sequence.num_drafted = sequence.num_tokens
 
     def observe(self, plain: StepShape, trees: DraftTrees, seconds: float, thinking: float, num_tokens: int) -> None:
         """A step of shape `plain` and these trees took so long, and `thinking` seconds beside that, and gave so many tokens."""
         if self.budget:
             self.budget.observe(plain, len(trees.token_ids), seconds, thinking, num_tokens)
+
+    def finish(self, sequence: Sequence) -> None:
+        """The sequence has ended; others may learn from it, unless guesses have long been worth nothing."""
+        if self.budget and self.budget.pauses.hopeless:
+            self.drop(sequence)
+            return
+        self.proposer.finish(self._states([sequence])[0])
+        sequence.draft_state = None
 
     def drop(self, sequence: Sequence) -> None:
         """Forgets a sequence that is given up."""
@@ -93,11 +99,17 @@ class Speculation:
             self.proposer.drop(sequence.draft_state)
             sequence.draft_state = None
 
-    def _state(self, sequence: Sequence) -> object:
-        """What the proposer knows of a sequence, made or brought up to its last token: in pauses it lags behind."""
-        if sequence.draft_state is None:
-            sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.group)
-        elif sequence.num_drafted < sequence.num_tokens:
-            self.proposer.extend(sequence.draft_state, sequence.token_ids[sequence.num_drafted :])
-        sequence.num_drafted = sequence.num_tokens
-        return sequence.draft_state
+    def _states(self, sequences: Many[Sequence]) -> list[Any]:
+        """What the proposer knows of each sequence, made or brought up to its last token: in pauses it lags behind."""
+        for sequence in sequences:
+            if sequence.draft_state is None:
+                sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.group)
+                sequence.num_drafted = sequence.num_tokens
+        behind = [sequence for sequence in sequences if sequence.num_drafted < sequence.num_tokens]
+        if behind:
+            missing = [sequence.token_ids[sequence.num_drafted :] for sequence in behind]
+            states, offsets = [sequence.draft_state for sequence in behind], np.cumsum([0, *map(len, missing)])
+            self.proposer.extend(states, np.concatenate(missing), offsets)
+            for sequence in behind:
+                sequence.num_drafted = sequence.num_tokens
+        return [sequence.draft_state for sequence in sequences]

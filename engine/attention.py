@@ -46,7 +46,8 @@ class KVCache:
         # The same memory by (head, slot), to write, and by (head, page), to gather.
         self.key_rows, self.value_rows = (tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values))
         self.key_blocks, self.value_blocks = (tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values))
-        self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]  # room for K and V, used by one group after the other
+        # Room for gathered K and V, used by one group after the other: memory that is new each time costs more than the copy.
+        self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]
 
     @staticmethod
     def bytes_per_token(layer_shapes: list[tuple[int, int, int]], dtype: torch.dtype) -> int:

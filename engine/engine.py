@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from engine.request import Completion, Event, Logprobs, Request, Sampling, Seque
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
-from engine.stats import EngineStats, PhaseTimer, step_clock
+from engine.stats import THINKING, EngineStats, PhaseTimer, step_clock
 from engine.verify import Verified, verify
 
 NO_SHAPE = StepShape(0, 0, 0, 0)  # of steps without speculation: nobody asks what they cost
@@ -41,9 +40,7 @@ class Engine:
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
         self.stats = EngineStats(GuessCounts(self.source_names))
-        # The thread's own clock is dear, 2 us a look: only what learns from the times needs it.
-        clock = step_clock(runner.loaded.device) if speculation and speculation.budget else perf_counter
-        self._timer = PhaseTimer(self.stats.seconds, clock)
+        self._timer, self._clock = PhaseTimer(self.stats.seconds), step_clock(runner.loaded.device)
         self.debug = False  # checks trees and integrity in every step
 
     @property
@@ -79,15 +76,16 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One forward pass for everything that runs; new tokens as events, one per sequence that got any."""
-        mark = self._timer.start()
+        started, mark = self._clock(), self._timer.start()
         self.scheduler.admit()
         chunks = self.scheduler.schedule()
         mark("schedule")
         if not chunks:
             return []
         finishing = [chunk for chunk in chunks if chunk.last]
-        shape = _plain_shape(chunks) if self.speculation else NO_SHAPE
-        candidates = self._propose(finishing, shape)
+        thinks = self.speculation is not None and bool(finishing) and self.speculation.wants(len(finishing))
+        shape = _plain_shape(chunks) if self.speculation and self.speculation.watches else NO_SHAPE
+        candidates = self._propose(finishing, shape) if thinks else None
         mark("propose")
         trees = self._choose(finishing, candidates, shape)
         mark("choose")
@@ -104,12 +102,15 @@ class Engine:
         self._keep_accepted(finishing, verified, plan.staged_slots)
         events = self._commit(chunks, finishing, trees, verified, logprobs)
         mark("commit")
-        self._learn(finishing, candidates, events, plan, logits)
+        if candidates is not None:
+            self._learn(finishing, candidates, events, plan, logits)
         mark("learn")
         self.scheduler.publish(chunks)
         self._retire()
         mark("retire")
-        self._count_step(shape, plan, candidates, trees, verified, events)
+        self._count_step(plan, candidates, trees, verified, events)
+        if self.speculation and self.speculation.watches:
+            self._observe(shape, trees, self._clock() - started, events)
         return events
 
     def generate(self, requests: Iterable[Request]) -> list[Completion]:
@@ -132,8 +133,7 @@ class Engine:
 
     def _propose(self, finishing: list[Chunk], shape: StepShape) -> Candidates | None:
         """Candidates for each sequence that this step gives a token, as deep as tokens and free pages allow."""
-        if self.speculation is None or not finishing or not self.speculation.wants(len(finishing)):
-            return None
+        assert self.speculation
         sequences, depths = [chunk.sequence for chunk in finishing], np.zeros(len(finishing), np.int32)
         room = self.scheduler.pool.num_free * self.runner.page_size
         for index, sequence in enumerate(sequences):
@@ -149,8 +149,9 @@ class Engine:
 
     def _choose(self, finishing: list[Chunk], candidates: Candidates | None, shape: StepShape) -> DraftTrees:
         """The candidates to verify; pages are taken for what they may commit, and what they cannot hold is cut off."""
-        if candidates is None or self.speculation is None:
+        if candidates is None:
             return DraftTrees.empty(len(finishing))
+        assert self.speculation
         trees, limits = self.speculation.choose(candidates, shape), np.zeros(len(finishing), np.int32)
         for index, (chunk, (first, end)) in enumerate(zip(finishing, pairwise(trees.offsets.tolist()), strict=True)):
             if first < end:
@@ -216,10 +217,9 @@ class Engine:
             stats.accepted[name] = stats.accepted.get(name, 0) + 1
         return (*found, *[None] * (taken - len(found)))
 
-    def _learn(self, finishing: list[Chunk], candidates: Candidates | None, events: list[Event], plan: StepPlan, logits: Tensor) -> None:
+    def _learn(self, finishing: list[Chunk], candidates: Candidates, events: list[Event], plan: StepPlan, logits: Tensor) -> None:
         """What the step said, to the proposer: the tokens taken, and when guesses were verified the likeliest successors of all rows."""
-        if self.speculation is None:
-            return
+        assert self.speculation
         if len(plan.staged_slots) and self.speculation.proposer.num_recycled:
             successors = likeliest_successors(logits, self.speculation.proposer.num_recycled)
             self.speculation.proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), successors)
@@ -227,12 +227,20 @@ class Engine:
 
     def _retire(self) -> None:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:
+            if self.speculation:
+                self.speculation.finish(sequence)
             self.scheduler.retire(sequence)
 
+    def _observe(self, shape: StepShape, trees: DraftTrees, seconds: float, events: list[Event]) -> None:
+        """What the step took, to the budget: its seconds correct what steps are expected to cost."""
+        assert self.speculation
+        thinking = seconds * self._timer.share(THINKING)
+        self.speculation.observe(shape, trees, seconds - thinking, thinking, sum(len(event.token_ids) for event in events))
+
     def _count_step(
-        self, shape: StepShape, plan: StepPlan, candidates: Candidates | None, trees: DraftTrees, verified: Verified, events: list[Event]
+        self, plan: StepPlan, candidates: Candidates | None, trees: DraftTrees, verified: Verified, events: list[Event]
     ) -> None:
-        """Adds the step to the counts; its seconds correct what steps are expected to cost."""
+        """Adds the step to the counts."""
         stats, scheduler, lengths = self.stats, self.scheduler, [len(event.token_ids) for event in events]
         stats.count_step(len(plan.token_ids), len(trees.token_ids), lengths)
         stats.num_preemptions = scheduler.num_preemptions
@@ -243,8 +251,6 @@ class Engine:
                 stats.num_proposals += 1
                 stats.price_sum += self.speculation.price
             stats.num_pauses = self.speculation.num_pauses
-            thinking = sum(self._timer.step[phase] for phase in ("propose", "choose", "learn"))
-            self.speculation.observe(shape, trees, self._timer.since_start() - thinking, thinking, sum(lengths))
         if self.debug:
             scheduler.check_integrity()
 

@@ -3,7 +3,7 @@
 Counting costs one reading of the clock per phase and step, so it is always on. Knows no sequences and no model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from time import perf_counter, thread_time
 
@@ -13,6 +13,7 @@ from drafting.outcomes import STAGES, GuessCounts
 
 # The parts of a step, in its order. On CUDA the device runs behind the host: what it still owes is waited for in sample.
 PHASES = ("schedule", "propose", "choose", "plan", "forward", "sample", "verify", "commit", "learn", "retire")
+THINKING = ("propose", "choose", "learn")  # those that plain decoding has not
 
 MOST_TOKENS = 32  # calls that gave as many or more are counted together
 NODE_CLASSES = 24  # of steps, by the bits of their number of nodes
@@ -25,7 +26,7 @@ class EngineStats:
     num_prompt_tokens: of sequences that have started; num_cached_tokens: those of them that were found in the prefix cache.
     guesses: what became of them. num_proposals: steps that proposed any; num_pauses: steps in which proposing did not pay;
     price_sum: tokens per second, summed over the former. call_lengths[n]: calls that gave n tokens. step_nodes[n]: steps
-    that verified 2^(n-1) to 2^n - 1 nodes, [0] none. seconds: time within steps, by phase, on step_clock.
+    that verified 2^(n-1) to 2^n - 1 nodes, [0] none. seconds: time within steps, by phase.
     """
 
     guesses: GuessCounts
@@ -90,7 +91,7 @@ def step_clock(device: torch.device) -> Callable[[], float]:
 
 
 class PhaseTimer:
-    """Gives the time between two marks to the phase that the second one names."""
+    """Gives the time between two marks to the phase that the second one names, by the wall's clock."""
 
     def __init__(self, seconds: dict[str, float], clock: Callable[[], float] = perf_counter) -> None:
         self._seconds, self._clock = seconds, clock
@@ -109,6 +110,6 @@ class PhaseTimer:
         self._seconds[phase] += now - self._last
         self._last = now
 
-    def since_start(self) -> float:
-        """Seconds from the start to the last mark."""
-        return self._last - self._first
+    def share(self, phases: Iterable[str]) -> float:
+        """The part of the last step's time, up to its last mark, that these phases took."""
+        return sum(self.step[phase] for phase in phases) / ((self._last - self._first) or 1.0)

@@ -80,7 +80,7 @@ def test_rows_of_the_same_group_are_told_from_others() -> None:
 def test_a_running_sibling_is_drafted_from_before_it_has_ended() -> None:
     drafter = proposer()
     state = drafter.start(ids(1, 2), "a")
-    drafter.extend(state, ids(3))
+    drafter.extend([state], ids(3), np.array([0, 1]))
     assert nodes(found(drafter, 1, 2, group="a")) == {(3, 0, "siblings")}
 
 

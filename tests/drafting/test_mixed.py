@@ -71,7 +71,7 @@ def test_committed_tokens_are_drafted_from() -> None:
     drafter = proposer(sources=["context"])
     state = drafter.start(ids(5))
     assert drafter.propose([state], ids(9)).token_ids.tolist() == []
-    drafter.extend(state, ids(7, 5))
+    drafter.extend([state], ids(7, 5), np.array([0, 2]))
     assert drafter.propose([state], ids(9)).token_ids.tolist() == [7, 5]
 
 

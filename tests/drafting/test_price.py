@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from drafting.cost import CostModel, Profile, StepShape
-from drafting.price import Budget
+from drafting.cost import CostModel, Profile, Scale, StepShape
+from drafting.price import LEAST_GAIN, Budget
 from drafting.tree import Candidates
 
 
@@ -25,11 +25,6 @@ def chains(*survivals: list[float]) -> Candidates:
 PLAIN = StepShape(4, 0, 0, 4)
 
 
-def measured(budget: Budget, tokens_per_second: float) -> Budget:
-    budget.observe(PLAIN, 0, 0.014, 0.0, 0.014 * tokens_per_second)
-    return budget
-
-
 def test_before_anything_was_measured_time_costs_what_plain_steps_would_give():
     # 4 tokens in 14 ms: a row of 1 ms costs 0.29 tokens
     chosen = Budget(machine(), 100).choose(chains([0.9, 0.5, 0.2], [0.25], [0.4], []), PLAIN)
@@ -37,14 +32,33 @@ def test_before_anything_was_measured_time_costs_what_plain_steps_would_give():
     assert chosen.depths.tolist() == [1, 2, 1]
 
 
-def test_the_dearer_time_is_the_fewer_guesses_are_verified():
-    numbers = []
-    for price in (100, 400, 800, 2000):
-        budget = measured(Budget(machine(), 100), price)
+def test_the_more_a_second_has_brought_lately_the_fewer_guesses_are_verified():
+    numbers, budget = [], Budget(machine(), 100)
+    for speedup in (0.5, 2.0, 7.0):
+        budget._speedup = Scale(speedup)
         numbers.append(len(budget.choose(chains([0.9, 0.5, 0.2], [0.25], [0.45], []), PLAIN).token_ids))
-    assert numbers == [5, 3, 1, 0]  # a row of 1 ms costs 0.1, 0.4, 0.8 and 2 tokens
+    assert numbers == [3, 1, 0]  # a row of 1 ms costs 0.29 tokens, never less than in plain decoding, then 0.57 and 2
     assert budget.last.num_candidates == 5
-    assert budget.last.price == pytest.approx(2000, rel=0.01)
+    assert budget.last.price == pytest.approx(7 * 4 / 0.014, rel=0.01)
+
+
+def test_the_price_follows_the_load_at_once_and_prompts_are_not_in_it():
+    budget, prices = Budget(machine(), 100), []
+    one = chains([0.9])
+    for shape in (StepShape(1, 0, 0, 1), StepShape(500, 0, 0, 4)):
+        budget.choose(one, shape)
+        prices.append(budget.last.price)
+    assert prices == [pytest.approx(1 / 0.011, rel=0.01)] * 2  # one sequence gets a token; the other three run prompts
+
+
+def test_where_fewer_guesses_come_true_than_expected_fewer_are_verified():
+    budget, numbers = Budget(machine(), 100), []
+    for _ in range(40):
+        numbers.append(len(budget.choose(chains([0.9, 0.5], [0.4], [0.35], []), PLAIN).token_ids))
+        budget.observe(PLAIN, numbers[-1], 0.014 + 0.001 * numbers[-1], 0.0, 4)
+    assert numbers[0] == 4
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[-1] == 0
 
 
 def test_no_step_verifies_more_nodes_than_there_is_room_for():
@@ -52,23 +66,23 @@ def test_no_step_verifies_more_nodes_than_there_is_room_for():
 
 
 def test_a_step_is_judged_by_its_tokens_and_the_time_it_took_beyond_a_plain_one():
-    budget, gains = measured(Budget(machine(), 100), 400), []
+    budget, gains = Budget(machine(), 100), []
     budget.pauses.judge = lambda gain, num_nodes: gains.append(gain)
     budget.choose(chains([0.9, 0.5], [], [], []), PLAIN)
-    budget.observe(PLAIN, 2, 0.016, 0.001, 6)  # 2 tokens more than plain, for 3 ms at 0.4 tokens each
+    budget.observe(PLAIN, 2, 0.016, 0.001, 6)  # 2 tokens more than plain, for 3 ms at 0.286 tokens each
+    budget.wants(4)
     budget.observe(PLAIN, 0, 0.014, 0.0, 4)  # proposed nothing: not judged
-    assert gains == [pytest.approx(2 - 3 * 0.4 - 0.1 * 4, abs=0.15)]  # a tenth of plain's 4 tokens is no gain
+    assert gains == [pytest.approx(2 - 3 * 0.286 - LEAST_GAIN * 4, abs=0.02)]
 
 
 def test_guesses_that_no_price_could_buy_are_not_asked_for():
-    budget = measured(Budget(machine(), 100), 400)
-    assert budget.least_survival(PLAIN) == pytest.approx(0.2, rel=0.15)  # half of 400 tokens/s x 1 ms
+    assert Budget(machine(), 100).least_survival(PLAIN, 4) == pytest.approx(0.143, rel=0.15)  # half of 4 / 14 ms x 1 ms
 
 
 def test_prompt_chunks_do_not_teach_what_guesses_cost():
     budget = Budget(machine(), 100)
-    before = budget.cost.coefficients.tolist()
+    before = budget.cost.seconds(PLAIN)
     budget.observe(StepShape(500, 0, 0, 4), 0, 9.0, 0.0, 1)
-    assert budget.cost.coefficients.tolist() == before
-    budget.observe(PLAIN, 4, 0.025, 0.0, 5)
-    assert budget.cost.coefficients.tolist() != before
+    assert budget.cost.seconds(PLAIN) == before
+    budget.observe(PLAIN, 0, 0.025, 0.0, 4)
+    assert budget.cost.seconds(PLAIN) > before

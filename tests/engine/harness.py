@@ -89,7 +89,7 @@ def with_price(engine: Engine, price: float) -> Engine:
     """The engine with a second that is always worth so many tokens, and nodes that cost 1 ms each: at 0 every guess is verified."""
     assert engine.speculation and engine.speculation.budget
     budget = engine.speculation.budget
-    budget._price = lambda plain: price  # type: ignore[method-assign]
+    budget._price = lambda plain, num_sequences: (price, price or 1e-9)  # type: ignore[method-assign]
     budget.cost.extra = lambda plain, most: 0.001 * np.arange(most + 1)  # type: ignore[method-assign]
     return engine
 
@@ -139,8 +139,9 @@ class ChainProposer:
     def start(self, token_ids: Any, group: str = "") -> list[int]:
         return token_ids.tolist()
 
-    def extend(self, state: list[int], token_ids: Any) -> None:
-        state += token_ids.tolist()
+    def extend(self, states: Many[list[int]], token_ids: Any, offsets: Any) -> None:
+        for state, first, end in zip(states, offsets[:-1], offsets[1:], strict=True):
+            state += token_ids[first:end].tolist()
 
     def following(self, state: list[int]) -> list[int]:
         """What comes after the state in its text; a text that has ended goes on with token 3."""
@@ -151,8 +152,7 @@ class ChainProposer:
         return certain(packed([self.tree(state, depth) for state, depth in zip(states, max_depths.tolist(), strict=True)]))
 
     def learn(self, states: Many[list[int]], candidates: Candidates, token_ids: Any, offsets: Any) -> None:
-        for state, first, end in zip(states, offsets[:-1], offsets[1:], strict=True):
-            state += token_ids[first:end].tolist()
+        self.extend(states, token_ids, offsets)
 
     def finish(self, state: list[int]) -> None:
         pass

@@ -191,7 +191,7 @@ def cost_file(tmp_path: Path) -> Path:
     sizes = [(sequences, nodes, context) for sequences in (1, 4) for nodes in (0, 1, 7) for context in (64, 512)]
     shapes = [[s * (1 + n), s * c, s * (1 + n) * c, s, s * n] for s, n, c in sizes]
     path = tmp_path / "cost.json"
-    fields = {"about": {"model": "tiny"}, "stairs": None, "coefficients": [1.0, 0, 0, 0, 0, 0]}
+    fields = {"about": {"model": "tiny"}, "stairs": None, "coefficients": [1.0, 0, 0, 0, 0, 0], "scales": {}}
     path.write_text(json.dumps({**fields, "shapes": shapes, "seconds": [0.010 + 0.001 * shape[0] for shape in shapes]}))
     return path
 
