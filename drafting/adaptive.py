@@ -15,6 +15,7 @@ from drafting.arena import TokenArena, slots_of
 from drafting.bigram import recycle_successors
 from drafting.calibration import Calibration
 from drafting.compiled import compiled
+from drafting.earnings import Earnings
 from drafting.layout import GUESS, NODE, NUM_FEATURES, POINTER, Guesses, Int64, Model, Records, Scratch
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
@@ -30,7 +31,6 @@ class AdaptiveProposer:
     """Candidate trees of all running sequences; a state is the slot of its row in the arena. See SpeculationConfig."""
 
     source_names: tuple[str, ...] = ("context", "siblings", "corpus", "bigram")
-    num_recycled = NUM_RECYCLED
 
     def __init__(self, *, max_nodes: int, corpus_tokens: int, tables: Tables, home: Path | None = None) -> None:
         """home: the file that calibration begins with, if it is there, and that keeps what it learns for the next worker or job."""
@@ -42,6 +42,7 @@ class AdaptiveProposer:
         if home:
             self.calibration.load(home)
         self.bigram = tables.bigram.copy() if tables.bigram is not None else np.empty((1, 0), np.int32)
+        self._earnings = Earnings(len(self.source_names))
         self._scratch = _scratch(max_nodes, FIRST_SEQUENCES)
 
     def start(self, token_ids: Int32, group: str = "") -> int:
@@ -75,6 +76,15 @@ class AdaptiveProposer:
         self._num_learned += 1
         if self._home and self._num_learned % SAVE_EVERY == 0:
             self._save(self._home)
+
+    @property
+    def num_recycled(self) -> int:
+        """Successors that recycle takes for each row now; 0 while next to no accepted guess comes from the bigram."""
+        return NUM_RECYCLED if self._earnings.uses(search.BIGRAM) else 0
+
+    def reward(self, sources: NDArray[np.uint8]) -> None:
+        """The guesses of these sources were accepted in a step that verified some."""
+        self._earnings.add(sources)
 
     def recycle(self, token_ids: Int32, successors: Int32) -> None:
         """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best first."""

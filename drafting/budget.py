@@ -6,6 +6,7 @@ Owns the choice over all sequences at once. Does not know how survival is estima
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.compiled import compiled
 from drafting.tree import Candidates, DraftTrees, prune
 
 
@@ -16,14 +17,24 @@ def choose(candidates: Candidates, extra_cost: NDArray[np.float64], price: float
     extra_cost float64 [M + 1], seconds: what B = 0 .. M nodes add to the step; it may be a staircase. price: tokens per
     second that the job makes now. At most M nodes are chosen; of equal values the smaller B wins, and 0 is the plain step.
     """
-    order = np.argsort(-candidates.survival, kind="stable")[: len(extra_cost) - 1]
-    value = np.cumsum(candidates.survival[order], dtype=np.float64) - price * (extra_cost[1 : len(order) + 1] - extra_cost[0])
-    best = int(np.argmax(value)) + 1 if len(value) and value.max() > 0 else 0
-    keep = np.zeros(len(candidates.token_ids), np.bool_)
-    keep[order[:best]] = True
-    return prune(candidates, keep), float(candidates.survival[order[:best]].sum())
+    keep, expected = _best(candidates.survival, extra_cost, float(price))
+    return prune(candidates, keep), float(expected)
 
 
 def choose_likely(candidates: Candidates, row_price: float) -> DraftTrees:
     """Every candidate whose survival is at least row_price: the choice where one more row always costs the same."""
     return prune(candidates, candidates.survival >= row_price)
+
+
+@compiled
+def _best(survival: NDArray[np.float32], extra_cost: NDArray[np.float64], price: float) -> tuple[NDArray[np.bool_], float]:
+    """Which candidates are the B* best, and their survivals' sum."""
+    order = np.argsort(-survival, kind="mergesort")  # stable: a parent comes before a child that is as likely
+    keep, total, expected, most, best = np.zeros(len(survival), np.bool_), 0.0, 0.0, 0.0, 0
+    for i in range(min(len(order), len(extra_cost) - 1)):
+        total += survival[order[i]]
+        value = total - price * (extra_cost[i + 1] - extra_cost[0])
+        if value > most:
+            most, expected, best = value, total, i + 1
+    keep[order[:best]] = True
+    return keep, expected

@@ -52,6 +52,9 @@ class MixedProposer:
         """Takes in the tokens that a step gave; there is nothing to calibrate."""
         self.extend(states, token_ids, offsets)
 
+    def reward(self, sources: NDArray[np.uint8]) -> None:
+        """The fill order is fixed, whatever comes of it."""
+
     def recycle(self, token_ids: Int32, successors: Int32) -> None:
         """The paper's tables stay as they were built."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from drafting.budget import choose
-from drafting.cost import CostModel, Scale, StepShape
+from drafting.cost import CostModel, Floats, Scale, StepShape
 from drafting.pauses import Pauses
 from drafting.tree import Candidates, DraftTrees
 
@@ -51,12 +51,14 @@ class Budget:
         self._trust = Scale()  # accepted guesses by expected ones: under high temperatures fewer come true
         self._num_plain = 0  # steps since one was to propose
         self._chosen = False  # whether `last` is of this step
+        self._shape: StepShape | None = None  # that these are of:
+        self._extra, self._rates = np.zeros(1), (0.0, 0.0)
 
     def wants(self, num_sequences: int) -> bool:
         """Whether this step should propose; see Pauses."""
         wanted = self.pauses.wants(num_sequences)
         self._num_plain = 0 if wanted else self._num_plain + 1
-        self._chosen = False
+        self._chosen, self._shape = False, None
         return wanted
 
     @property
@@ -66,15 +68,13 @@ class Budget:
 
     def least_survival(self, plain: StepShape, num_sequences: int) -> float:
         """No guess that survives less often can be worth its price in this step: half of what the cheapest row costs."""
-        extra = self.cost.extra(plain, 4 * num_sequences + 16)
-        price, _ = self._price(plain, num_sequences)
+        price, _, extra = self._costs(plain, num_sequences)
         return 0.5 * price * float((extra[1:] / np.arange(1, len(extra))).min())
 
     def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
         """The candidates worth verifying in a step that has shape `plain` without them; none = the plain step."""
         num_sequences, num_candidates = len(candidates.offsets) - 1, len(candidates.token_ids)
-        price, plain_rate = self._price(plain, num_sequences)
-        extra = self.cost.extra(plain, min(num_candidates, self.max_step_nodes))
+        price, plain_rate, extra = self._costs(plain, num_sequences, num_candidates)
         trees, expected = choose(candidates, extra, price / self._trust.value)
         self._chosen = True
         self.last = Decision(price, plain_rate, num_sequences, num_candidates, len(trees.token_ids), expected)
@@ -95,6 +95,14 @@ class Budget:
             self.pauses.judge(accepted - LEAST_GAIN * self.last.num_sequences - self.last.plain_rate * lost, num_nodes)
             self._speedup.observe(seconds + thinking, num_tokens / self.last.plain_rate, limited=False)
         self.cost.observe(plain.with_nodes(num_nodes), seconds)
+
+    def _costs(self, plain: StepShape, num_sequences: int, least_nodes: int = 0) -> tuple[float, float, Floats]:
+        """Price, plain rate, and what 0, 1, 2 ... nodes add to a step's seconds, once per step; least_nodes are in it if they may be."""
+        least = min(least_nodes, self.max_step_nodes)
+        if self._shape is not plain or len(self._extra) <= least:
+            self._shape, self._extra = plain, self.cost.extra(plain, min(max(least, 4 * num_sequences + 16), self.max_step_nodes))
+            self._rates = self._price(plain, num_sequences)
+        return *self._rates, self._extra
 
     def _price(self, plain: StepShape, num_sequences: int) -> tuple[float, float]:
         """What a second is worth, and the plain rate, both in tokens per second."""

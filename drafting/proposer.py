@@ -15,7 +15,10 @@ class Proposer(Protocol):
     source_names: tuple[str, ...]
     max_nodes: int
     max_depth: int
-    num_recycled: int  # successors that recycle takes for each row; 0 = it has no use for them
+
+    @property
+    def num_recycled(self) -> int:
+        """Successors that recycle takes for each row now; 0 = it has no use for them."""
 
     def start(self, token_ids: NDArray[np.int32], group: str = "") -> Any:
         """The state of a sequence that begins with these tokens (prompt, and output if it was preempted). group: rows that resemble it."""
@@ -29,6 +32,9 @@ class Proposer(Protocol):
 
     def learn(self, states: Sequence[Any], candidates: Candidates, token_ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores its candidates and takes its tokens in."""
+
+    def reward(self, sources: NDArray[np.uint8]) -> None:
+        """The guesses of these sources were accepted in a step that verified some."""
 
     def recycle(self, token_ids: NDArray[np.int32], successors: NDArray[np.int32]) -> None:
         """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best first."""

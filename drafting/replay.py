@@ -14,7 +14,7 @@ from drafting.bigram import learn_successors
 from drafting.outcomes import GuessCounts
 from drafting.proposer import Proposer
 from drafting.transcripts import Transcript
-from drafting.tree import Candidates, DraftTrees, Int32, walk
+from drafting.tree import Candidates, DraftTrees, Int32, UInt8, walk
 
 NO_LIMIT = np.iinfo(np.int32).max
 Choose = Callable[[Candidates], DraftTrees]
@@ -77,8 +77,9 @@ def replay(
         running = _without_finished(running, proposer)
 
 
-def accept(trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: Counts) -> Int32:
-    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are right, and one token more."""
+def accept(trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: Counts) -> tuple[Int32, UInt8]:
+    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are right, and one token more;
+    and the sources of these guesses."""
     sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
     path = walk(trees, number, rest)
     emitted = rest[: len(path) + 1]
@@ -87,7 +88,7 @@ def accept(trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[s
     counts.nodes += len(sources)
     counts.verified.update(source_names[source] for source in sources.tolist())
     counts.accepted.update(source_names[source] for source in sources[path - 1].tolist())
-    return emitted
+    return emitted, sources[path - 1]
 
 
 def _without_finished(running: list[_Row], proposer: Proposer) -> list[_Row]:
@@ -134,9 +135,13 @@ def _step(running: list[_Row], proposer: Proposer, choose: Choose, learned_bigra
     states = [row.state for row in running]
     candidates = proposer.propose(states, np.full(len(running), NO_LIMIT, np.int32), min_survival)
     trees = choose(candidates)
-    names, emitted = proposer.source_names, []
+    names, emitted, accepted = proposer.source_names, [], []
     for number, row in enumerate(running):
-        emitted.append(accept(trees, number, row.text[row.done :], names, row.counts))
+        tokens, sources = accept(trees, number, row.text[row.done :], names, row.counts)
+        emitted.append(tokens)
+        accepted.append(sources)
+    if len(trees.token_ids):
+        proposer.reward(np.concatenate(accepted))
     proposer.learn(states, candidates, np.concatenate(emitted), np.cumsum([0, *map(len, emitted)]))
     for row, tokens in zip(running, emitted, strict=True):
         if learned_bigram is not None:

@@ -154,14 +154,17 @@ class Job:
 
     def _commit(self, finishing: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:
         """The recorded tokens that the step gives each row."""
-        names, taken = self.speculation.proposer.source_names if self.speculation else (), []
+        names, taken, accepted = self.speculation.proposer.source_names if self.speculation else (), [], []
         for number, row in enumerate(finishing):
-            tokens = accept(trees, number, row.text[row.num_tokens :], names, self.figures.counts)
+            tokens, sources = accept(trees, number, row.text[row.num_tokens :], names, self.figures.counts)
+            accepted.append(sources)
             if self.learned_bigram is not None:
                 learn_successors(self.learned_bigram, row.text[row.num_tokens - 1 : row.num_tokens + len(tokens)])
             row.num_tokens += len(tokens)
             row.num_cached += len(tokens) - 1
             taken.append(tuple(tokens.tolist()))
+        if self.speculation and len(trees.token_ids):
+            self.speculation.proposer.reward(np.concatenate(accepted))
         return taken
 
     def _count(self, plain: StepShape, candidates: Candidates | None, trees: DraftTrees, thinking: float, num_tokens: int) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from drafting.compiled import compiled
 
 Int32 = NDArray[np.int32]
+UInt8 = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,7 @@ def prune(trees: DraftTrees, keep: NDArray[np.bool_]) -> DraftTrees:
     """The trees of the nodes where keep bool [N] is true; a node's parent must be kept with it."""
     if keep.all():
         return trees
-    kept = np.flatnonzero(keep)
-    offsets = np.searchsorted(kept, trees.offsets).astype(np.int64)
-    parents = _renumber(trees.parents, trees.offsets, kept, offsets)
-    return DraftTrees(trees.token_ids[kept], parents, trees.depths[kept], trees.sources[kept], trees.matches[kept], offsets)
+    return DraftTrees(*_prune(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, keep))
 
 
 def merge_drafts(
@@ -159,14 +157,20 @@ def _walk(token_ids: Int32, parents: Int32, target_ids: Int32) -> Int32:
 
 
 @compiled
-def _renumber(parents: Int32, offsets: NDArray[np.int64], kept: NDArray[np.int64], kept_offsets: NDArray[np.int64]) -> Int32:
-    """The parents of the kept nodes, counted among the kept. A parent is never less likely than its child, so it is kept too."""
-    new_parents = np.empty(len(kept), np.int32)
-    numbers = np.zeros(len(parents) + 1, np.int32)
+def _prune(
+    token_ids: Int32, parents: Int32, depths: Int32, sources: UInt8, matches: UInt8, offsets: NDArray[np.int64], keep: NDArray[np.bool_]
+) -> tuple[Int32, Int32, Int32, UInt8, UInt8, NDArray[np.int64]]:
+    """The arrays of DraftTrees, in its order; parents are counted among the kept."""
+    kept, kept_offsets = np.flatnonzero(keep), np.zeros(len(offsets), np.int64)
+    new_parents, numbers, count = np.empty(len(kept), np.int32), np.zeros(len(parents) + 1, np.int32), 0
     for b in range(len(offsets) - 1):
-        for i in range(kept_offsets[b], kept_offsets[b + 1]):
-            numbers[kept[i]] = i - kept_offsets[b] + 1
-            parent = parents[kept[i]]
-            new_parents[i] = numbers[offsets[b] + parent - 1] if parent > 0 else 0
-            assert new_parents[i] > 0 or parent == 0, "a chosen node without its parent"
-    return new_parents
+        first = count
+        for i in range(offsets[b], offsets[b + 1]):
+            if keep[i]:
+                parent = parents[i]
+                numbers[i] = count - first + 1
+                new_parents[count] = numbers[offsets[b] + parent - 1] if parent > 0 else 0
+                assert new_parents[count] > 0 or parent == 0, "a chosen node without its parent"
+                count += 1
+        kept_offsets[b + 1] = count
+    return token_ids[kept], new_parents, depths[kept], sources[kept], matches[kept], kept_offsets

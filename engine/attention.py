@@ -6,6 +6,7 @@ Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md
 Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/plan.py.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -40,9 +41,16 @@ class KVCache:
         self.page_size, self.num_pages = page_size, num_pages
         self.num_heads = [heads for heads, _, _ in layer_shapes]
         self.head_counts = tuple(sorted({*self.num_heads}))
-        slots = num_pages * page_size
-        self.keys = tuple(torch.zeros(1, heads, slots, size, dtype=dtype, device=device) for heads, size, _ in layer_shapes)
-        self.values = tuple(torch.zeros(1, heads, slots, size, dtype=dtype, device=device) for heads, _, size in layer_shapes)
+        self._num_slots = num_pages * page_size
+        # Sides of like shape lie in one tensor [sides, Hkv, slots, D], so that accepted nodes move in all layers at once.
+        shapes = [(heads, size) for heads, key_size, value_size in layer_shapes for size in (key_size, value_size)]
+        self._stacks = {
+            (heads, size): torch.zeros(count, heads, self._num_slots, size, dtype=dtype, device=device)
+            for (heads, size), count in Counter(shapes).items()
+        }
+        unused = {shape: iter(torch.split(stack, 1)) for shape, stack in self._stacks.items()}
+        sides = [next(unused[shape]) for shape in shapes]
+        self.keys, self.values = tuple(sides[::2]), tuple(sides[1::2])
         # The same memory by (head, slot), to write, and by (head, page), to gather.
         self.key_rows, self.value_rows = (tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values))
         self.key_blocks, self.value_blocks = (tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values))
@@ -56,12 +64,12 @@ class KVCache:
 
     def copy_slots(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
-        device = self.keys[0].device
-        by_heads = {n: [torch.from_numpy(self.head_slots(slots, n)).to(device) for slots in (source, target)] for n in self.head_counts}
-        for heads, keys, values in zip(self.num_heads, self.key_rows, self.value_rows, strict=True):
-            source_rows, target_rows = by_heads[heads]
-            keys.index_copy_(0, target_rows, keys.index_select(0, source_rows))
-            values.index_copy_(0, target_rows, values.index_select(0, source_rows))
+        for (heads, size), stack in self._stacks.items():
+            source_rows, target_rows = (
+                torch.from_numpy(self.head_slots(slots, len(stack) * heads)).to(stack.device) for slots in (source, target)
+            )
+            rows = stack.view(-1, size)
+            rows.index_copy_(0, target_rows, rows.index_select(0, source_rows))
 
     def gather(self, layer: int, blocks: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of (head, page) blocks [N], as [N, S * D]; the next call overwrites them."""
@@ -75,7 +83,7 @@ class KVCache:
 
     def head_slots(self, slots: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """(head, slot) rows of each slot: [N] -> [N * Hkv]."""
-        return _by_head(slots, num_heads, self.num_pages * self.page_size)
+        return _by_head(slots, num_heads, self._num_slots)
 
     def head_pages(self, pages: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
         """(head, page) blocks in gathering order: pages [B, P] -> [B * Hkv * P]."""

@@ -102,8 +102,10 @@ class Engine:
         self._keep_accepted(finishing, verified, plan.staged_slots)
         events = self._commit(chunks, finishing, trees, verified, logprobs)
         mark("commit")
-        if candidates is not None:
-            self._learn(finishing, candidates, events, plan, logits)
+        if len(trees.token_ids):
+            self._reward(trees.sources[verified.nodes], plan, logits)
+        if candidates is not None and self.speculation:
+            self.speculation.learn([chunk.sequence for chunk in finishing], candidates, [event.token_ids for event in events])
         mark("learn")
         self.scheduler.publish(chunks)
         self._retire()
@@ -217,13 +219,14 @@ class Engine:
             stats.accepted[name] = stats.accepted.get(name, 0) + 1
         return (*found, *[None] * (taken - len(found)))
 
-    def _learn(self, finishing: list[Chunk], candidates: Candidates, events: list[Event], plan: StepPlan, logits: Tensor) -> None:
-        """What the step said, to the proposer: the tokens taken, and when guesses were verified the likeliest successors of all rows."""
+    def _reward(self, accepted: NDArray[np.uint8], plan: StepPlan, logits: Tensor) -> None:
+        """What verifying guesses gave, to the proposer: the sources of those accepted, and the likeliest successors of all rows."""
         assert self.speculation
-        if len(plan.staged_slots) and self.speculation.proposer.num_recycled:
-            successors = likeliest_successors(logits, self.speculation.proposer.num_recycled)
-            self.speculation.proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), successors)
-        self.speculation.learn([chunk.sequence for chunk in finishing], candidates, [event.token_ids for event in events])
+        proposer = self.speculation.proposer
+        proposer.reward(accepted)
+        if proposer.num_recycled:
+            successors = likeliest_successors(logits, proposer.num_recycled)
+            proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), successors)
 
     def _retire(self) -> None:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:

@@ -96,6 +96,9 @@ class ScriptedProposer:
     def learn(self, *args: Any) -> None:
         pass
 
+    def reward(self, sources: Any) -> None:
+        pass
+
     def finish(self, state: None) -> None:
         pass
 

@@ -63,11 +63,23 @@ def test_a_trial_that_finds_nothing_to_verify_ends_with_its_first_step():
     assert thought == [2, 4, 7, 12, 21, 38, 71, 136]
 
 
-def test_a_batch_that_drains_or_fills_is_tried_at_once_and_a_pause_goes_on_growing():
+def test_good_times_are_over_when_three_steps_find_nothing():
+    pauses = Pauses()
+    trial(pauses, 9.0)
+    for num_nodes in (0, 0, 3, 0, 0, 0):
+        assert pauses.wants(8)
+        pauses.judge(-0.1, num_nodes)
+    assert not pauses.wants(8)
+
+
+def test_each_class_of_loads_is_judged_for_itself_and_remembered():
     pauses = Pauses()
     for _ in range(8):
         trial(pauses, -1.0)
-    assert not pauses.wants(8)
-    assert not pauses.wants(6)
-    assert trial_at(pauses, 5) == 0
-    assert trial_at(pauses, 5) == LONGEST_PAUSE
+    assert pauses.hopeless
+    assert trial_at(pauses, 3, gain=1.0) == LOOK_STEPS  # the batch drains: a load never seen is looked at and tried at once
+    assert pauses.wants(2)
+    assert not pauses.hopeless
+    assert not any(pauses.wants(15) for _ in range(LONGEST_PAUSE))  # it fills again: the pause goes on
+    assert trial_at(pauses, 15) == 0
+    assert pauses.wants(3)

@@ -35,6 +35,7 @@ def test_before_anything_was_measured_time_costs_what_plain_steps_would_give():
 def test_the_more_a_second_has_brought_lately_the_fewer_guesses_are_verified():
     numbers, budget = [], Budget(machine(), 100)
     for speedup in (0.5, 2.0, 7.0):
+        budget.wants(4)
         budget._speedup = Scale(speedup)
         numbers.append(len(budget.choose(chains([0.9, 0.5, 0.2], [0.25], [0.45], []), PLAIN).token_ids))
     assert numbers == [3, 1, 0]  # a row of 1 ms costs 0.29 tokens, never less than in plain decoding, then 0.57 and 2

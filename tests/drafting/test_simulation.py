@@ -47,6 +47,9 @@ class SameGuess:
     def learn(self, states, candidates, token_ids, offsets):
         self.extend(states, token_ids, offsets)
 
+    def reward(self, sources):
+        pass
+
     def finish(self, state):
         self.finished.append(self.texts[state])
 

@@ -154,6 +154,9 @@ class ChainProposer:
     def learn(self, states: Many[list[int]], candidates: Candidates, token_ids: Any, offsets: Any) -> None:
         self.extend(states, token_ids, offsets)
 
+    def reward(self, sources: Any) -> None:
+        pass
+
     def finish(self, state: list[int]) -> None:
         pass
 
