@@ -6,7 +6,7 @@ Knows tokens gained per step, not where they come from. An expected gain is not 
 
 from dataclasses import dataclass
 
-LONGEST_PAUSE = 64
+LONGEST_PAUSE = 128
 TRIAL_STEPS = 4  # after a pause, before it is judged whether the next one follows
 EMPTY_STEPS = 3  # that find nothing to verify, one after the other: good times are over
 MEMORY_STEPS = 16.0
@@ -27,7 +27,7 @@ class _Load:
 
 class Pauses:
     """Steps that think and steps that do not. A pause is followed by a trial of 4 steps; one that gains nothing, or a step of which
-    finds nothing to verify, is followed by a pause of twice the length, up to 64 steps.
+    finds nothing to verify, is followed by a pause of twice the length, up to 128 steps.
 
     Each class of loads (1, 2-3, 4-7 ... sequences) is judged for itself: what does not pay at 64 may pay for the last rows of a job.
     """

@@ -21,7 +21,7 @@ def trial_at(pauses: Pauses, load: int, gain: float = -1.0) -> int:
 
 def test_pauses_grow_while_trials_gain_nothing():
     pauses = Pauses()
-    assert [trial(pauses, -1.0) for _ in range(9)] == [LOOK_STEPS, 1, 2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE]
+    assert [trial(pauses, -1.0) for _ in range(9)] == [LOOK_STEPS, 1, 2, 4, 8, 16, 32, 64, LONGEST_PAUSE]
 
 
 def test_a_trial_that_gains_ends_them_but_for_a_look_at_plain_steps_now_and_then():
@@ -74,7 +74,7 @@ def test_good_times_are_over_when_three_steps_find_nothing():
 
 def test_each_class_of_loads_is_judged_for_itself_and_remembered():
     pauses = Pauses()
-    for _ in range(8):
+    for _ in range(9):
         trial(pauses, -1.0)
     assert pauses.hopeless
     assert trial_at(pauses, 3, gain=1.0) == LOOK_STEPS  # the batch drains: a load never seen is looked at and tried at once
