@@ -9,16 +9,17 @@ hold for whole steps: taking tokens in and out too, not the model's call alone. 
 
 import argparse
 import platform
-import random
 import time
 from datetime import date
 from importlib.metadata import version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.workloads import DEMO, demo_prompts, model_folder
+from drafting.adaptive import AdaptiveProposer
 from drafting.config import SpeculationConfig
 from drafting.cost import CostModel, StepShape
 from engine.build import build_proposer, engine_for
@@ -55,22 +56,24 @@ def about(name: str, loaded: LoadedModel) -> dict[str, Any]:
 
 
 def real_steps(engine: Engine, widths: list[int], vocab_size: int, max_tokens: int) -> list[tuple[StepShape, float]]:
-    """Decoding steps of real runs at these widths: shapes and seconds."""
-    assert engine.speculation and engine.speculation.budget
-    budget, steps = engine.speculation.budget, []
+    """Decoding steps of real runs at these widths, eight with and eight without guesses in turn: shapes and seconds."""
+    assert engine.speculation and engine.speculation.budget and isinstance(engine.speculation.proposer, AdaptiveProposer)
+    budget, steps, turns = engine.speculation.budget, [], cycle([True] * 8 + [False] * 8)
     observe = budget.observe
 
     def record(plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
         observe(plain, num_nodes, seconds, thinking, num_tokens)
-        if plain.rows == plain.sequences:
+        if plain.decoding and plain.sequences in widths:
             steps.append((plain.with_nodes(num_nodes), seconds))
 
     budget.observe = record  # type: ignore[method-assign]
+    budget.pauses.wants = lambda load: next(turns)  # type: ignore[method-assign]
     prompts = [tuple(token % vocab_size for token in ids) for ids in demo_prompts(max(widths))]
     for width in widths:
         requests = [Request(str(index), ids, max_tokens, ignore_eos=True) for index, ids in enumerate(prompts[:width])]
         first, started = len(steps), time.perf_counter()
         while len(steps) - first < CHECKED_STEPS and time.perf_counter() - started < MAX_SECONDS:
+            engine.speculation.proposer.clear()  # or the second round would find the answers of the first
             engine.generate(requests)
     return steps
 
@@ -88,8 +91,6 @@ def measure(args: argparse.Namespace) -> CostModel:
         cost = CostModel(profile, about=about(name, loaded))
         widths = [width for width in (1, 4, 16, 64) if width < args.max_running] + [args.max_running]
         steps = real_steps(engine, widths, loaded.vocab_size, args.max_tokens)
-    # In any order, so that every width counts as much: the model forgets what it saw first.
-    random.Random(0).shuffle(steps)
     for shape, seconds in steps:
         cost.observe(shape, seconds)
     return cost
