@@ -39,7 +39,12 @@ def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cost_model", type=Path, metavar="FILE", help="a machine's costs: predicts the speedup of a job on it")
     parser.add_argument("--thinking_us", type=float, metavar="T", help="microseconds that guessing takes per row; default: measured here")
     parser.add_argument("--limit", type=int, default=None, metavar="N", help="the first rows only")
-    parser.add_argument("--tables", type=Path, metavar="DIR", help="a model's tables; without, bigram learns from the text")
+    parser.add_argument(
+        "--tables",
+        type=Path,
+        metavar="DIR",
+        help="a model's tables, and calibration if a job has left it; without, bigram learns from the text",
+    )
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="a folder with tokenizer.json, for transcripts that are text")
     parser.add_argument("--guesses", action="store_true", help="print what became of guesses (of one price) by source, depth and match")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file")
@@ -117,9 +122,12 @@ def replay_once(transcripts: list[Any], args: argparse.Namespace, config: Specul
 
 
 def start_proposer(transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig) -> tuple[Any, Any]:
-    """A proposer that knows no text yet, and the bigram table of it that is to learn from the text, if it is one."""
+    """A proposer that knows no text yet, and the bigram table of it that is to learn from the text, if it is one. What a job of the
+    model has taught about guesses lies beside its tables."""
     tables, learned_bigram = choose_tables(args.tables, config, 1 + max(transcript.max_id for transcript in transcripts))
     proposer = make_proposer(config, tables)
+    if config.mode == "adaptive" and args.tables:
+        proposer.calibration.load(args.tables / "calibration.npz")
     return proposer, proposer.bigram if config.mode == "adaptive" and learned_bigram is not None else learned_bigram
 
 

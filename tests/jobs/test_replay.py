@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs.replay import main
@@ -184,6 +185,21 @@ def test_rows_that_run_at_once_are_counted_like_rows_one_by_one(tmp_path: Path) 
     arguments = ("--transcripts", transcripts, "--speculate", "mixed", "--sources", "context")
     assert replayed(tmp_path, *arguments, "--batch_size", 3) == replayed(tmp_path, *arguments)
     assert replayed(tmp_path, *arguments, "--limit", 2)["tokens"] == 12
+
+
+def test_what_a_job_has_learned_about_guesses_lies_beside_the_tables(tmp_path: Path) -> None:
+    from drafting.calibration import Calibration
+
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    np.savez(tables / "bigram.npz", ids=np.full((300, 4), -1, np.int32), made_from="a test")
+    arguments = ["--transcripts", write(tmp_path / "a.jsonl", ROW), "--speculate", "adaptive", "--row_price", 0.2, "--tables", tables]
+    trusting = replayed(tmp_path, *arguments)
+    calibration = Calibration()
+    calibration.weights[:] = -3.0
+    calibration.save(tables / "calibration.npz")
+    wary = replayed(tmp_path, *arguments)
+    assert trusting["nodes"] > wary["nodes"] == 0
 
 
 def cost_file(tmp_path: Path) -> Path:
