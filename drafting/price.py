@@ -83,18 +83,18 @@ class Budget:
     def observe(self, plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
         """A step of shape `plain` and num_nodes guesses took so long, `thinking` beside it, and gave so many tokens.
 
-        Prompt chunks cost otherwise, and are not what is decided about: their steps teach nothing here.
+        Prompt chunks cost otherwise, and are not what is decided about: the time of their steps teaches nothing here.
         """
-        if not plain.decoding:
-            return
-        if self._chosen:
-            accepted, lost = num_tokens - self.last.num_sequences, thinking
-            if num_nodes:
-                self._trust.observe(self.last.expected, accepted, limited=False)
-                lost += seconds - self.cost.seconds(plain)
+        accepted, lost = num_tokens - self.last.num_sequences, thinking
+        if self._chosen and num_nodes:
+            self._trust.observe(self.last.expected, accepted, limited=False)
+            lost += seconds - self.cost.seconds(plain)
+        if self._chosen and (plain.decoding or not num_nodes):
             self.pauses.judge(accepted - LEAST_GAIN * self.last.num_sequences - self.last.plain_rate * lost, num_nodes)
-            self._speedup.observe(seconds + thinking, num_tokens / self.last.plain_rate, limited=False)
-        self.cost.observe(plain.with_nodes(num_nodes), seconds)
+        if plain.decoding:
+            if self._chosen:
+                self._speedup.observe(seconds + thinking, num_tokens / self.last.plain_rate, limited=False)
+            self.cost.observe(plain.with_nodes(num_nodes), seconds)
 
     def _costs(self, plain: StepShape, num_sequences: int, least_nodes: int = 0) -> tuple[float, float, Floats]:
         """Price, plain rate, and what 0, 1, 2 ... nodes add to a step's seconds, once per step; least_nodes are in it if they may be."""

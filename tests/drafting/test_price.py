@@ -87,3 +87,13 @@ def test_prompt_chunks_do_not_teach_what_guesses_cost():
     assert budget.cost.seconds(PLAIN) == before
     budget.observe(PLAIN, 0, 0.025, 0.0, 4)
     assert budget.cost.seconds(PLAIN) > before
+
+
+def test_a_job_whose_every_step_runs_prompts_pauses_too():
+    budget, thought = Budget(machine(), 100), 0
+    for _ in range(100):
+        if budget.wants(4):
+            thought += 1
+            budget.choose(chains([0.01], [0.01], [0.01], [0.01]), StepShape(500, 0, 0, 4))
+        budget.observe(StepShape(500, 0, 0, 4), 0, 0.5, 0.0001, 4)
+    assert thought < 10
