@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.rank_filter import kept_by_rank
 from engine.request import Sampling
 
 
@@ -41,7 +42,8 @@ def _draw_rows(logits: Tensor, rows: SamplingRows, targets: NDArray[np.int64]) -
     if drawn:
         sampling = [rows.sampling[index] for index in drawn]
         uniform = uniforms([s.seed for s in sampling], rows.positions[drawn])
-        targets[drawn] = _draw(logits[drawn], sampling, torch.from_numpy(uniform).to(logits.device)).cpu().numpy()
+        own = logits if len(drawn) == len(logits) else logits[drawn]
+        targets[drawn] = _draw(own, sampling, torch.from_numpy(uniform).to(logits.device)).cpu().numpy()
 
 
 def uniforms(seeds: list[int], positions: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -64,33 +66,24 @@ def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(-1)
     wanted = uniform[:, None] * cumulative[:, -1:]
     # right=True: the first token whose cumulative share is above u; a token of probability 0 is never it.
-    tokens = torch.searchsorted(cumulative, wanted, right=True)[:, 0]
-    last_kept = (probabilities > 0).long().mul_(torch.arange(logits.shape[1], device=logits.device)).amax(-1)
-    return torch.minimum(tokens, last_kept)
+    tokens = torch.searchsorted(cumulative, wanted, right=True)
+    # Rounding can make u x the sum the sum itself: then the last token that was kept, where the sum is reached.
+    return torch.minimum(tokens, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))[:, 0]
 
 
 def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is 0."""
     below_best = logits.double() - logits.amax(-1, keepdim=True)
     probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()  # the likeliest token has 1
-    keep = probabilities >= _column(sampling, "min_p", logits.device)
     ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
+    if not ranked and not any(s.min_p for s in sampling):
+        return probabilities
+    keep = probabilities >= _column(sampling, "min_p", logits.device)
     if ranked:  # sorting a large vocabulary is dear: only the rows that need it
-        keep[ranked] &= _kept_by_rank(probabilities[ranked], [sampling[row] for row in ranked])
+        limited = [sampling[row] for row in ranked]
+        top_k, top_p = (_column(limited, name, logits.device) for name in ("top_k", "top_p"))
+        keep[ranked] &= kept_by_rank(probabilities[ranked], top_k, top_p)
     return probabilities * keep
-
-
-def _kept_by_rank(probabilities: Tensor, sampling: list[Sampling]) -> Tensor:
-    """bool [R, V]: what top_k, then top_p leave."""
-    # Stable and descending: of equal probabilities the lowest id is kept first.
-    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    rank = torch.arange(ordered.shape[1], device=ordered.device)
-    top_k, top_p = _column(sampling, "top_k", ordered.device), _column(sampling, "top_p", ordered.device)
-    ordered = ordered * ((top_k == 0) | (rank < top_k))
-    before = ordered.cumsum(-1) - ordered
-    # Off must be off to the last bit: a top_p of 1 must not cost a row its rarest token by rounding.
-    kept_in_order = (ordered > 0) & ((top_p == 1) | (before < top_p * ordered.sum(-1, keepdim=True)))
-    return torch.zeros_like(kept_in_order).scatter_(-1, order, kept_in_order)
 
 
 def _column(sampling: list[Sampling], name: str, device: torch.device) -> Tensor:
