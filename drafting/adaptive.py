@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from drafting import search
+from drafting import layout, search
 from drafting.arena import TokenArena, slots_of
 from drafting.bigram import recycle_successors
 from drafting.calibration import Calibration
@@ -59,7 +59,7 @@ class AdaptiveProposer:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
         survive with at least min_survival: the fewer, the less time this takes. The next call overwrites what learn needs."""
         arena, depths = self.arena, np.minimum(max_depths, self.max_depth).astype(np.int32)
-        if len(states) * search.MAX_GUESSES > len(self._scratch.guesses):
+        if len(states) * layout.MAX_GUESSES > len(self._scratch.guesses):
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
         scratch, model, floor = self._scratch, Model(self.calibration.scores, self.bigram), max(FLOOR, min_survival)
         guess_offsets, offsets = both = np.zeros((2, len(states) + 1), np.int64)
@@ -80,7 +80,7 @@ class AdaptiveProposer:
     @property
     def num_recycled(self) -> int:
         """Successors that recycle takes for each row now; 0 while next to no accepted guess comes from the bigram."""
-        return NUM_RECYCLED if self._earnings.uses(search.BIGRAM) else 0
+        return NUM_RECYCLED if self._earnings.uses(layout.BIGRAM) else 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """The guesses of these sources were accepted in a step that verified some."""
@@ -113,19 +113,18 @@ class AdaptiveProposer:
 
 
 def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
-    children, num_guesses = (search.MAX_CHILDREN, search.NUM_SCOPES), num_sequences * search.MAX_GUESSES
+    children, num_guesses = (layout.MAX_CHILDREN, layout.NUM_VOTERS), num_sequences * layout.MAX_GUESSES
     return Scratch(
-        pointers=np.zeros((max_nodes + 1) * search.MAX_POINTERS, POINTER),
+        pointers=np.zeros((max_nodes + 1) * layout.MAX_POINTERS, POINTER),
         nodes=np.zeros(max_nodes + 1, NODE),
         guesses=np.empty(num_guesses, GUESS),
         features_GF=np.empty((num_guesses, NUM_FEATURES), np.int32),
-        context=np.zeros(search.MAX_MATCH, np.int32),
-        recent=np.zeros(search.MAX_MATCH, np.int32),
-        places_WC=np.zeros((search.WALK, search.NUM_CHAINS), np.int32),
-        votes_CS=np.zeros(children, np.float32),
-        longest_CS=np.zeros(children, np.int32),
-        counts_CS=np.zeros(children, np.int32),
-        totals_S=np.zeros(search.NUM_SCOPES, np.float32),
+        context=np.zeros(layout.MAX_MATCH, np.int32),
+        recent=np.zeros(layout.MAX_MATCH, np.int32),
+        places_WC=np.zeros((layout.WALK, layout.NUM_CHAINS), np.int32),
+        votes_CV=np.zeros(children, np.float32),
+        longest_CV=np.zeros(children, np.int32),
+        totals_V=np.zeros(layout.NUM_VOTERS, np.float32),
     )
 
 

@@ -1,6 +1,6 @@
 """The rows that drafts come from: those that run, and finished ones as far as there is room for them.
 
-Owns which row has which slot and blocks, and which finished row goes first. What is in the blocks is search.py's.
+Owns which row has which slot and blocks, and which finished row goes first. What is in the blocks is chains.py's.
 """
 
 from collections import deque
@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from drafting import search
+from drafting.chains import append
 from drafting.compiled import compiled
-from drafting.layout import BLOCK, ROW, Arena, Int64, Records
+from drafting.layout import BLOCK, BLOCK_TOKENS, MAX_ORDER, NONE, NUM_CHAINS, NUM_SAID, ROW, Arena, Int64, Records
 from drafting.tree import Int32
 
 FIRST_BLOCKS, FIRST_SLOTS = 256, 16
@@ -27,7 +27,7 @@ class TokenArena:
         self._finished: deque[tuple[int, int, int]] = deque()  # first block, number of tokens, group
         self._free_slots = list(range(FIRST_SLOTS))[::-1]
         self._next_id = 1
-        self._recent = np.zeros(search.MAX_ORDER, np.int32)
+        self._recent = np.zeros(MAX_ORDER, np.int32)
         self._next_group = 1
         self._groups: dict[str, int] = {}  # those that have rows; a number is never used again, since old blocks bear it
         self._members: dict[int, tuple[str, int]] = {}  # by number: name, and how many rows
@@ -37,18 +37,20 @@ class TokenArena:
         if not self._free_slots:
             size = len(self.rows)
             self.rows = np.concatenate([self.rows, np.zeros(size, ROW)])
+            self.arrays = self.arrays._replace(said_SN=np.concatenate([self.arrays.said_SN, np.zeros_like(self.arrays.said_SN)]))
             self._free_slots = list(range(size, 2 * size))[::-1]
         slot = self._free_slots.pop()
-        self.rows[slot] = (self._next_id, self._join(group), search.NONE, search.NONE, 0)
+        self.rows[slot] = (self._next_id, self._join(group), NONE, NONE, 0)
+        self.arrays.said_SN[slot] = 0
         self._next_id += 1
         return slot
 
     def append(self, slots: Int64, token_ids: Int32, offsets: Int64) -> None:
         """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]."""
-        needed = len(token_ids) // search.BLOCK_TOKENS + len(slots)
+        needed = len(token_ids) // BLOCK_TOKENS + len(slots)
         while self.arrays.num_free[0] < needed:
             self.arrays = _doubled(self.arrays)
-        search.append(self.arrays, self.rows, slots, token_ids, offsets, self._recent)
+        append(self.arrays, self.rows, slots, token_ids, offsets, self._recent)
 
     def finish(self, slot: int) -> None:
         """The row ends and stays as an example for others."""
@@ -107,14 +109,15 @@ class TokenArena:
 
 
 def _empty(num_blocks: int) -> Arena:
-    places = num_blocks * search.BLOCK_TOKENS
+    places = num_blocks * BLOCK_TOKENS
     return Arena(
-        tokens=np.full(places, search.NONE, np.int32),
+        tokens=np.full(places, NONE, np.int32),
         blocks=np.zeros(num_blocks, BLOCK),
-        chains_CP=np.full((search.NUM_CHAINS, places), search.NONE, np.int32),
-        heads_CH=np.full((search.NUM_CHAINS, places), search.NONE, np.int32),
+        chains_CP=np.full((NUM_CHAINS, places), NONE, np.int32),
+        heads_CH=np.full((NUM_CHAINS, places), NONE, np.int32),
         free=np.arange(num_blocks, dtype=np.int32)[::-1].copy(),
         num_free=np.array([num_blocks], np.int64),
+        said_SN=np.zeros((FIRST_SLOTS, NUM_SAID), np.uint8),
     )
 
 
@@ -125,7 +128,8 @@ def _doubled(old: Arena) -> Arena:
     chains_CP, heads_CH = np.concatenate([old.chains_CP, new.chains_CP], 1), np.concatenate([old.heads_CH, old.heads_CH], 1)
     free = np.concatenate([old.free[:num_free], new.free + num_blocks, np.zeros(num_blocks - num_free, np.int32)]).astype(np.int32)
     blocks = np.concatenate([old.blocks, new.blocks])
-    return Arena(np.concatenate([old.tokens, new.tokens]), blocks, chains_CP, heads_CH, free, np.array([num_free + num_blocks], np.int64))
+    tokens, num_free_now = np.concatenate([old.tokens, new.tokens]), np.array([num_free + num_blocks], np.int64)
+    return Arena(tokens, blocks, chains_CP, heads_CH, free, num_free_now, old.said_SN)
 
 
 def slots_of(states: Iterable[int]) -> Int64:
@@ -137,7 +141,7 @@ def slots_of(states: Iterable[int]) -> Int64:
 def _release(arena: Arena, block: int) -> None:
     """Frees a row's blocks, the first given; their tokens are found no more."""
     while block >= 0:
-        arena.tokens[block * search.BLOCK_TOKENS : (block + 1) * search.BLOCK_TOKENS] = search.NONE
+        arena.tokens[block * BLOCK_TOKENS : (block + 1) * BLOCK_TOKENS] = NONE
         arena.free[arena.num_free[0]] = block
         arena.num_free[0] += 1
         block = arena.blocks[block].next

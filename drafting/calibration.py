@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.compiled import compiled
-from drafting.layout import NUM_BIASES, NUM_BUCKETS, NUM_HASHES, NUM_TABLES, Guesses, Int64
+from drafting.layout import NUM_BIASES, NUM_BUCKETS, NUM_HASHES, NUM_TABLES, NUM_VOTERS, Guesses, Int64
 from drafting.tree import Int32
 
 FIRST_RATE, MIN_RATE, RATE_FALLS_AT = 0.3, 0.01, 20.0
-BIAS_RATES = (0.15, 0.3, 0.3, 0.1)
+BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
 
 
 class Calibration:
     """What guesses have taught: weights, seen float32 [tables, buckets]: what each bucket adds to a score, and how often it was
-    scored; biases float32 [biases, hashes]: what the guessed token adds, after the two tokens before it, the last, or any, and the
-    last token alone, each under a hash."""
+    scored; biases float32 [biases, hashes]: what tokens add, each under a hash: the last one, it and the kind of guess, the last
+    two and the kind, the guessed one and the kind, the last and the guessed one, all three and the kind."""
 
     def __init__(self) -> None:
         num_weights = NUM_TABLES * NUM_BUCKETS
@@ -67,10 +67,10 @@ def prior() -> NDArray[np.float32]:
     Straight lines through what four kinds of recorded text taught; each also helps the kinds it was not taken from.
     """
     weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
-    for scope in range(3):
-        weights[2 * scope, 2:56] = (-1.8 + 0.33 * np.arange(9)[:, None] + 0.42 * np.arange(6)).ravel()
-    weights[6, 1], weights[6, 2:18:2], weights[6, 3:18:2] = -0.5, -1.6 - 0.25 * np.arange(8), -0.1
-    weights[7, :32] = np.tile([0.1, -0.2, 0.1, 0.2], 8)
+    for voter in range(NUM_VOTERS):
+        weights[voter, 2:56] = (-1.8 + 0.33 * np.arange(9)[:, None] + 0.42 * np.arange(6)).ravel()
+    weights[4, 1], weights[4, 2:18:2], weights[4, 3:18:2] = -0.5, -1.6 - 0.25 * np.arange(8), -0.1
+    weights[5, :32] = np.tile([0.1, -0.2, 0.1, 0.2], 8)
     return weights
 
 

@@ -1,10 +1,12 @@
 """How this package compiles its loops: numba, without the GIL, kept on disk.
 
-A compiled function calls only compiled functions of its own file: numba's disk cache looks at the time stamp of that one
-file, and would go on using an old version of a helper that lies elsewhere.
+Compiled functions hold what they call and every constant they name, of other files too, while numba's disk cache asks for the
+time stamp of their own file alone. So here any change to a file of the folder makes all of its functions compile again.
 """
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -14,11 +16,22 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def compiled(function: Function) -> Function:
     """The function as machine code, compiled at its first call."""
-    return cast(Function, numba.njit(cache=True, nogil=True)(function))
+    return _compiled(function, {})
 
 
 def compiled_lean(function: Function) -> Function:
     """The same for functions that make no array but by slicing: numba then counts no references, which took half the time of
     small functions that are handed many arrays."""
-    options: dict[str, Any] = {"cache": True, "nogil": True, "_nrt": False}
-    return cast(Function, numba.njit(**options)(function))
+    return _compiled(function, {"_nrt": False})
+
+
+def _compiled(function: Function, options: dict[str, Any]) -> Function:
+    dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
+    if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
+        dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+    return cast(Function, dispatcher)
+
+
+@cache
+def _stamp(folder: Path) -> list[tuple[str, float, int]]:
+    return [(file.name, file.stat().st_mtime, file.stat().st_size) for file in sorted(folder.glob("*.py"))]

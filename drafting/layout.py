@@ -1,6 +1,6 @@
 """The records and arrays that the compiled half of the adaptive proposer shares with its Python half.
 
-Owns names and types only.
+Owns names, types and sizes only.
 """
 
 from typing import NamedTuple
@@ -8,12 +8,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drafting.tree import Int32
+from drafting.tree import Int32, UInt8
 
 Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
-NUM_TABLES, NUM_BUCKETS = 8, 64  # of weights; a guess has one bucket in each table
-NUM_BIASES, NUM_HASHES = 4, 1 << 18  # tables of biases, and entries of each
+BLOCK_TOKENS, NONE = 64, -1  # a row owns whole blocks
+OWN, GROUP, ALL, NUM_SCOPES = 0, 1, 2, 3  # scopes: the row itself, its group, all rows
+GAP, NUM_VOTERS, BIGRAM = 3, 4, 3  # votes of matches that end before the last token are counted apart; a source without votes
+ORDERS, SCOPES, NUM_CHAINS, MAX_ORDER = (3, 1, 2, 2), (OWN, OWN, GROUP, ALL), 4, 3
+WALK, SHORT_WALK = 16, 8  # links of a chain followed at most: for the root; for a node, or before the last token
+MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
+MAX_MATCH, MAX_CHILDREN, MAX_GUESSES = 32, 24, 512  # tokens compared backwards; continuations of a node; those weighed per tree
+NUM_SAID = 1 << 12  # counters of the tokens that a row has said
+
+NUM_TABLES, NUM_BUCKETS = 7, 64  # of weights; a guess has one bucket in each table
+NUM_BIASES, NUM_HASHES = 6, 1 << 16  # tables of biases, and entries of each
 NUM_FEATURES = NUM_TABLES + NUM_BIASES  # of a guess: where its bucket in each table, and its entry of each bias, lie among all scores
 
 ROW = np.dtype(
@@ -26,7 +35,7 @@ ROW = np.dtype(
     ]
 )
 BLOCK = np.dtype([("next", np.int32), ("previous", np.int32), ("row", np.int64), ("group", np.int64)])
-POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32)])
+POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32), ("gap", np.int32)])
 # By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them is next.
 NODE = np.dtype(
     [("first", np.int32), ("last", np.int32), ("guess", np.int32), ("depth", np.int32), ("survival", np.float32)]
@@ -39,7 +48,10 @@ GUESS = np.dtype(
 
 
 class Arena(NamedTuple):
-    """The tokens of all rows int32 [P], in linked blocks, and the chains through them. free[: num_free[0]] are unused blocks."""
+    """The tokens of all rows int32 [P], in linked blocks, and the chains through them. free[: num_free[0]] are unused blocks.
+
+    said_SN uint8 [slots, NUM_SAID]: how often a running row has said a token, prompt included, by the token's low bits.
+    """
 
     tokens: Int32
     blocks: Records
@@ -47,6 +59,7 @@ class Arena(NamedTuple):
     heads_CH: Int32
     free: Int32
     num_free: NDArray[np.int64]
+    said_SN: UInt8
 
 
 class Model(NamedTuple):
@@ -59,7 +72,7 @@ class Model(NamedTuple):
 class Scratch(NamedTuple):
     """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses, features].
 
-    votes_CS float32 [children, scopes], longest_CS and counts_CS int32 alike.
+    votes_CV float32 [children, voters], longest_CV int32 alike.
     """
 
     pointers: Records
@@ -69,10 +82,9 @@ class Scratch(NamedTuple):
     context: Int32
     recent: Int32
     places_WC: Int32
-    votes_CS: NDArray[np.float32]
-    longest_CS: Int32
-    counts_CS: Int32
-    totals_S: NDArray[np.float32]
+    votes_CV: NDArray[np.float32]
+    longest_CV: Int32
+    totals_V: NDArray[np.float32]
 
 
 class Guesses(NamedTuple):

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting import search
+from drafting import layout
 from drafting.adaptive import SAVE_EVERY, AdaptiveProposer
 from drafting.budget import choose, choose_likely
 from drafting.calibration import Calibration
+from drafting.features import set_biases
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
 
@@ -70,6 +71,59 @@ def test_of_equal_matches_the_one_with_more_votes_is_likelier() -> None:
     assert first(found(proposer(), 5, 6, 1, 5, 8, 2, 5, 6, 3, 5)) == [6, 8]
 
 
+def test_where_one_token_differs_the_text_is_followed_past_it() -> None:
+    # 9 stands where 8 did, after 1 2 3; nothing followed 9 yet.
+    candidates = found(proposer(), 1, 2, 3, 8, 4, 5, 6, 1, 2, 3, 9, depth=3)
+    assert nodes(candidates) == {(4, 0, "context"), (5, 1, "context"), (6, 2, "context")}
+    assert candidates.matches.tolist() == [0, 1, 2], "tokens right before the guess that are the same"
+
+
+def test_a_text_is_followed_past_a_token_in_siblings_and_other_rows_too() -> None:
+    drafter = proposer()
+    finished(drafter, 1, 2, 8, 4, group="a")
+    finished(drafter, 1, 2, 7, 5, group="b")
+    assert nodes(found(drafter, 1, 2, 9, group="a")) == {(4, 0, "siblings"), (5, 0, "corpus")}
+
+
+def test_a_text_that_said_the_same_token_is_no_gap() -> None:
+    # 1 2 3 was followed by 4 before, and is now: what follows 4 is found by the match of four, once.
+    drafter = proposer()
+    candidates = found(drafter, 1, 2, 3, 4, 5, 1, 2, 3, 4, depth=1)
+    assert candidates.matches.tolist() == [4]
+    assert candidates.guesses is not None
+    assert candidates.guesses[1][0, layout.GAP] == layout.GAP * layout.NUM_BUCKETS, "no vote past a gap"
+
+
+def test_guesses_are_told_apart_by_how_often_their_row_has_said_them() -> None:
+    drafter = proposer(Tables(bigram=np.array([[5, 6, 7]] * 8, np.int32)))
+    drafter.drop(drafter.start(ids(*[7] * 300)))  # another row's, in the slot that is used next
+    candidates = found(drafter, 6, 2, 5, 3, 5, 1, 5, 0, depth=1)
+    assert candidates.guesses is not None
+    guesses, features_GF, offsets = candidates.guesses
+    buckets = features_GF[: offsets[1], 6] - 6 * layout.NUM_BUCKETS
+    bucket_of = dict(zip(guesses["token"][: offsets[1]].tolist(), buckets.tolist(), strict=True))
+    # Four buckets, one for each source, for: never, once, twice, 3 or 4 times.
+    assert bucket_of == {5: 4 * 3 + layout.BIGRAM, 6: 4 * 1 + layout.BIGRAM, 7: 4 * 0 + layout.BIGRAM}
+
+
+def test_what_rows_have_said_is_kept_apart_for_more_rows_than_there_was_room_for() -> None:
+    drafter = proposer()
+    states = [drafter.start(ids(*[token] * 300)) for token in range(40)]
+    said_SN = drafter.arena.arrays.said_SN
+    assert [int(said_SN[state, token]) for token, state in enumerate(states)] == [255] * 40, "as many as a byte holds"
+    assert said_SN.sum() == 255 * 40
+
+
+def test_biases_tell_kinds_of_guesses_apart() -> None:
+    features = np.zeros((3, layout.NUM_FEATURES), np.int32)
+    for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
+        set_biases(features[number], token, kind, 11, 12)
+    same = features[:, layout.NUM_TABLES :] == features[0, layout.NUM_TABLES :]
+    # In order: the last token, it and the kind, the two last and the kind, the guess and the kind, the last and the guess, all.
+    assert same[1].tolist() == [True, False, False, False, True, False]
+    assert same[2].tolist() == [True, True, True, False, False, False]
+
+
 def test_rows_of_the_same_group_are_told_from_others() -> None:
     drafter = proposer()
     finished(drafter, 1, 2, 3, group="a")
@@ -120,7 +174,7 @@ def test_a_dropped_row_is_forgotten_at_once_and_its_room_is_used_again() -> None
 
 def test_rows_longer_than_a_block_and_more_than_the_arena_held_are_found_again() -> None:
     drafter = proposer(corpus_tokens=10**6)
-    text = np.arange(search.BLOCK_TOKENS * 300, dtype=np.int32)  # more than the 256 blocks it begins with
+    text = np.arange(layout.BLOCK_TOKENS * 300, dtype=np.int32)  # more than the 256 blocks it begins with
     for part in (text[:100], text[100:]):
         drafter.finish(drafter.start(part))
     candidates = found(drafter, 161, 162, 163, depth=16)
@@ -164,8 +218,8 @@ def test_only_guesses_whose_parent_was_right_are_scored() -> None:
     state = drafter.start(ids(1, 2, 3, 1))
     candidates = drafter.propose([state], ids(9))  # 2, then 3 after it, then 1
     drafter.learn([state], candidates, ids(9), np.array([0, 1]))
-    # The root had one guess, seen once in each of the 8 tables; those after the wrong 2 taught nothing.
-    assert drafter.calibration.seen.sum() == 8
+    # The root had one guess, seen once in each of the 7 tables; those after the wrong 2 taught nothing.
+    assert drafter.calibration.seen.sum() == 7
 
 
 def test_calibration_is_saved_and_loaded_and_a_torn_file_is_no_calibration(tmp_path: Path) -> None:
