@@ -62,6 +62,8 @@ class AdaptiveProposer:
         if len(states) * layout.MAX_GUESSES > len(self._scratch.guesses):
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
         scratch, model, floor = self._scratch, Model(self.calibration.scores, self.bigram), max(FLOOR, min_survival)
+        # The chain through all rows is the last one; where it does not earn its keep it is not followed.
+        scratch.num_chains[0] = layout.NUM_CHAINS if self._earnings.uses(layout.ALL) else layout.NUM_CHAINS - 1
         guess_offsets, offsets = both = np.zeros((2, len(states) + 1), np.int64)
         search.propose(arena.arrays, model, arena.rows, slots_of(states), depths, floor, scratch, both)
         guesses = Guesses(scratch.guesses, scratch.features_GF, guess_offsets)
@@ -77,9 +79,8 @@ class AdaptiveProposer:
         if self._home and self._num_learned % SAVE_EVERY == 0:
             self._save(self._home)
 
-    @property
-    def num_recycled(self) -> int:
-        """Successors that recycle takes for each row now; 0 while next to no accepted guess comes from the bigram."""
+    def wants_successors(self) -> int:
+        """How many of them recycle would take for each row; 0 while next to no accepted guess comes from the bigram."""
         return NUM_RECYCLED if self._earnings.uses(layout.BIGRAM) else 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
@@ -121,6 +122,7 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
         features_GF=np.empty((num_guesses, NUM_FEATURES), np.int32),
         context=np.zeros(layout.MAX_MATCH, np.int32),
         recent=np.zeros(layout.MAX_MATCH, np.int32),
+        num_chains=np.array([layout.NUM_CHAINS]),
         places_WC=np.zeros((layout.WALK, layout.NUM_CHAINS), np.int32),
         votes_CV=np.zeros(children, np.float32),
         longest_CV=np.zeros(children, np.int32),

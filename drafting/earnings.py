@@ -17,14 +17,14 @@ class Earnings:
 
     def __init__(self, num_sources: int) -> None:
         self._accepted = np.full(num_sources, PRIOR)
-        self._num_steps = 0
+        self._num_asked = [0] * num_sources
 
     def add(self, sources: NDArray[np.uint8]) -> None:
         """The guesses of these sources were accepted in a step that verified some."""
-        self._num_steps += 1
         self._accepted *= 1.0 - 1.0 / MEMORY_STEPS
         self._accepted += np.bincount(sources, minlength=len(self._accepted))
 
     def uses(self, source: int) -> bool:
-        """Whether a source is to be used in this step: it earns, or its turn to be tried has come."""
-        return bool(self._accepted[source] >= LEAST_SHARE * self._accepted.sum()) or self._num_steps % PROBE_EVERY == 0
+        """Whether a source is to be used now, asked before each use: it earns, or its turn to be tried has come."""
+        self._num_asked[source] += 1
+        return bool(self._accepted[source] >= LEAST_SHARE * self._accepted.sum()) or self._num_asked[source] % PROBE_EVERY == 0

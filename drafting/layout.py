@@ -72,7 +72,7 @@ class Model(NamedTuple):
 class Scratch(NamedTuple):
     """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses, features].
 
-    votes_CV float32 [children, voters], longest_CV int32 alike.
+    num_chains int64 [1]: chains that are followed. votes_CV float32 [children, voters], longest_CV int32 alike.
     """
 
     pointers: Records
@@ -81,6 +81,7 @@ class Scratch(NamedTuple):
     features_GF: Int32
     context: Int32
     recent: Int32
+    num_chains: Int64
     places_WC: Int32
     votes_CV: NDArray[np.float32]
     longest_CV: Int32

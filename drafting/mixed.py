@@ -18,8 +18,6 @@ from drafting.unigram import fill_unigram_drafts
 class MixedProposer:
     """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see SpeculationConfig."""
 
-    num_recycled = 0
-
     def __init__(self, *, num_drafts: int, draft_len: int, query_len: int, sources: Sequence[str], max_nodes: int, tables: Tables) -> None:
         self.source_names = tuple(sources)
         self.max_nodes = max_nodes
@@ -51,6 +49,10 @@ class MixedProposer:
     def learn(self, states: Sequence[ContextIndex], candidates: Candidates, token_ids: Int32, offsets: NDArray[np.int64]) -> None:
         """Takes in the tokens that a step gave; there is nothing to calibrate."""
         self.extend(states, token_ids, offsets)
+
+    def wants_successors(self) -> int:
+        """None: the paper's tables stay as they were built."""
+        return 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """The fill order is fixed, whatever comes of it."""

@@ -16,9 +16,8 @@ class Proposer(Protocol):
     max_nodes: int
     max_depth: int
 
-    @property
-    def num_recycled(self) -> int:
-        """Successors that recycle takes for each row now; 0 = it has no use for them."""
+    def wants_successors(self) -> int:
+        """How many of them recycle would take for each row of this step; 0 = it has no use for them now. Asked once in a step."""
 
     def start(self, token_ids: NDArray[np.int32], group: str = "") -> Any:
         """The state of a sequence that begins with these tokens (prompt, and output if it was preempted). group: rows that resemble it."""

@@ -20,7 +20,6 @@ from drafting.layout import (
     MAX_GUESSES,
     MAX_MATCH,
     NONE,
-    NUM_CHAINS,
     NUM_FEATURES,
     ORDERS,
     OWN,
@@ -42,7 +41,7 @@ MAX_CERTAINTY = 0.7  # a node whose children would survive less often than asked
 @compiled_lean
 def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: int, scratch: Scratch) -> int:
     """Lists occurrences of the `size` recent tokens in pointers[first:], newest first in each chain; returns where the list ends."""
-    for chain in range(NUM_CHAINS):
+    for chain in range(scratch.num_chains[0]):
         known = size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0)
         scratch.places_WC[0, chain] = arena.heads_CH[chain, head_of(arena.heads_CH, chain, row, recent)] if known else NONE
     return _keep(arena, row, recent, 0, size, walk, first, scratch)
@@ -54,7 +53,7 @@ def _gather_gaps(arena: Arena, row: Any, size: int, first: int, scratch: Scratch
 
     After 1 2 3 8 4 5 and 1 2 3 9 the 8 stands where 9 does, and 4 may come next.
     """
-    for chain in range(NUM_CHAINS):
+    for chain in range(scratch.num_chains[0]):
         known = size > ORDERS[chain] > 1 and (SCOPES[chain] != GROUP or row.group > 0)
         scratch.places_WC[0, chain] = arena.chains_CP[chain, row.last] if known else NONE
     return _keep(arena, row, scratch.context, 1, size, SHORT_WALK, first, scratch)
@@ -69,10 +68,10 @@ def _keep(arena: Arena, row: Any, recent: Int32, gap: int, size: int, walk: int,
     last, places_WC, pointers = first, scratch.places_WC, scratch.pointers
     # All chains at once: each link is somewhere else in memory, and these are waited for together.
     for i in range(1, walk):
-        for chain in range(NUM_CHAINS):
+        for chain in range(scratch.num_chains[0]):
             place = places_WC[i - 1, chain]
             places_WC[i, chain] = arena.chains_CP[chain, place] if place >= 0 else NONE
-    for chain in range(NUM_CHAINS):
+    for chain in range(scratch.num_chains[0]):
         for i in range(walk):
             place = places_WC[i, chain]
             if place < 0:

@@ -224,9 +224,8 @@ class Engine:
         assert self.speculation
         proposer = self.speculation.proposer
         proposer.reward(accepted)
-        if proposer.num_recycled:
-            successors = likeliest_successors(logits, proposer.num_recycled)
-            proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), successors)
+        if count := proposer.wants_successors():
+            proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), likeliest_successors(logits, count))
 
     def _retire(self) -> None:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:

@@ -11,6 +11,7 @@ from drafting import layout
 from drafting.adaptive import SAVE_EVERY, AdaptiveProposer
 from drafting.budget import choose, choose_likely
 from drafting.calibration import Calibration
+from drafting.earnings import PROBE_EVERY
 from drafting.features import set_biases
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
@@ -281,3 +282,15 @@ def test_no_node_comes_before_its_parent_nor_outlives_it(rows: list[list[int]], 
         assert len({*zip(parents.tolist(), candidates.token_ids[begin:end].tolist(), strict=True)}) == end - begin, "equal siblings"
     trees, _ = choose(candidates, 0.1 * np.arange(99), price=1 + price)
     assert (np.diff(trees.offsets) <= np.diff(candidates.offsets)).all()
+
+
+def test_other_rows_are_looked_through_only_now_and_then_while_nothing_comes_of_it():
+    drafter = proposer()
+    finished(drafter, 5, 6, 7, 8)
+    assert (7, 0, "corpus") in nodes(found(drafter, 1, 5, 6))
+    for _ in range(20):
+        drafter.reward(np.array([layout.OWN] * 50, np.uint8))
+    looks = [(7, 0, "corpus") in nodes(found(drafter, 1, 5, 6)) for _ in range(2 * PROBE_EVERY)]
+    assert looks.count(True) == 2
+    drafter.reward(np.array([layout.ALL] * 100, np.uint8))
+    assert (7, 0, "corpus") in nodes(found(drafter, 1, 5, 6))

@@ -129,7 +129,6 @@ class ChainProposer:
     """Proposes one chain per sequence, `depth` tokens of a known text, each `shift` too high: with shift 0 all right, else all wrong."""
 
     source_names: tuple[str, ...] = ("known",)
-    num_recycled = 0
 
     def __init__(self, cases: Many[Case], depth: int, shift: int = 0) -> None:
         self.texts = [[*case.prompt_ids, *case.token_ids] for case in cases]
@@ -153,6 +152,9 @@ class ChainProposer:
 
     def learn(self, states: Many[list[int]], candidates: Candidates, token_ids: Any, offsets: Any) -> None:
         self.extend(states, token_ids, offsets)
+
+    def wants_successors(self) -> int:
+        return 0
 
     def reward(self, sources: Any) -> None:
         pass
