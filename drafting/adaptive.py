@@ -22,6 +22,9 @@ from drafting.tree import Candidates, Int32
 
 logger = logging.getLogger(__name__)
 NUM_RECYCLED = 8
+# Shares of the accepted guesses: following the chain through all rows takes a tenth of the time of a proposal, recycling up to a
+# thirtieth of a step.
+LEAST_OF_CORPUS, LEAST_OF_BIGRAM = 0.01, 0.03
 FIRST_SEQUENCES = 16  # that there is room for at first
 SAVE_EVERY = 512  # steps; a worker may be killed at any time
 FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a look
@@ -63,7 +66,7 @@ class AdaptiveProposer:
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
         scratch, model, floor = self._scratch, Model(self.calibration.scores, self.bigram), max(FLOOR, min_survival)
         # The chain through all rows is the last one; where it does not earn its keep it is not followed.
-        scratch.num_chains[0] = layout.NUM_CHAINS if self._earnings.uses(layout.ALL) else layout.NUM_CHAINS - 1
+        scratch.num_chains[0] = layout.NUM_CHAINS if self._earnings.uses(layout.ALL, LEAST_OF_CORPUS) else layout.NUM_CHAINS - 1
         guess_offsets, offsets = both = np.zeros((2, len(states) + 1), np.int64)
         search.propose(arena.arrays, model, arena.rows, slots_of(states), depths, floor, scratch, both)
         guesses = Guesses(scratch.guesses, scratch.features_GF, guess_offsets)
@@ -81,7 +84,7 @@ class AdaptiveProposer:
 
     def wants_successors(self) -> int:
         """How many of them recycle would take for each row; 0 while next to no accepted guess comes from the bigram."""
-        return NUM_RECYCLED if self._earnings.uses(layout.BIGRAM) else 0
+        return NUM_RECYCLED if self._earnings.uses(layout.BIGRAM, LEAST_OF_BIGRAM) else 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """The guesses of these sources were accepted in a step that verified some."""

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 # Accepted guesses that each source begins with; after about 256 steps they are forgotten.
 PRIOR, MEMORY_STEPS = 8.0, 256.0
-LEAST_SHARE = 0.02
 PROBE_EVERY = 16  # steps: now and then a source is used that does not earn, or nobody would see that it could
 
 
@@ -24,7 +23,7 @@ class Earnings:
         self._accepted *= 1.0 - 1.0 / MEMORY_STEPS
         self._accepted += np.bincount(sources, minlength=len(self._accepted))
 
-    def uses(self, source: int) -> bool:
-        """Whether a source is to be used now, asked before each use: it earns, or its turn to be tried has come."""
+    def uses(self, source: int, least_share: float) -> bool:
+        """Whether a source is to be used now, asked before each use: it gives its share, or its turn to be tried has come."""
         self._num_asked[source] += 1
-        return bool(self._accepted[source] >= LEAST_SHARE * self._accepted.sum()) or self._num_asked[source] % PROBE_EVERY == 0
+        return bool(self._accepted[source] >= least_share * self._accepted.sum()) or self._num_asked[source] % PROBE_EVERY == 0

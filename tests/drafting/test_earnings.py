@@ -1,4 +1,4 @@
-"""A source is used while it gives a fiftieth of what is accepted; one that does not is tried in one step of sixteen."""
+"""A source is used while it gives the share of what is accepted that is asked of it, here a fiftieth; one that does not is tried in one step of sixteen."""
 
 import numpy as np
 
@@ -9,12 +9,12 @@ def uses(earnings: Earnings, source: int, accepted: list[int], steps: int) -> li
     found = []
     for _ in range(steps):
         earnings.add(np.array(accepted, np.uint8))
-        found.append(earnings.uses(source))
+        found.append(earnings.uses(source, 0.02))
     return found
 
 
 def test_every_source_is_used_at_first():
-    assert [Earnings(3).uses(source) for source in range(3)] == [True] * 3
+    assert [Earnings(3).uses(source, 0.02) for source in range(3)] == [True] * 3
 
 
 def test_a_source_that_gives_nothing_is_only_tried_now_and_then_and_comes_back_when_it_gives():
