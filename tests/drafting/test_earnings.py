@@ -1,4 +1,4 @@
-"""A source is used while it gives the share of what is accepted that is asked of it, here a fiftieth; one that does not is tried in one step of sixteen."""
+"""A source is used while it gives a fiftieth, here, of what is accepted; one that does not is tried in one step of sixteen."""
 
 import numpy as np
 
