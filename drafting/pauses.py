@@ -7,6 +7,8 @@ Knows tokens gained per step, not where they come from. An expected gain is not 
 from dataclasses import dataclass
 
 LONGEST_PAUSE = 128
+# Where steps find nothing to verify, thinking of them is all that is lost: pauses need not be longer than to make that so little.
+LEAST_LOSS = 0.004
 TRIAL_STEPS = 4  # after a pause, before it is judged whether the next one follows
 EMPTY_STEPS = 3  # that find nothing to verify, one after the other: good times are over
 MEMORY_STEPS = 16.0
@@ -21,13 +23,14 @@ class _Load:
     trial: int = TRIAL_STEPS  # steps left of it; 0 = thinking pays
     plain_left: int = LOOK_STEPS  # steps that will not think
     pause: int = 0
+    longest: int = LONGEST_PAUSE
     num_empty: int = 0  # steps since one found something to verify
     num_thought: int = 0
 
 
 class Pauses:
     """Steps that think and steps that do not. A pause is followed by a trial of 4 steps; one that gains nothing, or a step of which
-    finds nothing to verify, is followed by a pause of twice the length, up to 128 steps.
+    finds nothing to verify, is followed by a pause of twice the length, up to 128 steps, or as long as brings thinking below half a percent of the time.
 
     Each class of loads (1, 2-3, 4-7 ... sequences) is judged for itself: what does not pay at 64 may pay for the last rows of a job.
     """
@@ -39,7 +42,7 @@ class Pauses:
     @property
     def hopeless(self) -> bool:
         """Whether guesses have gained nothing at this load for so long that pauses grow no longer."""
-        return self._now.pause == LONGEST_PAUSE
+        return 0 < self._now.longest == self._now.pause
 
     def wants(self, load: int) -> bool:
         """Whether this step should think; load: sequences that run."""
@@ -49,8 +52,9 @@ class Pauses:
             return False
         return True
 
-    def judge(self, gain: float, num_nodes: int) -> None:
-        """A step that thought verified so many guesses and gained so many tokens over a plain one, the cost of its time taken off."""
+    def judge(self, gain: float, num_nodes: int, thinking: float) -> None:
+        """A step that thought verified so many guesses and gained so many tokens over a plain one, the cost of its time taken off.
+        thinking: the time that it took, by that of a plain step."""
         now = self._now
         now.num_empty = 0 if num_nodes else now.num_empty + 1
         if now.trial:
@@ -61,7 +65,8 @@ class Pauses:
         else:
             now.gain += (gain - now.gain) / MEMORY_STEPS
         if now.gain <= 0 or now.num_empty == EMPTY_STEPS:
-            now.plain_left = now.pause = min(LONGEST_PAUSE, 2 * now.pause or 1)
+            now.longest = LONGEST_PAUSE if num_nodes else min(LONGEST_PAUSE, int(thinking / LEAST_LOSS))
+            now.plain_left = now.pause = min(now.longest, 2 * now.pause or 1)
             now.gain, now.trial, now.num_empty = 0.0, TRIAL_STEPS, 0
             return
         now.trial = now.pause = 0

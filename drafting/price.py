@@ -90,7 +90,8 @@ class Budget:
             self._trust.observe(self.last.expected, accepted, limited=False)
             lost += seconds - self.cost.seconds(plain)
         if self._chosen and (plain.decoding or not num_nodes):
-            self.pauses.judge(accepted - LEAST_GAIN * self.last.num_sequences - self.last.plain_rate * lost, num_nodes)
+            gain = accepted - LEAST_GAIN * self.last.num_sequences - self.last.plain_rate * lost
+            self.pauses.judge(gain, num_nodes, thinking / self.cost.seconds(plain))
         if plain.decoding:
             if self._chosen:
                 self._speedup.observe(seconds + thinking, num_tokens / self.last.plain_rate, limited=False)

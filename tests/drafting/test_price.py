@@ -68,7 +68,7 @@ def test_no_step_verifies_more_nodes_than_there_is_room_for():
 
 def test_a_step_is_judged_by_its_tokens_and_the_time_it_took_beyond_a_plain_one():
     budget, gains = Budget(machine(), 100), []
-    budget.pauses.judge = lambda gain, num_nodes: gains.append(gain)
+    budget.pauses.judge = lambda gain, num_nodes, thinking: gains.append(gain)
     budget.choose(chains([0.9, 0.5], [], [], []), PLAIN)
     budget.observe(PLAIN, 2, 0.016, 0.001, 6)  # 2 tokens more than plain, for 3 ms at 0.286 tokens each
     budget.wants(4)
@@ -95,5 +95,5 @@ def test_a_job_whose_every_step_runs_prompts_pauses_too():
         if budget.wants(4):
             thought += 1
             budget.choose(chains([0.01], [0.01], [0.01], [0.01]), StepShape(500, 0, 0, 4))
-        budget.observe(StepShape(500, 0, 0, 4), 0, 0.5, 0.0001, 4)
+        budget.observe(StepShape(500, 0, 0, 4), 0, 0.5, 0.1, 4)
     assert thought < 10
