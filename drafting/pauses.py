@@ -12,7 +12,7 @@ LEAST_LOSS = 0.004
 TRIAL_STEPS = 4  # after a pause, before it is judged whether the next one follows
 EMPTY_STEPS = 3  # that find nothing to verify, one after the other: good times are over
 MEMORY_STEPS = 16.0
-LOOK_EVERY, LOOK_STEPS = 64, 2  # while thinking pays: plain steps now and then, or nobody would know what they cost
+LOOK_EVERY, LOOK_STEPS = 64, 3  # while thinking pays: plain steps now and then, or nobody would know what they cost
 
 
 @dataclass

@@ -16,7 +16,8 @@ from drafting.tree import Candidates, DraftTrees
 MAX_STEP_NODES = 1024  # guesses of one step, over all sequences
 # A gain of less than this share of a plain step's tokens is none: what it is compared with is known no better.
 LEAST_GAIN = 0.04
-PAUSED_LOOKS, LOOK_STEPS = 16, 2  # in a pause 2 of 16 steps are enough to know what plain steps cost
+# In a pause 2 of 16 steps are enough to know what plain steps cost; not the first one, which finds the caches full of other things.
+LOOK_EVERY, FIRST_LOOK, LAST_LOOK = 16, 2, 3
 
 
 @dataclass
@@ -64,7 +65,7 @@ class Budget:
     @property
     def looks(self) -> bool:
         """Whether the time of this step, which does not propose, is worth measuring."""
-        return self._num_plain % PAUSED_LOOKS < LOOK_STEPS
+        return FIRST_LOOK <= self._num_plain % LOOK_EVERY <= LAST_LOOK
 
     def least_survival(self, plain: StepShape, num_sequences: int) -> float:
         """No guess that survives less often can be worth its price in this step: half of what the cheapest row costs."""

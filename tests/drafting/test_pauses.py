@@ -60,7 +60,7 @@ def test_a_trial_that_finds_nothing_to_verify_ends_with_its_first_step():
         if pauses.wants(8):
             pauses.judge(-0.1, num_nodes=0, thinking=1.0)
             thought.append(step)
-    assert thought == [2, 4, 7, 12, 21, 38, 71, 136]
+    assert thought == [3, 5, 8, 13, 22, 39, 72, 137]
 
 
 def test_good_times_are_over_when_three_steps_find_nothing():
