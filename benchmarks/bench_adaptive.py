@@ -77,7 +77,7 @@ def gains(before: EngineStats, after: EngineStats) -> dict[str, Any]:
 def measure(args: argparse.Namespace, loaded: Any, prompts: list[tuple[int, ...]], running: int, name: str) -> None:
     """One cell: a table and a JSON line."""
     config = ModelConfig(path=args.model, dtype="float32", device="cpu", max_running=running, prefix_cache=False)
-    requests = requests_of(name, prompts, max(4, args.waves * running), args.max_tokens, loaded.vocab_size)
+    requests = requests_of(name, prompts, max(12, args.waves * running), args.max_tokens, loaded.vocab_size)
     settings = {"plain": SpeculationConfig(mode="off"), "adaptive": SpeculationConfig(mode="adaptive")}
     if args.fixed:
         settings |= {f"mixed ({k},{w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in FIXED}
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--running", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--max_tokens", type=int, default=96, help="per prompt, on average")
-    parser.add_argument("--waves", type=int, default=3, help="prompts per run, in running sequences; at least 4 in all")
+    parser.add_argument("--waves", type=int, default=3, help="prompts per run, in running sequences; at least 12 in all")
     parser.add_argument("--fixed", action="store_true", help="also the paper's fixed grids")
     parser.add_argument("--alternations", type=int, default=20)
     args = parser.parse_args()

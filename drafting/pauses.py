@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 LONGEST_PAUSE = 128
 # Where steps find nothing to verify, thinking of them is all that is lost: pauses need not be longer than to make that so little.
-LEAST_LOSS = 0.004
+LEAST_LOSS = 0.002
 TRIAL_STEPS = 4  # after a pause, before it is judged whether the next one follows
 EMPTY_STEPS = 3  # that find nothing to verify, one after the other: good times are over
 MEMORY_STEPS = 16.0
@@ -31,7 +31,7 @@ class _Load:
 class Pauses:
     """Steps that think and steps that do not. A pause is followed by a trial of 4 steps; one that gains nothing, or a step of which
     finds nothing to verify, is followed by a pause of twice the length, up to 128
-    steps, or as many as bring thinking below half a percent of the time.
+    steps, or as many as bring thinking below a fifth of a percent of the time.
 
     Each class of loads (1, 2-3, 4-7 ... sequences) is judged for itself: what does not pay at 64 may pay for the last rows of a job.
     """

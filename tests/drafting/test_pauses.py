@@ -86,7 +86,7 @@ def test_each_class_of_loads_is_judged_for_itself_and_remembered():
 
 
 def test_where_nothing_is_found_pauses_are_as_long_as_thinking_is_dear():
-    for thinking, longest in [(0.2, 50), (0.021, 5), (0.003, 0)]:
+    for thinking, longest in [(0.1, 50), (0.0105, 5), (0.0015, 0)]:
         pauses, waited = Pauses(), 0
         for _ in range(20):
             waited = 0
