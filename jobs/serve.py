@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from math import ceil
@@ -148,14 +149,46 @@ def deploy(config: ServeJobConfig) -> None:
 
     from serving.deployment import application
 
-    try:
-        serve.run(application(config.serve, config.model, config.generation, config.speculation), name=APPLICATION)
-    except (RuntimeError, RayServeException) as error:
+    with deployment_messages() as messages:
+        try:
+            serve.run(application(config.serve, config.model, config.generation, config.speculation), name=APPLICATION)
+        except (RuntimeError, RayServeException) as error:
+            raise JobFailed(f"the model did not start: {start_failure([str(error), *messages()])}") from error
+
+
+@contextlib.contextmanager
+def deployment_messages() -> Iterator[Callable[[], list[str]]]:
+    """What Serve says of the deployment while it starts, each message once: the last one alone may not tell why it failed."""
+    from ray import serve
+
+    seen: dict[str, None] = {}
+    ended = threading.Event()
+
+    def look() -> list[str]:
         found = serve.status().applications.get(APPLICATION)
-        messages = [deployment.message for deployment in found.deployments.values()] if found else []
-        # Serve quotes the replica's whole traceback; its last line is the error
-        lines = [line for text in (str(error), *messages) for line in text.splitlines() if line.strip()]
-        raise JobFailed(f"the model did not start: {lines[-1].strip()}") from error
+        seen.update(dict.fromkeys(deployment.message for deployment in found.deployments.values()) if found else {})
+        return list(seen)
+
+    def watch() -> None:
+        while not ended.wait(0.5):
+            with contextlib.suppress(Exception):  # Serve may be going away; what was seen is enough
+                look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield look
+    finally:
+        ended.set()
+        watcher.join()
+
+
+def start_failure(messages: list[str]) -> str:
+    """The error in Serve's messages, each of which ends with the last line of a replica's traceback. Serve starts a replica three times
+    and on a busy machine kills one before it has read what that one raised: then an earlier message tells."""
+    last_lines = [lines[-1].strip() for text in messages if (lines := [line for line in text.splitlines() if line.strip()])]
+    telling = [line for line in last_lines[1:] if "actor" not in line.lower()]
+    return (telling or last_lines)[-1]
 
 
 def print_ready(config: ServeConfig, seconds: float) -> None:

@@ -17,7 +17,7 @@ import pytest
 from actors.prompts import Prompt, make_request
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
-from jobs.serve import check_resources, main
+from jobs.serve import check_resources, main, start_failure
 from serving.config import ServeConfig
 from tests.jobs.served import ROOT, Server
 from tests.serving.fakes import EOS, ByteCodec
@@ -264,6 +264,15 @@ def test_the_demo_is_served_and_stopped_by_its_configuration() -> None:
     finally:
         status = server.stop()
     assert status == 0
+
+
+def test_the_reason_of_a_failed_start_is_an_earlier_one_when_the_last_replica_was_killed() -> None:
+    first = "A replica failed to start. Retrying 2 more times. Error:\nTraceback\n  File x\nValueError: the cache is too small\n"
+    killed = "The deployment failed to start 3 times in a row. Error:\nThe actor is dead because it was killed by `ray.kill`.\n"
+    assert start_failure(["Deploying failed", "", first, killed]) == "ValueError: the cache is too small"
+    assert start_failure(["Deploying failed", first]) == "ValueError: the cache is too small"
+    assert start_failure(["Deploying failed", killed]) == "The actor is dead because it was killed by `ray.kill`."
+    assert start_failure(["Serve is gone"]) == "Serve is gone"
 
 
 @pytest.mark.ray
