@@ -30,8 +30,8 @@ class _Load:
 
 class Pauses:
     """Steps that think and steps that do not. A pause is followed by a trial of 4 steps; one that gains nothing, or a step of which
-    finds nothing to verify, is followed by a pause of twice the length, up to 128
-    steps, or as many as bring thinking below a fifth of a percent of the time.
+    finds nothing to verify, is followed by a pause of twice the length, up to 128 steps; after a step that found nothing, up to
+    as many as bring thinking down to a fifth of a percent of the time.
 
     Each class of loads (1, 2-3, 4-7 ... sequences) is judged for itself: what does not pay at 64 may pay for the last rows of a job.
     """

@@ -160,6 +160,8 @@ def deploy(config: ServeJobConfig) -> None:
 def deployment_messages() -> Iterator[Callable[[], list[str]]]:
     """What Serve says of the deployment while it starts, each message once: the last one alone may not tell why it failed."""
     from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
 
     seen: dict[str, None] = {}
     ended = threading.Event()
@@ -171,7 +173,7 @@ def deployment_messages() -> Iterator[Callable[[], list[str]]]:
 
     def watch() -> None:
         while not ended.wait(0.5):
-            with contextlib.suppress(Exception):  # Serve may be going away; what was seen is enough
+            with contextlib.suppress(RuntimeError, RayError, RayServeException):  # Serve may be going away; what was seen is enough
                 look()
 
     watcher = threading.Thread(target=watch, daemon=True)
