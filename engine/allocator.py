@@ -1,7 +1,7 @@
 """Lets a worker keep the memory it frees, where the C library would give it back to the system after every step.
 
 A step's tensors are of the same few sizes over and over. glibc maps each block of a few hundred kilobytes anew, or trims
-the end of its heap, so the system zeroes the same pages in every layer of every step: on a CPU that took up to two thirds of a step.
+the end of its heap, so the system zeroes the same pages in every layer of every step: up to 60 % of one (benchmarks/bench_allocator.py).
 """
 
 import ctypes

@@ -54,7 +54,8 @@ class KVCache:
         # The same memory by (head, slot), to write, and by (head, page), to gather.
         self.key_rows, self.value_rows = (tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values))
         self.key_blocks, self.value_blocks = (tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values))
-        # Room for gathered K and V, used by one group after the other: memory that is new each time costs more than the copy.
+        # Room for gathered K and V, used by one group after the other: memory that is new each time costs more than the copy, where
+        # engine/allocator.py does not keep it (blocks beyond 32 MB, other C libraries).
         self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]
 
     @staticmethod

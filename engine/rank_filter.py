@@ -1,7 +1,7 @@
 """What top_k and top_p leave of a row's tokens, likeliest first and of equal ones the lowest id first.
 
 On a CPU without sorting: a row is counted by powers of two, and only the octave in which a limit falls is put in order. A sort of the
-whole vocabulary took longer than the rest of a small model's step.
+whole vocabulary took longer than the rest of a small model's step (benchmarks/bench_rank_filter.py).
 
 Letters: R rows, V vocabulary.
 """
