@@ -18,6 +18,8 @@ MAX_STEP_NODES = 1024  # guesses of one step, over all sequences
 LEAST_GAIN = 0.04
 # In a pause 2 of 16 steps are enough to know what plain steps cost; not the first one, which finds the caches full of other things.
 LOOK_EVERY, FIRST_LOOK, LAST_LOOK = 16, 2, 3
+# Steps in a row that thought and verified nothing: then trust goes half the way back to 1, or distrust would keep itself up for ever.
+RESTORED_AFTER = 16
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Budget:
         self.pauses = Pauses()
         self._speedup = Scale()  # seconds of plain steps for the tokens that came, by the seconds it took
         self._trust = Scale()  # accepted guesses by expected ones: under high temperatures fewer come true
+        self._num_empty = 0  # steps that thought since one verified a guess, or trust was restored
         self._num_plain = 0  # steps since one was to propose
         self._chosen = False  # whether `last` is of this step
         self._shape: StepShape | None = None  # that these are of:
@@ -87,8 +90,9 @@ class Budget:
         Prompt chunks cost otherwise, and are not what is decided about: the time of their steps teaches nothing here.
         """
         accepted, lost = num_tokens - self.last.num_sequences, thinking
+        if self._chosen:
+            self._learn_trust(num_nodes, accepted)
         if self._chosen and num_nodes:
-            self._trust.observe(self.last.expected, accepted, limited=False)
             lost += seconds - self.cost.seconds(plain)
         if self._chosen and (plain.decoding or not num_nodes):
             gain = accepted - LEAST_GAIN * self.last.num_sequences - self.last.plain_rate * lost
@@ -97,6 +101,13 @@ class Budget:
             if self._chosen:
                 self._speedup.observe(seconds + thinking, num_tokens / self.last.plain_rate, limited=False)
             self.cost.observe(plain.with_nodes(num_nodes), seconds)
+
+    def _learn_trust(self, num_nodes: int, accepted: int) -> None:
+        self._num_empty = 0 if num_nodes else self._num_empty + 1
+        if num_nodes:
+            self._trust.observe(self.last.expected, accepted, limited=False)
+        elif self._num_empty == RESTORED_AFTER:
+            self._trust, self._num_empty = Scale((1.0 + self._trust.value) / 2), 0
 
     def _costs(self, plain: StepShape, num_sequences: int, least_nodes: int = 0) -> tuple[float, float, Floats]:
         """Price, plain rate, and what 0, 1, 2 ... nodes add to a step's seconds, once per step; least_nodes are in it if they may be."""
