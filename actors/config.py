@@ -20,7 +20,12 @@ class PoolConfig:
     max_engine_faults: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in (("num_workers", 1), ("shards_in_flight", 1), ("max_engine_faults", 1), ("gpus_per_worker", 0)):
+        for name, least in (
+            ("num_workers", 1),
+            ("shards_in_flight", 1),
+            ("max_engine_faults", 1),
+            ("gpus_per_worker", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"pool.{name} is {value}; it must be at least {least}")

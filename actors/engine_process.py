@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pyarrow import fs
 
-from actors.storage import RUN_FOLDER, locate, read_file, write_file
 from drafting.config import SpeculationConfig
 from engine.config import ModelConfig
+from rows.storage import RUN_FOLDER, locate, read_file, write_file
 
 if TYPE_CHECKING:
     from engine.loop import EngineLoop
 
 
-def start_loop(model: ModelConfig, speculation: SpeculationConfig, tables_folder: str | None = None) -> "EngineLoop":
+def start_loop(
+    model: ModelConfig, speculation: SpeculationConfig, tables_folder: str | None = None
+) -> "EngineLoop":
     """Loads the model and starts the thread that decodes."""
     from engine.build import build_engine
     from engine.loop import EngineLoop
@@ -42,7 +44,9 @@ def list_faults(output: str) -> list[str]:
     """Names, below the output, of the faults on record, oldest first."""
     filesystem, root = locate(output)
     infos = filesystem.get_file_info(fs.FileSelector(f"{root}/{RUN_FOLDER}", allow_not_found=True))
-    faults = sorted((info for info in infos if info.base_name.startswith("fault-")), key=lambda info: info.mtime_ns)
+    faults = sorted(
+        (info for info in infos if info.base_name.startswith("fault-")), key=lambda info: info.mtime_ns
+    )
     return [f"{RUN_FOLDER}/{info.base_name}" for info in faults]
 
 
@@ -52,4 +56,6 @@ def check_faults(output: str, max_faults: int) -> None:
     if len(faults) >= max_faults:
         lines = (read_file(output, faults[-1]) or b"").decode().strip().splitlines()
         last = lines[-1] if lines else faults[-1]
-        raise ValueError(f"the engine failed {len(faults)} times (pool.max_engine_faults); the last time: {last}")
+        raise ValueError(
+            f"the engine failed {len(faults)} times (pool.max_engine_faults); the last time: {last}"
+        )

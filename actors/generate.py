@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 
 from actors.engine_process import end_process, start_loop
-from actors.outputs import Generated, OutputColumns
-from actors.prompts import Prompt, PromptColumns, PromptReader, row_seed
-from actors.samples import generate_row
-from actors.text import load_codec
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
+from rows.output_columns import Generated, OutputColumns
+from rows.prompts import Prompt, PromptColumns, PromptReader, row_seed
+from rows.samples import generate_row
+from rows.text_codec import load_codec
 
 
 class Generate:
@@ -49,22 +49,32 @@ class Generate:
     ) -> None:
         config = ModelConfig(path=model) if isinstance(model, str) else model
         self.generation = GenerationConfig(**generation)
-        self.columns = OutputColumns.of(self.generation, prefix, generated_ids, samples_column, logprobs_column)
+        self.columns = OutputColumns.of(
+            self.generation, prefix, generated_ids, samples_column, logprobs_column
+        )
         self.id_column, self.group_column = id_column, group_column
         self.codec = load_codec(config)
-        self.reader = PromptReader(self.codec, PromptColumns(prompt_column, messages_column, sampling_column, group=group_column))
+        self.reader = PromptReader(
+            self.codec, PromptColumns(prompt_column, messages_column, sampling_column, group=group_column)
+        )
         self.loop = start_loop(config, speculation or SpeculationConfig())
 
     async def __call__(self, batch: Any) -> pa.Table:
         table = _as_table(batch)
         clash = set(self.columns.schema.names) & set(table.column_names)
         if clash:
-            raise ValueError(f"the rows already have columns {', '.join(sorted(clash))}; give a prefix for the added ones")
+            raise ValueError(
+                f"the rows already have columns {', '.join(sorted(clash))}; give a prefix for the added ones"
+            )
         if self.group_column and self.group_column not in table.column_names:
-            raise ValueError(f"group_column is {self.group_column!r}, but the rows have no such column: {', '.join(table.column_names)}")
+            raise ValueError(
+                f"group_column is {self.group_column!r}, but the rows have no such column: {', '.join(table.column_names)}"
+            )
         rows = table.to_pylist()
         prompts = await asyncio.to_thread(self.reader.read, rows)
-        results = await asyncio.gather(*(self._row(row, prompt) for row, prompt in zip(rows, prompts, strict=True)))
+        results = await asyncio.gather(
+            *(self._row(row, prompt) for row, prompt in zip(rows, prompts, strict=True))
+        )
         added = await asyncio.to_thread(self.columns.table, results, self.codec.decode)
         for field, column in zip(added.schema, added.columns, strict=True):
             table = table.append_column(field, column)
@@ -75,7 +85,13 @@ class Generate:
         seed = row_seed(self.generation.seed, place)
         try:
             return await generate_row(
-                self.loop, uuid.uuid4().hex, prompt, seed, generation=self.generation, columns=self.columns, codec=self.codec
+                self.loop,
+                uuid.uuid4().hex,
+                prompt,
+                seed,
+                generation=self.generation,
+                columns=self.columns,
+                codec=self.codec,
             )
         except RuntimeError as fault:  # EngineDead
             end_process(fault)

@@ -10,21 +10,25 @@ from typing import Any
 from ray import serve
 
 from actors.engine_process import start_loop
-from actors.text import TextCodec
 from drafting.config import SpeculationConfig
 from engine.config import ModelConfig
 from engine.request import Event, Request
+from rows.text_codec import TextCodec
 
 
 @serve.ingress()
 class Replica:
     """Loads the model when Serve starts it; `build_app` makes the ASGI app from the replica."""
 
-    def __init__(self, model: ModelConfig, speculation: SpeculationConfig, build_app: Callable[["Replica"], Any]) -> None:
+    def __init__(
+        self, model: ModelConfig, speculation: SpeculationConfig, build_app: Callable[["Replica"], Any]
+    ) -> None:
         self.codec = TextCodec(model.path, model.revision, model.trust_remote_code)
         if not self.codec.can_stream:
             kind = type(self.codec.tokenizer).__name__
-            raise ValueError(f"the tokenizer of {model.path!r} is a {kind}; serving needs one that comes as a tokenizer.json")
+            raise ValueError(
+                f"the tokenizer of {model.path!r} is a {kind}; serving needs one that comes as a tokenizer.json"
+            )
         self._loop = start_loop(model, speculation)
         self.max_context = self._loop.engine.max_context
         self._build_app = build_app

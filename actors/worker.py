@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from actors.counts import NewCounts
 from actors.engine_process import check_faults, end_process, start_loop
-from actors.outputs import Generated, OutputColumns, summarize
-from actors.parts import Summary, read_summary, write_part
-from actors.prompts import Prompt
-from actors.samples import generate_row
-from actors.text import TextCodec, load_codec
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
+from rows.engine_counts import NewCounts
+from rows.output_columns import Generated, OutputColumns, summarize
+from rows.parts import Summary, read_summary, write_part
+from rows.prompts import Prompt
+from rows.samples import generate_row
+from rows.text_codec import TextCodec, load_codec
 
 if TYPE_CHECKING:
     from engine.loop import EngineLoop
@@ -72,7 +72,9 @@ class BatchWorker:
             self.codec = job.load_codec(job.model)
             self.loop = job.start_loop(job.model, job.speculation)
             self.counts = NewCounts(lambda: self.loop.stats().counts())
-        except Exception as error:  # raised by the first call: Ray would print pages about an actor that cannot be made
+        except (
+            Exception
+        ) as error:  # raised by the first call: Ray would print pages about an actor that cannot be made
             self.failure = error
         self.began: float | None = None
 
@@ -81,9 +83,15 @@ class BatchWorker:
             raise self.failure
         self.began = self.began or time.time()
         columns = (batch["shard"], batch["carried"], batch["prompts"])
-        shards = [self._shard(int(shard), carried, prompts) for shard, carried, prompts in zip(*columns, strict=True)]
+        shards = [
+            self._shard(int(shard), carried, prompts)
+            for shard, carried, prompts in zip(*columns, strict=True)
+        ]
         summaries = await asyncio.gather(*shards)
-        return {"summary": [summary.to_json() for summary in summaries], "began": [self.began] * len(summaries)}
+        return {
+            "summary": [summary.to_json() for summary in summaries],
+            "began": [self.began] * len(summaries),
+        }
 
     async def _shard(self, shard: int, carried: bytes, prompts: bytes) -> Summary:
         async with self.free_shards:
@@ -94,7 +102,9 @@ class BatchWorker:
             async with self.next_shard:
                 await self.room.wait()
                 self._count(len(rows))
-            results = await asyncio.gather(*(self._row(f"{shard}-{index}", row) for index, row in enumerate(rows)))
+            results = await asyncio.gather(
+                *(self._row(f"{shard}-{index}", row) for index, row in enumerate(rows))
+            )
             return await asyncio.to_thread(self._commit, shard, carried, results)
 
     def _count(self, more: int) -> None:
@@ -108,7 +118,13 @@ class BatchWorker:
         prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"])
         try:
             return await generate_row(
-                self.loop, row_id, prompt, row["seed"], generation=job.generation, columns=job.columns, codec=self.codec
+                self.loop,
+                row_id,
+                prompt,
+                row["seed"],
+                generation=job.generation,
+                columns=job.columns,
+                codec=self.codec,
             )
         except RuntimeError as fault:  # EngineDead
             end_process(fault, job.output)
@@ -118,7 +134,12 @@ class BatchWorker:
     def _commit(self, shard: int, carried: bytes, results: list[Generated | str]) -> Summary:
         table, summary = pa.ipc.open_stream(carried).read_all(), summarize(results)
         added = self.job.columns.table(results, self.codec.decode)
-        assert table.num_rows == added.num_rows == summary.num_rows, (shard, table.num_rows, added.num_rows, summary.num_rows)
+        assert table.num_rows == added.num_rows == summary.num_rows, (
+            shard,
+            table.num_rows,
+            added.num_rows,
+            summary.num_rows,
+        )
         for field, column in zip(added.schema, added.columns, strict=True):
             table = table.append_column(field, column)
         summary = replace(summary, engine=self.counts.take())

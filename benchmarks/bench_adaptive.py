@@ -21,12 +21,12 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from benchmarks.measure import alternate, report
-from drafting.adaptive import AdaptiveProposer
+from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.config import SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import load_model
+from engine.model.loading import load_model
 from engine.request import Request, Sampling
 from engine.stats import EngineStats
 
@@ -35,14 +35,18 @@ SETS = {"greedy": 0.0, "sampled": 0.8, "hostile": 2.0}
 FIXED = ((1, 4), (2, 4), (5, 4), (10, 4), (10, 10))
 
 
-def requests_of(name: str, prompts: list[tuple[int, ...]], count: int, max_tokens: int, vocab_size: int) -> list[Request]:
+def requests_of(
+    name: str, prompts: list[tuple[int, ...]], count: int, max_tokens: int, vocab_size: int
+) -> list[Request]:
     """count requests of the set, half to one and a half times max_tokens long; prompts are taken in turn."""
     rng, requests = random.Random(0), []
     for index in range(count):
         prompt, length = prompts[index % len(prompts)], rng.randint(max_tokens // 2, 3 * max_tokens // 2)
         if name == "hostile":
             prompt = tuple(rng.randrange(vocab_size) for _ in prompt)
-        requests.append(Request(str(index), prompt, length, Sampling(temperature=SETS[name], seed=index), ignore_eos=True))
+        requests.append(
+            Request(str(index), prompt, length, Sampling(temperature=SETS[name], seed=index), ignore_eos=True)
+        )
     return requests
 
 
@@ -63,7 +67,9 @@ def gains(before: EngineStats, after: EngineStats) -> dict[str, Any]:
     """What happened between two states of an engine's counts."""
     calls, tokens = after.num_calls - before.num_calls, after.num_tokens - before.num_tokens
     both = (before.verified, after.verified), (before.accepted, after.accepted)
-    verified, accepted = ({source: count - old.get(source, 0) for source, count in new.items()} for old, new in both)
+    verified, accepted = (
+        {source: count - old.get(source, 0) for source, count in new.items()} for old, new in both
+    )
     spent = {phase: seconds - before.seconds[phase] for phase, seconds in after.seconds.items()}
     return {
         "acceptance_length": tokens / calls,
@@ -74,13 +80,19 @@ def gains(before: EngineStats, after: EngineStats) -> dict[str, Any]:
     }
 
 
-def measure(args: argparse.Namespace, loaded: Any, prompts: list[tuple[int, ...]], running: int, name: str) -> None:
+def measure(
+    args: argparse.Namespace, loaded: Any, prompts: list[tuple[int, ...]], running: int, name: str
+) -> None:
     """One cell: a table and a JSON line."""
-    config = ModelConfig(path=args.model, dtype="float32", device="cpu", max_running=running, prefix_cache=False)
+    config = ModelConfig(
+        path=args.model, dtype="float32", device="cpu", max_running=running, prefix_cache=False
+    )
     requests = requests_of(name, prompts, max(12, args.waves * running), args.max_tokens, loaded.vocab_size)
     settings = {"plain": SpeculationConfig(mode="off"), "adaptive": SpeculationConfig(mode="adaptive")}
     if args.fixed:
-        settings |= {f"mixed ({k},{w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in FIXED}
+        settings |= {
+            f"mixed ({k},{w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in FIXED
+        }
     contenders = {
         label: contender(engine_for(loaded, config, build_proposer(loaded, config, speculation)), requests)
         for label, speculation in settings.items()
@@ -88,21 +100,34 @@ def measure(args: argparse.Namespace, loaded: Any, prompts: list[tuple[int, ...]
     runs = alternate(contenders, sum(request.max_tokens for request in requests), args.alternations)
     outputs = {label: run.counts.pop("outputs") for label, run in runs.items()}
     for label, run in runs.items():
-        run.counts["rows_equal_to_plain"] = sum(a == b for a, b in zip(outputs[label], outputs["plain"], strict=True))
+        run.counts["rows_equal_to_plain"] = sum(
+            a == b for a, b in zip(outputs[label], outputs["plain"], strict=True)
+        )
     title = f"{Path(args.model).name}, {name}: {len(requests)} prompts, {running} at once"
-    cell = {"model": Path(args.model).name, "set": name, "running": running, "alternations": args.alternations}
+    cell = {
+        "model": Path(args.model).name,
+        "set": name,
+        "running": running,
+        "alternations": args.alternations,
+    }
     report(title, runs, ["plain"], {**cell, "prompts": len(requests), "max_tokens": args.max_tokens})
 
 
 def main() -> None:
     """Parses the settings and measures each cell."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=str(DEMO / "model"))
-    parser.add_argument("--prompts", type=Path, default=DEMO / "prompts.jsonl", help="JSONL with a column `prompt`")
+    parser.add_argument(
+        "--prompts", type=Path, default=DEMO / "prompts.jsonl", help="JSONL with a column `prompt`"
+    )
     parser.add_argument("--running", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--max_tokens", type=int, default=96, help="per prompt, on average")
-    parser.add_argument("--waves", type=int, default=3, help="prompts per run, in running sequences; at least 12 in all")
+    parser.add_argument(
+        "--waves", type=int, default=3, help="prompts per run, in running sequences; at least 12 in all"
+    )
     parser.add_argument("--fixed", action="store_true", help="also the paper's fixed grids")
     parser.add_argument("--alternations", type=int, default=20)
     args = parser.parse_args()

@@ -23,8 +23,8 @@ from benchmarks.workloads import DEMO, demo_prompts, model_folder
 from engine import attention
 from engine.build import engine_for
 from engine.config import ModelConfig
-from engine.loading import LoadedModel, inspect_model, load_model
-from engine.packed_linear import PackedLinear, pack_linears
+from engine.model.loading import LoadedModel, inspect_model, load_model
+from engine.model.packed_linear import PackedLinear, pack_linears
 from engine.request import Request
 
 PACKED: list[PackedLinear] = []
@@ -43,7 +43,9 @@ def _(rows: Tensor, index: int, out_features: int) -> Tensor:
 
 def compiled_model(folder: str, packed: bool) -> LoadedModel:
     """The model with its layers compiled, over packed linear layers or over its own."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention.NAME).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=attention.NAME
+    ).eval()
     if packed:
         pack_linears(model, model.get_output_embeddings(), siblings=())
         for module in model.modules():
@@ -58,7 +60,9 @@ def compiled_model(folder: str, packed: bool) -> LoadedModel:
     return loaded
 
 
-def contender(loaded: LoadedModel, config: ModelConfig, requests: list[Request]) -> Callable[[], dict[str, Any]]:
+def contender(
+    loaded: LoadedModel, config: ModelConfig, requests: list[Request]
+) -> Callable[[], dict[str, Any]]:
     """Runs the requests through one plain engine."""
     engine = engine_for(loaded, config, None)
 
@@ -71,7 +75,9 @@ def contender(loaded: LoadedModel, config: ModelConfig, requests: list[Request])
 
 def main() -> None:
     """One line per contender, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=str(DEMO / "model"), help="a folder, or random-100m")
     parser.add_argument("--running", type=int, default=16)
     parser.add_argument("--max_tokens", type=int, default=64)
@@ -79,7 +85,10 @@ def main() -> None:
     arguments = parser.parse_args()
     with model_folder(arguments.model) as folder:
         config = ModelConfig(path=folder, dtype="float32", device="cpu", max_running=arguments.running)
-        requests = [Request(str(i), ids, arguments.max_tokens, ignore_eos=True) for i, ids in enumerate(demo_prompts(arguments.running))]
+        requests = [
+            Request(str(i), ids, arguments.max_tokens, ignore_eos=True)
+            for i, ids in enumerate(demo_prompts(arguments.running))
+        ]
         contenders = {"engine": contender(load_model(config), config, requests)}
         first_run_s = {}
         for name, packed in (("compiled", False), ("compiled, packed linear layers", True)):
@@ -91,9 +100,15 @@ def main() -> None:
         runs = alternate(contenders, 0, arguments.alternations)
         found = {name: ratio(runs["engine"].cpu_s, run.cpu_s) for name, run in runs.items()}
     for name, speed in found.items():
-        print(f"{name}: {speed['median']:.2f}x [{speed['low']:.2f}, {speed['high']:.2f}], first run {first_run_s.get(name, 0):.0f} s")
+        print(
+            f"{name}: {speed['median']:.2f}x [{speed['low']:.2f}, {speed['high']:.2f}], first run {first_run_s.get(name, 0):.0f} s"
+        )
     settings = {"running": arguments.running, "first_run_s": first_run_s, "graphs": graphs}
-    print(json.dumps({"title": "torch.compile of the decoder layers", **settings, "ratio_cpu": found, **environment()}))
+    print(
+        json.dumps(
+            {"title": "torch.compile of the decoder layers", **settings, "ratio_cpu": found, **environment()}
+        )
+    )
 
 
 if __name__ == "__main__":

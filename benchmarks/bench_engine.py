@@ -24,7 +24,7 @@ from benchmarks.workloads import DEMO, demo_prompts, model_folder
 from drafting.config import SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
-from engine.loading import load_model
+from engine.model.loading import load_model
 from engine.request import Request
 
 WORKLOADS = {"ragged": (64, 16), "equal": (16, 16), "single": (8, 1)}  # prompts, running at once, unless told
@@ -37,7 +37,9 @@ def engine_contender(
     engine = engine_for(loaded, config, build_proposer(loaded, config, speculation))
 
     def counts() -> np.ndarray:
-        return np.array([engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens])
+        return np.array(
+            [engine.stats.num_calls, sum(engine.stats.verified.values()), engine.stats.num_tokens]
+        )
 
     def run() -> dict[str, Any]:
         before = counts()
@@ -49,7 +51,9 @@ def engine_contender(
     return run
 
 
-def generate_contender(model: Any, requests: list[Request], batch_size: int, **options: Any) -> Callable[[], dict[str, Any]]:
+def generate_contender(
+    model: Any, requests: list[Request], batch_size: int, **options: Any
+) -> Callable[[], dict[str, Any]]:
     """transformers' generate over batches in input order."""
 
     def run() -> dict[str, Any]:
@@ -61,9 +65,17 @@ def generate_contender(model: Any, requests: list[Request], batch_size: int, **o
             mask = torch.tensor([[0] * (width - len(r.prompt_ids)) + [1] * len(r.prompt_ids) for r in batch])
             longest = max(request.max_tokens for request in batch)
             out = model.generate(
-                ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, eos_token_id=None, pad_token_id=0, **options
+                ids,
+                attention_mask=mask,
+                max_new_tokens=longest,
+                do_sample=False,
+                eos_token_id=None,
+                pad_token_id=0,
+                **options,
             )
-            outputs += [row[: request.max_tokens] for row, request in zip(out[:, width:].tolist(), batch, strict=True)]
+            outputs += [
+                row[: request.max_tokens] for row, request in zip(out[:, width:].tolist(), batch, strict=True)
+            ]
         return {"outputs": outputs}
 
     return run
@@ -71,14 +83,26 @@ def generate_contender(model: Any, requests: list[Request], batch_size: int, **o
 
 def main() -> None:
     """Parses the workload, runs the contenders, prints table and JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workload", choices=WORKLOADS, default="ragged")
-    parser.add_argument("--model", default=str(DEMO / "model"), help="a folder, or random-100m: a Llama of random weights")
+    parser.add_argument(
+        "--model", default=str(DEMO / "model"), help="a folder, or random-100m: a Llama of random weights"
+    )
     parser.add_argument("--prompts", type=int, help="how many of the demo prompts")
     parser.add_argument("--running", type=int, help="sequences at once")
-    parser.add_argument("--prompt_tokens", type=int, help="repeat and cut every prompt to this length; without it, as they are")
-    parser.add_argument("--max_tokens", type=int, default=128, help="per prompt, for the workloads equal and single")
-    parser.add_argument("--mixed", nargs="*", default=["1,4", "2,4", "5,4", "10,10"], help="k,w of the mixed contenders")
+    parser.add_argument(
+        "--prompt_tokens",
+        type=int,
+        help="repeat and cut every prompt to this length; without it, as they are",
+    )
+    parser.add_argument(
+        "--max_tokens", type=int, default=128, help="per prompt, for the workloads equal and single"
+    )
+    parser.add_argument(
+        "--mixed", nargs="*", default=["1,4", "2,4", "5,4", "10,10"], help="k,w of the mixed contenders"
+    )
     parser.add_argument("--sources", nargs="*", default=["context", "bigram"], help="of the mixed contenders")
     parser.add_argument("--alternations", type=int, default=10)
     arguments = parser.parse_args()
@@ -97,10 +121,14 @@ def compare(folder: str, arguments: argparse.Namespace) -> None:
         for i, ids in enumerate(demo_prompts(num_prompts, arguments.prompt_tokens))
     ]
     loaded = load_model(config)
-    reference = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    reference = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
     contenders = {"generate": generate_contender(reference, requests, running)}
     if running == 1:
-        contenders["generate, prompt lookup"] = generate_contender(reference, requests, 1, prompt_lookup_num_tokens=10)
+        contenders["generate, prompt lookup"] = generate_contender(
+            reference, requests, 1, prompt_lookup_num_tokens=10
+        )
     contenders["plain"] = engine_contender(loaded, config, SpeculationConfig(mode="off"), requests)
     for grid in arguments.mixed:
         k, w = (int(part) for part in grid.split(","))
@@ -109,12 +137,19 @@ def compare(folder: str, arguments: argparse.Namespace) -> None:
     runs = alternate(contenders, sum(r.max_tokens for r in requests), arguments.alternations)
     outputs = {name: run.counts.pop("outputs") for name, run in runs.items()}
     for name, run in runs.items():
-        run.counts["rows_equal_to_plain"] = sum(a == b for a, b in zip(outputs[name], outputs["plain"], strict=True))
+        run.counts["rows_equal_to_plain"] = sum(
+            a == b for a, b in zip(outputs[name], outputs["plain"], strict=True)
+        )
     settings = {
         "workload": arguments.workload, "model": Path(arguments.model).name, "prompts": len(requests), "running": running,
         "prompt_tokens": arguments.prompt_tokens, "alternations": arguments.alternations,
     }  # fmt: skip
-    report(f"{arguments.workload}: {len(requests)} prompts, {running} at once", runs, ["generate", "plain"], settings)
+    report(
+        f"{arguments.workload}: {len(requests)} prompts, {running} at once",
+        runs,
+        ["generate", "plain"],
+        settings,
+    )
 
 
 if __name__ == "__main__":

@@ -18,15 +18,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.outputs import OutputColumns
 from actors.worker import PROMPTS_SCHEMA, BatchWorker, WorkerJob
 from benchmarks.measure import ratio
 from drafting.config import SpeculationConfig
-from drafting.transcripts import read_transcripts
+from drafting.replay.transcripts import read_transcripts
 from engine.config import GenerationConfig, ModelConfig
+from rows.output_columns import OutputColumns
 
 NUM_SHARDS, NUM_ROWS, RUNNING = 40, 16, 32
-CONTENDERS = {"by number": (4, 10**9), "by unfinished rows": (12, 2 * RUNNING)}  # shards and unfinished rows at most
+CONTENDERS = {
+    "by number": (4, 10**9),
+    "by unfinished rows": (12, 2 * RUNNING),
+}  # shards and unfinished rows at most
 
 
 def make_shard(number: int, lengths: Sequence[int]) -> dict[str, Any]:
@@ -38,7 +41,10 @@ def make_shard(number: int, lengths: Sequence[int]) -> dict[str, Any]:
         "error": [None] * len(lengths),
         "group": [""] * len(lengths),
     }
-    tables = {"carried": pa.table({"row": range(len(lengths))}), "prompts": pa.Table.from_pydict(columns, schema=PROMPTS_SCHEMA)}
+    tables = {
+        "carried": pa.table({"row": range(len(lengths))}),
+        "prompts": pa.Table.from_pydict(columns, schema=PROMPTS_SCHEMA),
+    }
     return {"shard": [number], **{name: [to_bytes(table)] for name, table in tables.items()}}
 
 
@@ -52,10 +58,17 @@ def to_bytes(table: pa.Table) -> bytes:
 
 def run(lengths: Sequence[int], max_shards: int, max_rows: int) -> tuple[float, int]:
     """Process CPU seconds and the engine's steps."""
-    shards = [make_shard(number, lengths[number * NUM_ROWS :][:NUM_ROWS]) for number in reversed(range(NUM_SHARDS))]
-    model, plain = ModelConfig(path="demo/model", max_running=RUNNING, dtype="float32"), SpeculationConfig(mode="off")
+    shards = [
+        make_shard(number, lengths[number * NUM_ROWS :][:NUM_ROWS]) for number in reversed(range(NUM_SHARDS))
+    ]
+    model, plain = (
+        ModelConfig(path="demo/model", max_running=RUNNING, dtype="float32"),
+        SpeculationConfig(mode="off"),
+    )
     with tempfile.TemporaryDirectory() as output:
-        worker = BatchWorker(WorkerJob(output, model, plain, GenerationConfig(), OutputColumns(), max_shards, max_rows, 3))
+        worker = BatchWorker(
+            WorkerJob(output, model, plain, GenerationConfig(), OutputColumns(), max_shards, max_rows, 3)
+        )
 
         async def pull() -> None:
             while shards:
@@ -77,7 +90,9 @@ def main() -> None:
     parser.add_argument("--transcripts", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--alternations", type=int, default=10)
     args = parser.parse_args()
-    recorded = [len(transcript.output_ids) for path in args.transcripts for transcript in read_transcripts(path)]
+    recorded = [
+        len(transcript.output_ids) for path in args.transcripts for transcript in read_transcripts(path)
+    ]
     lengths = [max(1, length // 8) for length in random.Random(0).choices(recorded, k=NUM_SHARDS * NUM_ROWS)]
     found: dict[str, list[tuple[float, int]]] = {name: [] for name in CONTENDERS}
     run(lengths, *CONTENDERS["by number"])
@@ -87,7 +102,15 @@ def main() -> None:
         print({name: runs[-1] for name, runs in found.items()}, flush=True)
     seconds = {name: [cpu for cpu, _ in runs] for name, runs in found.items()}
     steps = {name: sorted(count for _, count in runs) for name, runs in found.items()}
-    print(json.dumps({"tokens": sum(lengths), "faster": ratio(seconds["by number"], seconds["by unfinished rows"]), "steps": steps}))
+    print(
+        json.dumps(
+            {
+                "tokens": sum(lengths),
+                "faster": ratio(seconds["by number"], seconds["by unfinished rows"]),
+                "steps": steps,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from benchmarks.measure import alternate, report
 from benchmarks.workloads import demo_prompts, demo_with_context
 from engine.build import engine_for
 from engine.config import ModelConfig
-from engine.loading import load_model
+from engine.model.loading import load_model
 from engine.request import Request
 
 
@@ -26,10 +26,15 @@ def few_shot(number: int, arguments: argparse.Namespace) -> list[Request]:
     words = [token for text in texts for token in text][number:]
     header = tuple((words * arguments.header)[: arguments.header])
     questions = [(text * 48)[: rng.randint(16, 48)] for text in texts[-arguments.questions :]]
-    return [Request(str(i), header + question, arguments.max_tokens, ignore_eos=True) for i, question in enumerate(questions)]
+    return [
+        Request(str(i), header + question, arguments.max_tokens, ignore_eos=True)
+        for i, question in enumerate(questions)
+    ]
 
 
-def contender(loaded: Any, config: ModelConfig, workloads: list[list[Request]]) -> Callable[[], dict[str, Any]]:
+def contender(
+    loaded: Any, config: ModelConfig, workloads: list[list[Request]]
+) -> Callable[[], dict[str, Any]]:
     """Runs the next workload through one engine; counts the prompt tokens and how many of them ran."""
     engine, following = engine_for(loaded, config, None), iter(workloads)
 
@@ -37,15 +42,27 @@ def contender(loaded: Any, config: ModelConfig, workloads: list[list[Request]]) 
         tokens, cached = engine.stats.num_prompt_tokens, engine.stats.num_cached_tokens
         completions = engine.generate(next(following))
         tokens, cached = engine.stats.num_prompt_tokens - tokens, engine.stats.num_cached_tokens - cached
-        return {"outputs": [c.token_ids for c in completions], "prompt_tokens": tokens, "prefilled_tokens": tokens - cached}
+        return {
+            "outputs": [c.token_ids for c in completions],
+            "prompt_tokens": tokens,
+            "prefilled_tokens": tokens - cached,
+        }
 
     return run
 
 
 def main() -> None:
     """Parses the sizes, runs both contenders, prints table and JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("header", 1000), ("questions", 64), ("max_tokens", 32), ("running", 16), ("alternations", 7)):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in (
+        ("header", 1000),
+        ("questions", 64),
+        ("max_tokens", 32),
+        ("running", 16),
+        ("alternations", 7),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     arguments = parser.parse_args()
     workloads = [few_shot(number, arguments) for number in range(arguments.alternations + 1)]
@@ -59,9 +76,16 @@ def main() -> None:
     runs = alternate(contenders, arguments.questions * arguments.max_tokens, arguments.alternations)
     outputs = {name: run.counts.pop("outputs") for name, run in runs.items()}
     for name, run in runs.items():
-        run.counts["rows_equal"] = sum(a == b for a, b in zip(outputs[name], outputs["no prefix cache"], strict=True))
+        run.counts["rows_equal"] = sum(
+            a == b for a, b in zip(outputs[name], outputs["no prefix cache"], strict=True)
+        )
         print(f"{name}: {run.counts}")
-    report(f"{arguments.questions} questions behind {arguments.header} tokens", runs, ["no prefix cache"], vars(arguments))
+    report(
+        f"{arguments.questions} questions behind {arguments.header} tokens",
+        runs,
+        ["no prefix cache"],
+        vars(arguments),
+    )
 
 
 if __name__ == "__main__":

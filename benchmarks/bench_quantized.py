@@ -14,7 +14,7 @@ from benchmarks.workloads import RANDOM_100M, demo_prompts, model_folder
 from engine.build import engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import load_model
+from engine.model.loading import load_model
 from engine.request import Request
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -27,11 +27,15 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def contender(engine: Engine, prompts: list[tuple[int, ...]], max_tokens: int) -> Callable[[], dict[str, Any]]:
+def contender(
+    engine: Engine, prompts: list[tuple[int, ...]], max_tokens: int
+) -> Callable[[], dict[str, Any]]:
     """Decodes all prompts at once."""
 
     def run() -> dict[str, Any]:
-        engine.generate([Request(str(n), prompt, max_tokens, ignore_eos=True) for n, prompt in enumerate(prompts)])
+        engine.generate(
+            [Request(str(n), prompt, max_tokens, ignore_eos=True) for n, prompt in enumerate(prompts)]
+        )
         return {}
 
     return run
@@ -39,14 +43,19 @@ def contender(engine: Engine, prompts: list[tuple[int, ...]], max_tokens: int) -
 
 def main() -> None:
     """A table and a JSON line for each number of sequences at once."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--running", type=int, nargs="*", default=[1, 16])
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--alternations", type=int, default=5)
     arguments = parser.parse_args()
     with model_folder(RANDOM_100M) as path:
-        configs = {kind: ModelConfig(path=path, device="cpu", max_context=256, **KINDS[kind]) for kind in arguments.kinds}
+        configs = {
+            kind: ModelConfig(path=path, device="cpu", max_context=256, **KINDS[kind])
+            for kind in arguments.kinds
+        }
         loaded = {kind: load_model(config) for kind, config in configs.items()}
     engines = {kind: engine_for(loaded[kind], config, None) for kind, config in configs.items()}
     for running in arguments.running:

@@ -33,19 +33,38 @@ def bare_engine(prompts: Path, model: str, max_tokens: int) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     texts = [json.loads(line)["prompt"] for line in prompts.read_text(encoding="utf-8").split("\n") if line]
-    requests = [Request(str(i), tuple(tokenizer(text).input_ids), max_tokens, ignore_eos=True) for i, text in enumerate(texts)]
+    requests = [
+        Request(str(i), tuple(tokenizer(text).input_ids), max_tokens, ignore_eos=True)
+        for i, text in enumerate(texts)
+    ]
     engine = build_engine(ModelConfig(path=model), SpeculationConfig(mode="off"))
     started = time.time()
     completions = engine.generate(requests)
-    print(json.dumps({"tokens": sum(len(c.token_ids) for c in completions), "seconds": time.time() - started}))
+    print(
+        json.dumps({"tokens": sum(len(c.token_ids) for c in completions), "seconds": time.time() - started})
+    )
 
 
 def job(prompts: Path, model: str, max_tokens: int) -> dict[str, float]:
     """Tokens and seconds of one offline job, from its report."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"generation.max_tokens": max_tokens, "generation.ignore_eos": "true", "speculation.mode": "off"}
+        settings = {
+            "generation.max_tokens": max_tokens,
+            "generation.ignore_eos": "true",
+            "speculation.mode": "off",
+        }
         flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-        command = [sys.executable, "jobs/offline.py", "--input", str(prompts), "--output", f"{folder}/out", "--model", model, *flags]
+        command = [
+            sys.executable,
+            "jobs/offline.py",
+            "--input",
+            str(prompts),
+            "--output",
+            f"{folder}/out",
+            "--model",
+            model,
+            *flags,
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(f"the job failed: {done.stderr}")
@@ -55,7 +74,9 @@ def job(prompts: Path, model: str, max_tokens: int) -> dict[str, float]:
 
 def main() -> None:
     """Alternates both, prints the ratio and one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=str(ROOT / "demo" / "model"))
     parser.add_argument("--num_prompts", type=int, default=500)
     parser.add_argument("--max_tokens", type=int, default=64)
@@ -68,11 +89,25 @@ def main() -> None:
     bare, jobs = [], []
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder, "prompts.jsonl")
-        prompts.write_text("".join(json.dumps(row) + "\n" for row in demo_prompts(arguments.num_prompts)), encoding="utf-8")
-        command = [sys.executable, "-m", "benchmarks.bench_worker", "--bare", str(prompts), "--model", arguments.model]
+        prompts.write_text(
+            "".join(json.dumps(row) + "\n" for row in demo_prompts(arguments.num_prompts)), encoding="utf-8"
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.bench_worker",
+            "--bare",
+            str(prompts),
+            "--model",
+            arguments.model,
+        ]
         for _ in range(arguments.alternations):
             done = subprocess.run(
-                [*command, "--max_tokens", str(arguments.max_tokens)], cwd=ROOT, capture_output=True, text=True, check=True
+                [*command, "--max_tokens", str(arguments.max_tokens)],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             bare.append(json.loads(done.stdout.splitlines()[-1]))
             jobs.append(job(prompts, arguments.model, arguments.max_tokens))
@@ -82,8 +117,20 @@ def main() -> None:
                 flush=True,
             )
     compared = ratio([run["seconds"] for run in bare], [run["seconds"] for run in jobs])
-    print(f"worker in Ray / bare engine: {compared['median']:.2f} [{compared['low']:.2f}, {compared['high']:.2f}]")
-    print(json.dumps({"title": "worker in Ray against bare engine", "bare": bare, "job": jobs, "ratio_wall": compared, **environment()}))
+    print(
+        f"worker in Ray / bare engine: {compared['median']:.2f} [{compared['low']:.2f}, {compared['high']:.2f}]"
+    )
+    print(
+        json.dumps(
+            {
+                "title": "worker in Ray against bare engine",
+                "bare": bare,
+                "job": jobs,
+                "ratio_wall": compared,
+                **environment(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

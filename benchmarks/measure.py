@@ -28,7 +28,9 @@ class Runs:
     counts: dict[str, Any] = field(default_factory=dict)
 
 
-def alternate(contenders: dict[str, Callable[[], dict[str, Any]]], tokens: int, alternations: int) -> dict[str, Runs]:
+def alternate(
+    contenders: dict[str, Callable[[], dict[str, Any]]], tokens: int, alternations: int
+) -> dict[str, Runs]:
     """Each contender once to warm up, then all of them in turn, in an order that rotates; a contender returns its counts."""
     runs = {name: Runs(tokens) for name in contenders}
     for run in contenders.values():
@@ -48,13 +50,24 @@ def ratio(baseline: list[float], contender: list[float], seed: int = 0) -> dict[
     pairs = np.array(baseline) / np.array(contender)
     picks = np.random.default_rng(seed).integers(0, len(pairs), (2000, len(pairs)))
     low, high = np.percentile(np.median(pairs[picks], axis=1), [2.5, 97.5])
-    return {"median": round(float(np.median(pairs)), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
+    return {
+        "median": round(float(np.median(pairs)), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+    }
 
 
 def report(title: str, runs: dict[str, Runs], baselines: list[str], settings: dict[str, Any]) -> None:
     """A table for people, then one JSON line for machines."""
     table = Table(title=title)
-    for column in ("", "tokens/s (CPU)", "tokens/s (wall)", *(f"x {name} (CPU)" for name in baselines), "acceptance length", "nodes/call"):
+    for column in (
+        "",
+        "tokens/s (CPU)",
+        "tokens/s (wall)",
+        *(f"x {name} (CPU)" for name in baselines),
+        "acceptance length",
+        "nodes/call",
+    ):
         table.add_column(column, justify="left" if not column else "right")
     rows: dict[str, Any] = {}
     for name, run in runs.items():
@@ -68,13 +81,28 @@ def report(title: str, runs: dict[str, Runs], baselines: list[str], settings: di
             **run.counts,
         }
         shown = [f"{r['median']:.2f} [{r['low']:.2f}, {r['high']:.2f}]" for r in ratios.values()]
-        counts = [f"{run.counts[key]:.2f}" if key in run.counts else "" for key in ("acceptance_length", "nodes_per_call")]
-        table.add_row(name, f"{rows[name]['tokens_per_cpu_s']:.0f}", f"{rows[name]['tokens_per_wall_s']:.0f}", *shown, *counts)
+        counts = [
+            f"{run.counts[key]:.2f}" if key in run.counts else ""
+            for key in ("acceptance_length", "nodes_per_call")
+        ]
+        table.add_row(
+            name,
+            f"{rows[name]['tokens_per_cpu_s']:.0f}",
+            f"{rows[name]['tokens_per_wall_s']:.0f}",
+            *shown,
+            *counts,
+        )
     Console(width=160).print(table)
     print(json.dumps({"title": title, **settings, **environment(), "runs": rows}))
 
 
 def environment() -> dict[str, str]:
     """Commit, hardware and versions that a figure belongs to."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    return {"commit": commit, "machine": platform.machine(), **{name: version(name) for name in ("torch", "transformers", "numpy")}}
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "commit": commit,
+        "machine": platform.machine(),
+        **{name: version(name) for name in ("torch", "transformers", "numpy")},
+    }

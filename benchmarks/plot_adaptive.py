@@ -16,12 +16,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.workloads import DEMO, demo_prompts
+from drafting.adaptive.cost_model import StepShape
 from drafting.config import SpeculationConfig
-from drafting.cost import StepShape
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import load_model
+from engine.model.loading import load_model
 from engine.request import Request
 
 SMOOTH = 9  # steps of the running mean
@@ -38,12 +38,16 @@ class Step(NamedTuple):
 
 def job(num_rows: int, max_running: int, max_tokens: int) -> tuple[Engine, list[Request]]:
     """An engine that has warmed up, and the rows: shorter ones first, so that the batch drains slowly at the end."""
-    config = ModelConfig(path=str(DEMO / "model"), dtype="float32", max_running=max_running, prefix_cache=False)
+    config = ModelConfig(
+        path=str(DEMO / "model"), dtype="float32", max_running=max_running, prefix_cache=False
+    )
     loaded = load_model(config)
     engine = engine_for(loaded, config, build_proposer(loaded, config, SpeculationConfig(mode="adaptive")))
     rng, requests = np.random.default_rng(0), []
     for index, prompt in enumerate(demo_prompts(num_rows)):
-        requests.append(Request(str(index), prompt, int(rng.integers(max_tokens // 4, max_tokens)), ignore_eos=True))
+        requests.append(
+            Request(str(index), prompt, int(rng.integers(max_tokens // 4, max_tokens)), ignore_eos=True)
+        )
     engine.generate([Request("warm up", requests[0].prompt_ids, 8)])
     return engine, requests
 
@@ -56,7 +60,9 @@ def run(engine: Engine, requests: list[Request]) -> list[Step]:
 
     def record(plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
         extra = budget.cost.extra(plain, 32)
-        steps.append(Step(int(plain.sequences), num_nodes, num_tokens, budget.last.price * (extra[32] - extra[1]) / 31))
+        steps.append(
+            Step(int(plain.sequences), num_nodes, num_tokens, budget.last.price * (extra[32] - extra[1]) / 31)
+        )
         observe(plain, num_nodes, seconds, thinking, num_tokens)
 
     budget.observe = record  # type: ignore[method-assign]
@@ -97,7 +103,9 @@ def draw(steps: list[Step], out: Path) -> None:
 
 def main() -> None:
     """Parses the settings, runs the job and writes the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=96)
     parser.add_argument("--running", type=int, default=32)
@@ -106,7 +114,9 @@ def main() -> None:
     engine, requests = job(args.rows, args.running, args.max_tokens)
     steps = run(engine, requests)
     draw(steps, args.out)
-    print(f"{len(steps)} steps, {sum(step.tokens for step in steps)} tokens, {sum(step.nodes for step in steps)} guesses verified")
+    print(
+        f"{len(steps)} steps, {sum(step.tokens for step in steps)} tokens, {sum(step.nodes for step in steps)} guesses verified"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from drafting.config import SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import LoadedModel, load_model
+from engine.model.loading import LoadedModel, load_model
 from engine.request import Request
 from engine.stats import PHASES
 
@@ -42,7 +42,12 @@ def measured(engine: Engine, requests: list[Request], repeats: int) -> dict[str,
         for _ in range(repeats):
             engine.generate(requests)
     phases = {phase: engine.stats.seconds[phase] - before[phase] for phase in PHASES}
-    return {"steps": engine.stats.num_steps - steps, "cpu_step": step.seconds, "cpu_forward": forward.seconds, **phases}
+    return {
+        "steps": engine.stats.num_steps - steps,
+        "cpu_step": step.seconds,
+        "cpu_forward": forward.seconds,
+        **phases,
+    }
 
 
 class OwnTime:
@@ -59,10 +64,15 @@ class OwnTime:
         return result
 
 
-def made(loaded: LoadedModel, folder: str, running: int, mode: str, arguments: argparse.Namespace) -> tuple[Engine, list[Request]]:
+def made(
+    loaded: LoadedModel, folder: str, running: int, mode: str, arguments: argparse.Namespace
+) -> tuple[Engine, list[Request]]:
     """An engine for `running` sequences in a mode, "plain" or "k,w", and as many requests."""
     config = ModelConfig(path=folder, max_running=running)
-    requests = [Request(str(i), ids, arguments.max_tokens, ignore_eos=True) for i, ids in enumerate(demo_prompts(running))]
+    requests = [
+        Request(str(i), ids, arguments.max_tokens, ignore_eos=True)
+        for i, ids in enumerate(demo_prompts(running))
+    ]
     if mode == "plain":
         return engine_for(loaded, config, None), requests
     k, w = map(int, mode.split(","))
@@ -75,7 +85,11 @@ def show_inside(engine: Engine, requests: list[Request], num_operators: int, num
     if num_operators:
         with profile(activities=[ProfilerActivity.CPU]) as operators:
             engine.generate(requests)
-        print(operators.key_averages().table(sort_by="self_cpu_time_total", row_limit=num_operators, max_name_column_width=60))
+        print(
+            operators.key_averages().table(
+                sort_by="self_cpu_time_total", row_limit=num_operators, max_name_column_width=60
+            )
+        )
     if num_functions:
         with cProfile.Profile() as functions:
             engine.generate(requests)
@@ -84,15 +98,26 @@ def show_inside(engine: Engine, requests: list[Request], num_operators: int, num
 
 def main() -> None:
     """One table line per running count and mode, then one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=str(DEMO / "model"), help="a folder, or random-100m")
     parser.add_argument("--running", type=int, nargs="*", default=[1, 16, 64])
     parser.add_argument("--mixed", nargs="*", default=["1,4"], help="k,w of the mixed runs, besides plain")
-    parser.add_argument("--sources", nargs="*", default=["context"], help="of the mixed runs; a bigram table takes a minute to build")
+    parser.add_argument(
+        "--sources",
+        nargs="*",
+        default=["context"],
+        help="of the mixed runs; a bigram table takes a minute to build",
+    )
     parser.add_argument("--max_tokens", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--operators", type=int, default=0, help="show this many operators of PyTorch, by their own time")
-    parser.add_argument("--host", type=int, default=0, help="show this many Python functions, by their own time")
+    parser.add_argument(
+        "--operators", type=int, default=0, help="show this many operators of PyTorch, by their own time"
+    )
+    parser.add_argument(
+        "--host", type=int, default=0, help="show this many Python functions, by their own time"
+    )
     arguments = parser.parse_args()
     table = Table("running", "mode", "ms/step", *PHASES, "all but forward", title="share of step time, %")
     results = []
@@ -107,10 +132,25 @@ def main() -> None:
                 own = found["cpu_step"]
                 rest = 100 - 100 * found["cpu_forward"] / own
                 table.add_row(str(running), mode, f"{1e3 * own / found['steps']:.2f}", *shares, f"{rest:.1f}")
-                results.append({"running": running, "mode": mode, **{name: round(value, 4) for name, value in found.items()}})
+                results.append(
+                    {
+                        "running": running,
+                        "mode": mode,
+                        **{name: round(value, 4) for name, value in found.items()},
+                    }
+                )
                 show_inside(engine, requests, arguments.operators, arguments.host)
     Console(width=160).print(table)
-    print(json.dumps({"title": "profile of the step", "model": Path(arguments.model).name, "runs": results, **environment()}))
+    print(
+        json.dumps(
+            {
+                "title": "profile of the step",
+                "model": Path(arguments.model).name,
+                "runs": results,
+                **environment(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 
 from benchmarks.workloads import DEMO, demo_prompts, model_folder
-from drafting.adaptive import AdaptiveProposer
+from drafting.adaptive.adaptive_proposer import AdaptiveProposer
+from drafting.adaptive.cost_model import CostModel, StepShape
 from drafting.config import SpeculationConfig
-from drafting.cost import CostModel, StepShape
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import LoadedModel, load_model
-from engine.profile import profile_steps
+from engine.model.loading import LoadedModel, load_model
 from engine.request import Request
+from engine.step_profile import profile_steps
 
 MAX_SECONDS = 60.0  # of profiling, and of real steps at each width
 CHECKED_STEPS = 200  # real steps of each width that correct the profile
@@ -55,9 +55,15 @@ def about(name: str, loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def real_steps(engine: Engine, widths: list[int], vocab_size: int, max_tokens: int) -> list[tuple[StepShape, float]]:
+def real_steps(
+    engine: Engine, widths: list[int], vocab_size: int, max_tokens: int
+) -> list[tuple[StepShape, float]]:
     """Decoding steps of real runs at these widths, eight with and eight without guesses in turn: shapes and seconds."""
-    assert engine.speculation and engine.speculation.budget and isinstance(engine.speculation.proposer, AdaptiveProposer)
+    assert (
+        engine.speculation
+        and engine.speculation.budget
+        and isinstance(engine.speculation.proposer, AdaptiveProposer)
+    )
     budget, steps, turns = engine.speculation.budget, [], cycle([True] * 8 + [False] * 8)
     observe = budget.observe
 
@@ -70,7 +76,9 @@ def real_steps(engine: Engine, widths: list[int], vocab_size: int, max_tokens: i
     budget.pauses.wants = lambda load: next(turns)  # type: ignore[method-assign]
     prompts = [tuple(token % vocab_size for token in ids) for ids in demo_prompts(max(widths))]
     for width in widths:
-        requests = [Request(str(index), ids, max_tokens, ignore_eos=True) for index, ids in enumerate(prompts[:width])]
+        requests = [
+            Request(str(index), ids, max_tokens, ignore_eos=True) for index, ids in enumerate(prompts[:width])
+        ]
         first, started = len(steps), time.perf_counter()
         while len(steps) - first < CHECKED_STEPS and time.perf_counter() - started < MAX_SECONDS:
             engine.speculation.proposer.clear()  # or the second round would find the answers of the first
@@ -81,12 +89,16 @@ def real_steps(engine: Engine, widths: list[int], vocab_size: int, max_tokens: i
 def measure(args: argparse.Namespace) -> CostModel:
     """Profile and correction."""
     with model_folder(args.model) as folder:
-        config = ModelConfig(path=folder, dtype=args.dtype, max_running=args.max_running, threads=args.threads)
+        config = ModelConfig(
+            path=folder, dtype=args.dtype, max_running=args.max_running, threads=args.threads
+        )
         loaded = load_model(config)
         proposer = build_proposer(loaded, config, SpeculationConfig(mode="adaptive"))
         engine = engine_for(loaded, config, proposer)
         assert proposer
-        profile = profile_steps(engine.runner, args.max_running, proposer.max_nodes, loaded.max_context, MAX_SECONDS)
+        profile = profile_steps(
+            engine.runner, args.max_running, proposer.max_nodes, loaded.max_context, MAX_SECONDS
+        )
         name = Path(args.model).name if Path(args.model) != DEMO / "model" else "demo"
         cost = CostModel(profile, about=about(name, loaded))
         widths = [width for width in (1, 4, 16, 64) if width < args.max_running] + [args.max_running]
@@ -98,7 +110,9 @@ def measure(args: argparse.Namespace) -> CostModel:
 
 def main() -> None:
     """Parses the settings, measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=str(DEMO / "model"), help='a folder, or "random-100m"')
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--dtype", default="float32")
@@ -110,7 +124,9 @@ def main() -> None:
     cost.save(args.out)
     for sequences, nodes in ((1, 0), (1, 7), (args.max_running, 0), (args.max_running, args.max_running)):
         shape = StepShape(sequences, 128 * sequences, 128 * sequences, sequences).with_nodes(nodes)
-        print(f"{sequences} rows with {nodes} guesses at 128 tokens of context: {1000 * cost.seconds(shape):.2f} ms")
+        print(
+            f"{sequences} rows with {nodes} guesses at 128 tokens of context: {1000 * cost.seconds(shape):.2f} ms"
+        )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from actors.config import PoolConfig
-from drafting.transcripts import read_transcripts
+from drafting.replay.transcripts import read_transcripts
 from pipeline.config import ORDERS, InputConfig
 from pipeline.order import in_order
 from pipeline.plan import Plan, make_plan
@@ -104,7 +104,10 @@ def simulate(blocks: Sequence[Block], workers: int, running: int, holds: Holds) 
     assert not left
     ends = [max(worker.free) for worker in pool]
     tokens = sum(length for block in blocks for shard in block for length in shard)
-    return {"idle": 100 * (1 - tokens / (workers * running * max(ends))), "spread": 100 * (1 - min(ends) / max(ends))}
+    return {
+        "idle": 100 * (1 - tokens / (workers * running * max(ends))),
+        "spread": 100 * (1 - min(ends) / max(ends)),
+    }
 
 
 def shards_of(plan: Plan, order: str, rows: Sequence[Row]) -> list[list[int]]:
@@ -126,12 +129,23 @@ def contenders(rows: Sequence[Row], workers: int, running: int) -> dict[str, dic
         for order in ORDERS[:2]:
             shards = shards_of(plan, order, rows)
             size = max(1, min(BLOCK_SHARDS, len(shards) // (4 * workers * twice)))
-            blocks, singles = [shards[first : first + size] for first in range(0, len(shards), size)], [[shard] for shard in shards]
+            blocks, singles = (
+                [shards[first : first + size] for first in range(0, len(shards), size)],
+                [[shard] for shard in shards],
+            )
             largest = pool.shards_per_worker(plan.rows_per_shard, running)
             for name, handed_out, holds in (
-                (f"blocks of {size}, {twice} shards at once", blocks, Holds(2 * (-(-twice // size) + 1), twice, NO_LIMIT)),
+                (
+                    f"blocks of {size}, {twice} shards at once",
+                    blocks,
+                    Holds(2 * (-(-twice // size) + 1), twice, NO_LIMIT),
+                ),
                 (f"single shards, {twice} at once", singles, Holds(twice + 1, twice, NO_LIMIT)),
-                ("single shards, by unfinished rows", singles, Holds(largest + 1, largest, pool.rows_per_worker(running))),
+                (
+                    "single shards, by unfinished rows",
+                    singles,
+                    Holds(largest + 1, largest, pool.rows_per_worker(running)),
+                ),
             ):
                 found[f"{order}: {name}"] = simulate(handed_out, workers, running, holds)
     return found
@@ -145,16 +159,24 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--running", type=int, default=64, help="rows that a worker decodes at once")
     args = parser.parse_args()
-    recorded = [(len(t.prompt_ids), len(t.output_ids)) for path in args.transcripts for t in read_transcripts(path)]
+    recorded = [
+        (len(t.prompt_ids), len(t.output_ids)) for path in args.transcripts for t in read_transcripts(path)
+    ]
     rows = random.Random(0).choices(recorded, k=args.num_rows)
     result = {
         "as recorded": contenders(rows, args.workers, args.running),
-        "prompts as long as outputs": contenders([(output, output) for _, output in rows], args.workers, args.running),
-        "those, short rows first": contenders(sorted(((o, o) for _, o in rows), key=lambda row: row[1]), args.workers, args.running),
+        "prompts as long as outputs": contenders(
+            [(output, output) for _, output in rows], args.workers, args.running
+        ),
+        "those, short rows first": contenders(
+            sorted(((o, o) for _, o in rows), key=lambda row: row[1]), args.workers, args.running
+        ),
     }
     for name, runs in result.items():
         for contender, run in runs.items():
-            print(f"{name:<27}{contender:<50} idle {run['idle']:5.2f} %  last worker {run['spread']:5.2f} % behind the first")
+            print(
+                f"{name:<27}{contender:<50} idle {run['idle']:5.2f} %  last worker {run['spread']:5.2f} % behind the first"
+            )
     print(json.dumps({"num_rows": args.num_rows, "workers": args.workers, "running": args.running, **result}))
 
 

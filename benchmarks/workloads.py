@@ -38,13 +38,19 @@ def demo_with_context(num_positions: int) -> Iterator[str]:
     with TemporaryDirectory() as folder:
         shutil.copytree(DEMO / "model", folder, dirs_exist_ok=True)
         config = json.loads((DEMO / "model" / "config.json").read_text(encoding="utf-8"))
-        (Path(folder) / "config.json").write_text(json.dumps({**config, "max_position_embeddings": num_positions}), encoding="utf-8")
+        (Path(folder) / "config.json").write_text(
+            json.dumps({**config, "max_position_embeddings": num_positions}), encoding="utf-8"
+        )
         yield folder
 
 
 def demo_prompts(count: int, num_tokens: int | None = None) -> list[tuple[int, ...]]:
     """Token ids of the first prompts, by the demo model's tokenizer; with num_tokens repeated and cut to that length each."""
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
-    texts = [json.loads(line)["prompt"] for line in (DEMO / "prompts.jsonl").read_text(encoding="utf-8").split("\n") if line]
+    texts = [
+        json.loads(line)["prompt"]
+        for line in (DEMO / "prompts.jsonl").read_text(encoding="utf-8").split("\n")
+        if line
+    ]
     prompts = [tuple(tokenizer(texts[i % len(texts)]).input_ids) for i in range(count)]
     return [(ids * num_tokens)[:num_tokens] if num_tokens else ids for ids in prompts]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PRODUCT = ("jobs", "pipeline", "serving", "actors", "engine", "drafting")
+PRODUCT = ("jobs", "pipeline", "serving", "actors", "rows", "engine", "drafting")
 OTHERS = ("demo", "benchmarks", "checks", "tests")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
 

@@ -56,7 +56,11 @@ def functions(source: str) -> Iterator[tuple[str, str]]:
     lines = source.splitlines(keepends=True)
     for prefix, body in owners:
         for node in body:
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno and node.end_lineno - node.lineno >= 3:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and node.end_lineno
+                and node.end_lineno - node.lineno >= 3
+            ):
                 yield prefix + node.name, textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
 
 
@@ -65,7 +69,12 @@ def demo_prompts(count: int = NUM_PROMPTS) -> list[dict[str, str]]:
     queues = []
     for name, source in module_sources():
         if name in HELD_OUT:
-            queues.append([{"id": f"{name}.{function}", "prompt": _beginning(text)} for function, text in functions(source)])
+            queues.append(
+                [
+                    {"id": f"{name}.{function}", "prompt": _beginning(text)}
+                    for function, text in functions(source)
+                ]
+            )
     turns = [queue[turn] for turn in range(max(map(len, queues))) for queue in queues if turn < len(queue)]
     unique = {prompt["id"]: prompt for prompt in turns}
     return list(unique.values())[:count]

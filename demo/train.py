@@ -25,7 +25,9 @@ VOCAB_SIZE, CONTEXT, BATCH_SIZE = 4096, 1024, 4
 PEAK_LEARNING_RATE, WARMUP_STEPS, SEED = 3e-3, 100, 20
 END = "<|endoftext|>"
 # A base model has no chat format; its messages are simply joined, so that the chat endpoint can be tried.
-CHAT_TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}\n{% endif %}{% endfor %}"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}\n{% endif %}{% endfor %}"
+)
 
 
 def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
@@ -34,9 +36,13 @@ def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB_SIZE, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(documents, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=CONTEXT)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=END, eos_token=END, model_max_length=CONTEXT
+    )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 
@@ -96,7 +102,9 @@ def train(model_dir: Path, steps: int) -> None:
     stream, held_out = token_stream(tokenizer, documents), token_stream(tokenizer, held_out_documents())
     print(f"{len(stream) / 1e6:.2f} M training tokens, {len(held_out) / 1e6:.2f} M held out", flush=True)
     model = build_model()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1
+    )
     checkpoint, curve, first_step = model_dir / "checkpoint.pt", [], 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -119,10 +127,20 @@ def train(model_dir: Path, steps: int) -> None:
             curve.append([step + 1, round(running, 4), round(mean_loss(model, held_out, 16), 4)])
             print(*curve[-1], f"{time.time() - start:.0f} s", flush=True)
             partial = checkpoint.with_suffix(".tmp")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "curve": curve, "step": step + 1}, partial)
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "curve": curve,
+                    "step": step + 1,
+                },
+                partial,
+            )
             partial.replace(checkpoint)
             save(model, model_dir, curve)
-    print(f"held-out loss over all modules: {mean_loss(model, held_out, 10**6):.4f} nats per token", flush=True)
+    print(
+        f"held-out loss over all modules: {mean_loss(model, held_out, 10**6):.4f} nats per token", flush=True
+    )
 
 
 def save(model: LlamaForCausalLM, model_dir: Path, curve: list[list[float]]) -> None:
@@ -135,7 +153,9 @@ def save(model: LlamaForCausalLM, model_dir: Path, curve: list[list[float]]) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--model", type=Path, default=DEMO / "model")
     parser.add_argument("--threads", type=int, default=1)

@@ -39,7 +39,9 @@ def recycle_successors(table_VR: Int32, token_ids: Int32, successors_TK: Int32) 
 
 
 @compiled
-def fill_bigram_drafts(table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32) -> None:
+def fill_bigram_drafts(
+    table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32
+) -> None:
     """Rank r of a sequence: the r-th successor of its last token, followed by first successors, up to the depth allowed."""
     vocab_size, num_successors = table_VR.shape
     for b in range(len(last_ids_B)):

@@ -1,7 +1,7 @@
 """How this package compiles its loops: numba, without the GIL, kept on disk.
 
 Compiled functions hold what they call and every constant they name, of other files too, while numba's disk cache asks for the
-time stamp of their own file alone. So here any change to a file of the folder makes all of its functions compile again.
+time stamp of their own file alone. So here any change to a file of the package makes all of its functions compile again.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,21 @@ def compiled_lean(function: Function) -> Function:
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
     dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
     if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
-        dispatcher._cache._cache_file._source_stamp = _stamp(Path(function.__code__.co_filename).parent)
+        dispatcher._cache._cache_file._source_stamp = _stamp(
+            _package_folder(Path(function.__code__.co_filename))
+        )
     return cast(Function, dispatcher)
+
+
+def _package_folder(file: Path) -> Path:
+    """The outermost folder around a file that is still a package."""
+    folder = file.parent
+    while (folder.parent / "__init__.py").exists():
+        folder = folder.parent
+    return folder
 
 
 @cache
 def _stamp(folder: Path) -> list[tuple[str, float, int]]:
-    return [(file.name, file.stat().st_mtime, file.stat().st_size) for file in sorted(folder.glob("*.py"))]
+    files = sorted(folder.rglob("*.py"))
+    return [(str(file.relative_to(folder)), file.stat().st_mtime, file.stat().st_size) for file in files]

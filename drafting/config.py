@@ -33,7 +33,9 @@ class SpeculationConfig:
         for name in ("num_drafts", "draft_len", "query_len", "max_nodes_per_sequence"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"speculation.{name} is {value}; it must be at least 1 (speculation.mode: off turns it off)")
+                raise ValueError(
+                    f"speculation.{name} is {value}; it must be at least 1 (speculation.mode: off turns it off)"
+                )
         for name in FIXED if self.mode == "adaptive" else ():
             if getattr(self, name) != _default(name):
                 raise ValueError(

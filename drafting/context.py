@@ -47,7 +47,10 @@ class ContextIndex:
     def _grow(self, length: int) -> None:
         capacity = max(64, 1 << (length - 1).bit_length())
         tokens, previous = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-        tokens[: self.length], previous[: self.length] = self.tokens[: self.length], self.previous[: self.length]
+        tokens[: self.length], previous[: self.length] = (
+            self.tokens[: self.length],
+            self.previous[: self.length],
+        )
         self.tokens, self.previous = tokens, previous
         self.heads = np.full(2 * capacity, NONE, np.int32)
         _rebuild_heads(self.tokens, self.heads, self.length, self.query_len)
@@ -74,7 +77,9 @@ def _head_slot(tokens: Int32, heads: Int32, end: int, query_len: int) -> int:
 
 
 @compiled
-def _append(tokens: Int32, previous: Int32, heads: Int32, length: int, query_len: int, token_ids: Int32) -> None:
+def _append(
+    tokens: Int32, previous: Int32, heads: Int32, length: int, query_len: int, token_ids: Int32
+) -> None:
     for i in range(len(token_ids)):
         end = length + i
         tokens[end] = token_ids[i]
@@ -92,7 +97,9 @@ def _rebuild_heads(tokens: Int32, heads: Int32, length: int, query_len: int) -> 
 
 
 @compiled
-def _fill(tokens: Int32, previous: Int32, length: int, depth: int, drafts_BKW: Int32, lengths_BK: Int32, row: int) -> None:
+def _fill(
+    tokens: Int32, previous: Int32, length: int, depth: int, drafts_BKW: Int32, lengths_BK: Int32, row: int
+) -> None:
     starts = np.empty(MAX_OCCURRENCES, np.int32)
     counts = np.empty(MAX_OCCURRENCES, np.int32)
     num_found = _count_continuations(tokens, previous, length, depth, starts, counts)
@@ -106,7 +113,9 @@ def _fill(tokens: Int32, previous: Int32, length: int, depth: int, drafts_BKW: I
 
 
 @compiled
-def _count_continuations(tokens: Int32, previous: Int32, length: int, depth: int, starts: Int32, counts: Int32) -> int:
+def _count_continuations(
+    tokens: Int32, previous: Int32, length: int, depth: int, starts: Int32, counts: Int32
+) -> int:
     """The distinct continuations, latest first, as start and count; one that the context's end cuts short is a continuation too."""
     keys = np.empty(MAX_OCCURRENCES, np.int64)
     found_at = np.full(2 * MAX_OCCURRENCES, NONE, np.int32)

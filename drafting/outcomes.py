@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.adaptive.layout import Int64
 from drafting.compiled import compiled
-from drafting.layout import Int64
 from drafting.tree import DraftTrees, Int32
 
 STAGES = ("proposed", "verified", "accepted")
@@ -50,7 +50,12 @@ class GuessCounts:
     def rows(self) -> Iterator[tuple[str, str, str, list[int]]]:
         """Source, depth, match and the counts of the stages, where there was any guess."""
         for source, depth, match in np.argwhere(self.table.any(0)).tolist():
-            yield self.source_names[source], DEPTHS[depth], MATCHES[match], self.table[:, source, depth, match].tolist()
+            yield (
+                self.source_names[source],
+                DEPTHS[depth],
+                MATCHES[match],
+                self.table[:, source, depth, match].tolist(),
+            )
 
 
 @compiled

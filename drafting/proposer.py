@@ -25,11 +25,19 @@ class Proposer(Protocol):
     def extend(self, states: Sequence[Any], token_ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
         """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b, scoring nothing."""
 
-    def propose(self, states: Sequence[Any], max_depths: NDArray[np.int32], min_survival: float = 0.0) -> Candidates:
+    def propose(
+        self, states: Sequence[Any], max_depths: NDArray[np.int32], min_survival: float = 0.0
+    ) -> Candidates:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; of calibrated guesses
         only those that survive with at least min_survival: the fewer, the less time this takes."""
 
-    def learn(self, states: Sequence[Any], candidates: Candidates, token_ids: NDArray[np.int32], offsets: NDArray[np.int64]) -> None:
+    def learn(
+        self,
+        states: Sequence[Any],
+        candidates: Candidates,
+        token_ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+    ) -> None:
         """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores its candidates and takes its tokens in."""
 
     def reward(self, sources: NDArray[np.uint8]) -> None:

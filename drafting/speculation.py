@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from drafting.cost import StepShape
-from drafting.price import Budget
+from drafting.adaptive.cost_model import StepShape
+from drafting.adaptive.price import Budget
 from drafting.proposer import Proposer
 from drafting.tree import Candidates, DraftTrees, Int32
 
@@ -80,7 +80,9 @@ class Speculation:
         for sequence in sequences:
             sequence.num_drafted = sequence.num_tokens
 
-    def observe(self, plain: StepShape, trees: DraftTrees, seconds: float, thinking: float, num_tokens: int) -> None:
+    def observe(
+        self, plain: StepShape, trees: DraftTrees, seconds: float, thinking: float, num_tokens: int
+    ) -> None:
         """A step of shape `plain` and these trees took so long, and `thinking` seconds beside that, and gave so many tokens."""
         if self.budget:
             self.budget.observe(plain, len(trees.token_ids), seconds, thinking, num_tokens)
@@ -108,7 +110,10 @@ class Speculation:
         behind = [sequence for sequence in sequences if sequence.num_drafted < sequence.num_tokens]
         if behind:
             missing = [sequence.token_ids[sequence.num_drafted :] for sequence in behind]
-            states, offsets = [sequence.draft_state for sequence in behind], np.cumsum([0, *map(len, missing)])
+            states, offsets = (
+                [sequence.draft_state for sequence in behind],
+                np.cumsum([0, *map(len, missing)]),
+            )
             self.proposer.extend(states, np.concatenate(missing), offsets)
             for sequence in behind:
                 sequence.num_drafted = sequence.num_tokens

@@ -1,6 +1,6 @@
 """The tables that drafts come from besides the sequence itself, and their files.
 
-One .npz per table, so that a torn one is found by its checksums. Knows neither models nor locks: engine/tables.py does.
+One .npz per table, so that a torn one is found by its checksums. Knows neither models nor locks: engine/draft_tables.py does.
 """
 
 import os

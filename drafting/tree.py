@@ -63,25 +63,38 @@ class Candidates(DraftTrees):
 def certain(trees: DraftTrees) -> Candidates:
     """Trees of which every node shall be verified: survival 1."""
     ones = np.ones(len(trees.token_ids), np.float32)
-    return Candidates(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, ones)
+    return Candidates(
+        trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, ones
+    )
 
 
 def prune(trees: DraftTrees, keep: NDArray[np.bool_]) -> DraftTrees:
     """The trees of the nodes where keep bool [N] is true; a node's parent must be kept with it."""
     if keep.all():
         return trees
-    return DraftTrees(*_prune(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, keep))
+    return DraftTrees(
+        *_prune(
+            trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, keep
+        )
+    )
 
 
 def merge_drafts(
-    drafts_SBKW: Int32, lengths_SBK: Int32, max_depths_B: Int32, num_drafts: int, max_nodes: int, matches_S: NDArray[np.uint8]
+    drafts_SBKW: Int32,
+    lengths_SBK: Int32,
+    max_depths_B: Int32,
+    num_drafts: int,
+    max_nodes: int,
+    matches_S: NDArray[np.uint8],
 ) -> DraftTrees:
     """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in rank order.
 
     Drafts are cut at max_depths_B first; a draft that equals an earlier one does not count. A tree that has reached
     max_nodes takes no more. lengths_SBK: 0 = no draft. matches_S: of each source's drafts, see DraftTrees.
     """
-    token_ids, parents, depths, sources, offsets = _merge(drafts_SBKW, lengths_SBK, max_depths_B, num_drafts, max_nodes)
+    token_ids, parents, depths, sources, offsets = _merge(
+        drafts_SBKW, lengths_SBK, max_depths_B, num_drafts, max_nodes
+    )
     return DraftTrees(token_ids, parents, depths, sources, matches_S[sources], offsets)
 
 
@@ -97,10 +110,16 @@ def _merge(
 ) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.int64]]:
     num_sources, num_sequences, drafts_per_source = lengths_SBK.shape
     capacity = num_sequences * max_nodes
-    token_ids, parents, depths = np.empty(capacity, np.int32), np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    token_ids, parents, depths = (
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
+        np.empty(capacity, np.int32),
+    )
     sources = np.empty(capacity, np.uint8)
     offsets = np.zeros(num_sequences + 1, np.int64)
-    links = np.empty((max_nodes + 1, 3), np.int32)  # by node: first child, next sibling, whether a draft ends here
+    links = np.empty(
+        (max_nodes + 1, 3), np.int32
+    )  # by node: first child, next sibling, whether a draft ends here
     for b in range(num_sequences):
         first = offsets[b]
         last = first + max_nodes
@@ -120,7 +139,11 @@ def _merge(
 
 @compiled
 def _add_draft(
-    draft: Int32, source: int, num_nodes: int, links: Int32, out: tuple[Int32, Int32, Int32, NDArray[np.uint8]]
+    draft: Int32,
+    source: int,
+    num_nodes: int,
+    links: Int32,
+    out: tuple[Int32, Int32, Int32, NDArray[np.uint8]],
 ) -> tuple[int, bool]:
     """Adds what the tree lacks of one draft; returns the tree's size, and whether no equal draft was there before."""
     token_ids, parents, depths, sources = out
@@ -132,7 +155,12 @@ def _add_draft(
         if child == 0:
             if num_nodes == len(token_ids):
                 return num_nodes, True
-            token_ids[num_nodes], parents[num_nodes], depths[num_nodes], sources[num_nodes] = draft[i], node, i + 1, source
+            token_ids[num_nodes], parents[num_nodes], depths[num_nodes], sources[num_nodes] = (
+                draft[i],
+                node,
+                i + 1,
+                source,
+            )
             num_nodes += 1
             child = num_nodes
             links[child, 0], links[child, 1], links[child, 2] = 0, links[node, 0], 0
@@ -158,7 +186,13 @@ def _walk(token_ids: Int32, parents: Int32, target_ids: Int32) -> Int32:
 
 @compiled
 def _prune(
-    token_ids: Int32, parents: Int32, depths: Int32, sources: UInt8, matches: UInt8, offsets: NDArray[np.int64], keep: NDArray[np.bool_]
+    token_ids: Int32,
+    parents: Int32,
+    depths: Int32,
+    sources: UInt8,
+    matches: UInt8,
+    offsets: NDArray[np.int64],
+    keep: NDArray[np.bool_],
 ) -> tuple[Int32, Int32, Int32, UInt8, UInt8, NDArray[np.int64]]:
     """The arrays of DraftTrees, in its order; parents are counted among the kept."""
     kept, kept_offsets = np.flatnonzero(keep), np.zeros(len(offsets), np.int64)

@@ -12,7 +12,9 @@ from drafting.tree import Int32
 ROWS_AT_ONCE = 4096
 
 
-def nearest_to_mean(input_embeddings_VD: NDArray[np.floating], output_embeddings_VD: NDArray[np.floating], num_tokens: int) -> Int32:
+def nearest_to_mean(
+    input_embeddings_VD: NDArray[np.floating], output_embeddings_VD: NDArray[np.floating], num_tokens: int
+) -> Int32:
     """The ids of the num_tokens likeliest tokens, likeliest first, the lower id on ties."""
     gram_DD = input_embeddings_VD.T.astype(np.float64) @ input_embeddings_VD
     mean_D = output_embeddings_VD.mean(axis=0, dtype=np.float64)

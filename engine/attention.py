@@ -3,7 +3,7 @@
 Owns the K/V pages and the SDPA path (CPU and CUDA). Knows nothing of sequences: it executes a StepPlan's groups.
 Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md, "The model".
 
-Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/plan.py.
+Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/step_plan.py.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from drafting.compiled import compiled
-from engine.explicit_attention import explicit_attention
-from engine.plan import Group, StepPlan
+from engine.model.explicit_attention import explicit_attention
+from engine.step_plan import Group, StepPlan
 
 NAME = "ngram_tree"  # must not contain "sdpa", "flash" or "paged|": transformers dispatches on those
 
@@ -36,14 +36,21 @@ class KVCache:
     """
 
     def __init__(
-        self, layer_shapes: list[tuple[int, int, int]], num_pages: int, page_size: int, dtype: torch.dtype, device: torch.device
+        self,
+        layer_shapes: list[tuple[int, int, int]],
+        num_pages: int,
+        page_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         self.page_size, self.num_pages = page_size, num_pages
         self.num_heads = [heads for heads, _, _ in layer_shapes]
         self.head_counts = tuple(sorted({*self.num_heads}))
         self._num_slots = num_pages * page_size
         # Sides of like shape lie in one tensor [sides, Hkv, slots, D], so that accepted nodes move in all layers at once.
-        shapes = [(heads, size) for heads, key_size, value_size in layer_shapes for size in (key_size, value_size)]
+        shapes = [
+            (heads, size) for heads, key_size, value_size in layer_shapes for size in (key_size, value_size)
+        ]
         self._stacks = {
             (heads, size): torch.zeros(count, heads, self._num_slots, size, dtype=dtype, device=device)
             for (heads, size), count in Counter(shapes).items()
@@ -52,22 +59,30 @@ class KVCache:
         sides = [next(unused[shape]) for shape in shapes]
         self.keys, self.values = tuple(sides[::2]), tuple(sides[1::2])
         # The same memory by (head, slot), to write, and by (head, page), to gather.
-        self.key_rows, self.value_rows = (tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values))
-        self.key_blocks, self.value_blocks = (tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values))
+        self.key_rows, self.value_rows = (
+            tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values)
+        )
+        self.key_blocks, self.value_blocks = (
+            tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values)
+        )
         # Room for gathered K and V, used by one group after the other: memory that is new each time costs more than the copy, where
-        # engine/allocator.py does not keep it (blocks beyond 32 MB, other C libraries).
+        # engine/model/allocator.py does not keep it (blocks beyond 32 MB, other C libraries).
         self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]
 
     @staticmethod
     def bytes_per_token(layer_shapes: list[tuple[int, int, int]], dtype: torch.dtype) -> int:
         """Memory of one token's K and V in all layers."""
-        return sum(heads * (key_size + value_size) for heads, key_size, value_size in layer_shapes) * dtype.itemsize
+        return (
+            sum(heads * (key_size + value_size) for heads, key_size, value_size in layer_shapes)
+            * dtype.itemsize
+        )
 
     def copy_slots(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
         """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
         for (heads, size), stack in self._stacks.items():
             source_rows, target_rows = (
-                torch.from_numpy(self.head_slots(slots, len(stack) * heads)).to(stack.device) for slots in (source, target)
+                torch.from_numpy(self.head_slots(slots, len(stack) * heads)).to(stack.device)
+                for slots in (source, target)
             )
             rows = stack.view(-1, size)
             rows.index_copy_(0, target_rows, rows.index_select(0, source_rows))
@@ -79,7 +94,9 @@ class KVCache:
             size = len(blocks) * source.shape[1]
             if self._gathered[side].numel() < size:
                 self._gathered[side] = source.new_empty(size)
-            found.append(torch.index_select(source, 0, blocks, out=self._gathered[side][:size].view(len(blocks), -1)))
+            found.append(
+                torch.index_select(source, 0, blocks, out=self._gathered[side][:size].view(len(blocks), -1))
+            )
         return found[0], found[1]
 
     def head_slots(self, slots: NDArray[np.int64], num_heads: int) -> NDArray[np.int64]:
@@ -133,22 +150,38 @@ class StepTensors(NamedTuple):
     groups: list[GroupTensors]
 
 
-def to_device(plan: StepPlan, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> StepTensors:
+def to_device(
+    plan: StepPlan, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device
+) -> StepTensors:
     """Moves a plan to the device, with indices per head count and masks in the model's dtype."""
-    slots = {heads: torch.from_numpy(cache.head_slots(plan.write_slots, heads)).to(device) for heads in cache.head_counts}
-    return StepTensors(cache, slots, [_group_to_device(group, cache, num_query_heads, dtype, device) for group in plan.groups])
+    slots = {
+        heads: torch.from_numpy(cache.head_slots(plan.write_slots, heads)).to(device)
+        for heads in cache.head_counts
+    }
+    return StepTensors(
+        cache,
+        slots,
+        [_group_to_device(group, cache, num_query_heads, dtype, device) for group in plan.groups],
+    )
 
 
-def _group_to_device(group: Group, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device) -> GroupTensors:
+def _group_to_device(
+    group: Group, cache: KVCache, num_query_heads: int, dtype: torch.dtype, device: torch.device
+) -> GroupTensors:
     batch, width = group.rows.shape
     rows = None if group.in_order else torch.from_numpy(group.rows.ravel()).to(device)
     blocks, masks = {}, {}
     if group.masks:
-        blocks = {heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device) for heads in cache.head_counts}
+        blocks = {
+            heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device)
+            for heads in cache.head_counts
+        }
     for window, mask in group.masks.items():
         additive = torch.from_numpy(mask[:, None]).to(device, dtype)
         for heads in cache.head_counts:
-            masks[window, heads] = additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
+            masks[window, heads] = (
+                additive if width == 1 else additive.repeat(1, 1, num_query_heads // heads, 1)
+            )
     return GroupTensors(batch, width, int(group.rows[0, 0]), rows, blocks, masks, group.visible, group.causal)
 
 
@@ -183,7 +216,9 @@ def tree_attention(
     cache.value_rows[layer].index_copy_(0, slots, value.transpose(1, 2).reshape(-1, value.shape[3]))
     query_TND = query[0].transpose(0, 1)
     plain = softcap is None and s_aux is None
-    kernel = F.scaled_dot_product_attention if plain else partial(explicit_attention, softcap=softcap, sinks=s_aux)
+    kernel = (
+        F.scaled_dot_product_attention if plain else partial(explicit_attention, softcap=softcap, sinks=s_aux)
+    )
     attend = partial(_attend, cache=cache, layer=layer, window=sliding_window, scaling=scaling, kernel=kernel)
     only = step.groups[0]
     if len(step.groups) == 1 and only.rows is None and not only.causal:
@@ -201,7 +236,9 @@ def tree_attention(
     return out[None], None
 
 
-def _attend_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, kernel: Kernel) -> Tensor:
+def _attend_causal(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, kernel: Kernel
+) -> Tensor:
     """query [1, Hq, Q, D], key and value [1, Hkv, Q, D] of one fresh prompt -> [Q, Hq, Dv]."""
     if kernel is F.scaled_dot_product_attention:
         return kernel(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)[0].transpose(0, 1)
@@ -212,7 +249,14 @@ def _attend_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | N
 
 
 def _attend(
-    query: Tensor, group: GroupTensors, *, cache: KVCache, layer: int, window: int | None, scaling: float | None, kernel: Kernel
+    query: Tensor,
+    group: GroupTensors,
+    *,
+    cache: KVCache,
+    layer: int,
+    window: int | None,
+    scaling: float | None,
+    kernel: Kernel,
 ) -> Tensor:
     """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]; keys and values come from the pages of the group's sequences."""
     num_kv_heads = cache.num_heads[layer]
@@ -220,12 +264,21 @@ def _attend(
         keys, values = (x[layer].narrow(2, *group.visible) for x in (cache.keys, cache.values))
         return _attend_folded(query, group.batch, keys, values, None, scaling, kernel)
     blocks, mask = group.blocks[num_kv_heads], group.masks[window, num_kv_heads]
-    keys, values = (x.view(group.batch, num_kv_heads, -1, x.shape[1] // cache.page_size) for x in cache.gather(layer, blocks))
+    keys, values = (
+        x.view(group.batch, num_kv_heads, -1, x.shape[1] // cache.page_size)
+        for x in cache.gather(layer, blocks)
+    )
     return _attend_folded(query, group.batch, keys, values, mask, scaling, kernel)
 
 
 def _attend_folded(
-    query: Tensor, batch: int, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None, kernel: Kernel
+    query: Tensor,
+    batch: int,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    kernel: Kernel,
 ) -> Tensor:
     """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
     width, heads, num_kv_heads = query.shape[0] // batch, query.shape[1], keys.shape[1]
@@ -233,9 +286,15 @@ def _attend_folded(
     if mask is not None:
         mask = mask.expand(-1, -1, folds * width, -1)
     if width == 1:
-        attended = kernel(query.view(batch, num_kv_heads, folds, -1), keys, values, attn_mask=mask, scale=scaling)
+        attended = kernel(
+            query.view(batch, num_kv_heads, folds, -1), keys, values, attn_mask=mask, scale=scaling
+        )
         return attended.reshape(batch, heads, -1)
-    folded = query.view(batch, width, num_kv_heads, folds, -1).permute(0, 2, 3, 1, 4).reshape(batch, num_kv_heads, folds * width, -1)
+    folded = (
+        query.view(batch, width, num_kv_heads, folds, -1)
+        .permute(0, 2, 3, 1, 4)
+        .reshape(batch, num_kv_heads, folds * width, -1)
+    )
     attended = kernel(folded, keys, values, attn_mask=mask, scale=scaling)
     unfolded = attended.view(batch, num_kv_heads, folds, width, -1).permute(0, 3, 1, 2, 4)
     return unfolded.reshape(batch * width, heads, -1)

@@ -9,27 +9,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from drafting.adaptive import AdaptiveProposer
-from drafting.budget import choose
+from drafting.adaptive.adaptive_proposer import AdaptiveProposer
+from drafting.adaptive.budget import choose
+from drafting.adaptive.cost_model import CostModel
+from drafting.adaptive.price import MAX_STEP_NODES, Budget
 from drafting.config import SpeculationConfig
-from drafting.cost import CostModel
-from drafting.mixed import MixedProposer
-from drafting.price import MAX_STEP_NODES, Budget
+from drafting.mixed_proposer import MixedProposer
 from drafting.proposer import Proposer
 from drafting.speculation import Speculation
 from drafting.tables import Tables
-from engine import tables
+from engine import draft_tables as tables
 from engine.attention import KVCache
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.free_memory import available_memory
-from engine.loading import LoadedModel, load_model
+from engine.model.free_memory import available_memory
+from engine.model.loading import LoadedModel, load_model
+from engine.model.probe import check_parity
 from engine.model_runner import ModelRunner
-from engine.pages import PagePool
-from engine.probe import check_parity
-from engine.profile import profile_steps
+from engine.page_pool import PagePool
 from engine.recycling import likeliest_successors
 from engine.scheduler import Scheduler
+from engine.step_profile import profile_steps
 
 logger = logging.getLogger(__name__)
 # Of the memory free after the weights; the rest is for activations and the other processes.
@@ -37,7 +37,9 @@ CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
 DEFAULT_MAX_RUNNING = {"cuda": 256, "cpu": 16}
 
 
-def build_engine(model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None) -> Engine:
+def build_engine(
+    model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None
+) -> Engine:
     """Loads a model and makes its engine; tables_folder: where draft tables are shared between workers (None = the user's cache)."""
     loaded = load_model(model)
     return engine_for(loaded, model, build_proposer(loaded, model, speculation, tables_folder))
@@ -57,9 +59,19 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     max_nodes = proposer.max_nodes if proposer else 0
     # In a small cache of its own: it must not depend on the page size or the context that were asked for.
     parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, max_running=1, max_nodes=4))
-    runner = ModelRunner(loaded, num_pages, config.page_size, max_running, max_nodes, MAX_STEP_NODES if adaptive else None)
-    scheduler = Scheduler(PagePool(num_pages, config.page_size), max_running, config.prefill_chunk, config.prefix_cache)
-    logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", num_pages, config.page_size, max_running, parity)
+    runner = ModelRunner(
+        loaded, num_pages, config.page_size, max_running, max_nodes, MAX_STEP_NODES if adaptive else None
+    )
+    scheduler = Scheduler(
+        PagePool(num_pages, config.page_size), max_running, config.prefill_chunk, config.prefix_cache
+    )
+    logger.info(
+        "%d pages of %d tokens, %d sequences at once, parity %.1e",
+        num_pages,
+        config.page_size,
+        max_running,
+        parity,
+    )
     budget = None
     if adaptive:
         _compile_drafting()
@@ -69,7 +81,9 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
 
 def _compile_drafting() -> None:
     """Goes once through what a step calls, so that no first step is taken for a slow one."""
-    proposer = AdaptiveProposer(max_nodes=2, corpus_tokens=16, tables=Tables(bigram=np.zeros((4, 2), np.int32)))
+    proposer = AdaptiveProposer(
+        max_nodes=2, corpus_tokens=16, tables=Tables(bigram=np.zeros((4, 2), np.int32))
+    )
     states = [proposer.start(np.array([1, 2, 3, 1, 2, 3, 1], np.int32))]
     candidates = proposer.propose(states, np.array([2], np.int32))
     choose(candidates, np.zeros(2), 1.0)
@@ -101,7 +115,9 @@ def build_proposer(
     if speculation.mode == "adaptive":
         bigram = tables.load_or_build_tables(loaded.model, fingerprint, cache, ("bigram",))
         home = cache / fingerprint / "calibration.npz"
-        return AdaptiveProposer(max_nodes=speculation.max_nodes, corpus_tokens=speculation.corpus_tokens, tables=bigram, home=home)
+        return AdaptiveProposer(
+            max_nodes=speculation.max_nodes, corpus_tokens=speculation.corpus_tokens, tables=bigram, home=home
+        )
     num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
     return MixedProposer(
         num_drafts=speculation.num_drafts,
@@ -109,5 +125,7 @@ def build_proposer(
         query_len=speculation.query_len,
         sources=speculation.sources,
         max_nodes=speculation.max_nodes,
-        tables=tables.load_or_build_tables(loaded.model, fingerprint, cache, speculation.sources, num_successors),
+        tables=tables.load_or_build_tables(
+            loaded.model, fingerprint, cache, speculation.sources, num_successors
+        ),
     )

@@ -59,7 +59,9 @@ class ModelConfig:
 
     def _check_quantization(self, name: str) -> None:
         if name not in QUANTIZATIONS:
-            raise ValueError(f"model.quantization is {name!r}; it must be null or one of {', '.join(QUANTIZATIONS)}")
+            raise ValueError(
+                f"model.quantization is {name!r}; it must be null or one of {', '.join(QUANTIZATIONS)}"
+            )
         if self.dtype == "float64":
             raise ValueError(
                 f"model.quantization {name} works with float32, bfloat16 and float16, not with model.dtype float64; change one"
@@ -104,16 +106,51 @@ class GenerationConfig:
 def check_generation(values: dict[str, object], prefix: str = "") -> None:
     """Raises ValueError, naming value, limit and field, for a value outside its range; fields that are absent pass."""
     _check(values, prefix, "max_tokens", int, lambda v: v >= 1, "an integer of at least 1")
-    _check(values, prefix, "temperature", (int, float), lambda v: 0 <= v < float("inf"), "a number of at least 0 (0 = greedy)")
-    _check(values, prefix, "top_p", (int, float), lambda v: 0 < v <= 1, "a number above 0 and at most 1 (1 = off)")
+    _check(
+        values,
+        prefix,
+        "temperature",
+        (int, float),
+        lambda v: 0 <= v < float("inf"),
+        "a number of at least 0 (0 = greedy)",
+    )
+    _check(
+        values,
+        prefix,
+        "top_p",
+        (int, float),
+        lambda v: 0 < v <= 1,
+        "a number above 0 and at most 1 (1 = off)",
+    )
     _check(values, prefix, "top_k", int, lambda v: v >= 0, "an integer of at least 0 (0 = off)")
-    _check(values, prefix, "min_p", (int, float), lambda v: 0 <= v < 1, "a number of at least 0 and below 1 (0 = off)")
+    _check(
+        values,
+        prefix,
+        "min_p",
+        (int, float),
+        lambda v: 0 <= v < 1,
+        "a number of at least 0 and below 1 (0 = off)",
+    )
     _check(values, prefix, "seed", int, lambda v: True, "an integer")
     _check(values, prefix, "ignore_eos", bool, lambda v: True, "true or false")
     _check(values, prefix, "speculate", str, lambda v: v in ("auto", "off"), "auto or off")
     ids = "a list of token ids"
-    _check(values, prefix, "stop_token_ids", (list, tuple), lambda v: all(isinstance(i, int) and i >= 0 for i in v), ids)
-    _check(values, prefix, "stop", (list, tuple), _are_stops, f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters")
+    _check(
+        values,
+        prefix,
+        "stop_token_ids",
+        (list, tuple),
+        lambda v: all(isinstance(i, int) and i >= 0 for i in v),
+        ids,
+    )
+    _check(
+        values,
+        prefix,
+        "stop",
+        (list, tuple),
+        _are_stops,
+        f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters",
+    )
     _check(values, prefix, "include_stop", bool, lambda v: True, "true or false")
     _check(values, prefix, "n", int, lambda v: 1 <= v <= MAX_SAMPLES, f"an integer of 1 to {MAX_SAMPLES}")
     top = f"an integer of 0 (the chosen token alone) to {MAX_LOGPROBS}; leave it out for none"
@@ -121,7 +158,9 @@ def check_generation(values: dict[str, object], prefix: str = "") -> None:
 
 
 def _are_stops(texts: Sequence[object]) -> bool:
-    return len(texts) <= MAX_STOPS and all(isinstance(text, str) and 1 <= len(text) <= MAX_STOP_LEN for text in texts)
+    return len(texts) <= MAX_STOPS and all(
+        isinstance(text, str) and 1 <= len(text) <= MAX_STOP_LEN for text in texts
+    )
 
 
 def _check(values, prefix, name, types, fits, wanted) -> None:  # type: ignore[no-untyped-def]

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drafting.cost import StepShape
+from drafting.adaptive.cost_model import StepShape
 from drafting.outcomes import GuessCounts
 from drafting.speculation import Speculation
 from drafting.tree import Candidates, DraftTrees, prune
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
-from engine.plan import StepPlan
 from engine.recycling import likeliest_successors
 from engine.request import Completion, Event, Logprobs, Request, Sampling, SequenceStats
 from engine.sampling import SamplingRows, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
 from engine.stats import THINKING, EngineStats, PhaseTimer, step_clock
+from engine.step_plan import StepPlan
 from engine.verify import Verified, verify
 
 NO_SHAPE = StepShape(0, 0, 0, 0)  # of steps without speculation: nobody asks what they cost
@@ -31,7 +31,9 @@ NO_SHAPE = StepShape(0, 0, 0, 0)  # of steps without speculation: nobody asks wh
 class Engine:
     """One model, one cache, one way of speculation (None = plain decoding). engine/build.py makes one from settings."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler, speculation: Speculation | None, max_context: int) -> None:
+    def __init__(
+        self, runner: ModelRunner, scheduler: Scheduler, speculation: Speculation | None, max_context: int
+    ) -> None:
         self.runner = runner
         self.scheduler = scheduler
         self.speculation = speculation
@@ -53,11 +55,15 @@ class Engine:
         length = len(request.prompt_ids)
         if not 1 <= length < self.max_context:
             limit = f"it must have 1 to {self.max_context - 1}, the model's context less one"
-            raise ValueError(f"the prompt has {length} tokens; {limit}: {'shorten it' if length else 'give it at least one'}")
+            raise ValueError(
+                f"the prompt has {length} tokens; {limit}: {'shorten it' if length else 'give it at least one'}"
+            )
         low, high = min(request.prompt_ids), max(request.prompt_ids)
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
-            raise ValueError(f"the prompt holds token id {wrong}; ids of this model go from 0 to {self.vocab_size - 1}")
+            raise ValueError(
+                f"the prompt holds token id {wrong}; ids of this model go from 0 to {self.vocab_size - 1}"
+            )
         if request.max_tokens < 1:
             raise ValueError(f"max_tokens is {request.max_tokens}; it must be at least 1")
         if self.scheduler.find(request.id):
@@ -97,7 +103,9 @@ class Engine:
         targets = target_tokens(logits, _sampling_rows(finishing, trees))
         mark("sample")
         verified = verify(trees, targets)
-        logprobs = path_logprobs(logits, trees, verified, [chunk.sequence.request.logprobs for chunk in finishing])
+        logprobs = path_logprobs(
+            logits, trees, verified, [chunk.sequence.request.logprobs for chunk in finishing]
+        )
         mark("verify")
         self._keep_accepted(finishing, verified, plan.staged_slots)
         events = self._commit(chunks, finishing, trees, verified, logprobs)
@@ -105,7 +113,9 @@ class Engine:
         if len(trees.token_ids):
             self._reward(trees.sources[verified.nodes], plan, logits)
         if candidates is not None and self.speculation:
-            self.speculation.learn([chunk.sequence for chunk in finishing], candidates, [event.token_ids for event in events])
+            self.speculation.learn(
+                [chunk.sequence for chunk in finishing], candidates, [event.token_ids for event in events]
+            )
         mark("learn")
         self.scheduler.publish(chunks)
         self._retire()
@@ -144,9 +154,13 @@ class Engine:
                 depths[index] = min(sequence.max_draft_depth, own + room, self.speculation.proposer.max_depth)
         candidates = self.speculation.propose(sequences, depths, shape)
         if self.debug and candidates is not None:
-            assert (candidates.depths <= depths.repeat(np.diff(candidates.offsets))).all(), "a tree is deeper than was asked for"
+            assert (candidates.depths <= depths.repeat(np.diff(candidates.offsets))).all(), (
+                "a tree is deeper than was asked for"
+            )
             most = self.speculation.proposer.max_nodes
-            assert np.diff(candidates.offsets).max() <= most, "a tree has more nodes than there is staging room for"
+            assert np.diff(candidates.offsets).max() <= most, (
+                "a tree has more nodes than there is staging room for"
+            )
         return candidates
 
     def _choose(self, finishing: list[Chunk], candidates: Candidates | None, shape: StepShape) -> DraftTrees:
@@ -155,25 +169,39 @@ class Engine:
             return DraftTrees.empty(len(finishing))
         assert self.speculation
         trees, limits = self.speculation.choose(candidates, shape), np.zeros(len(finishing), np.int32)
-        for index, (chunk, (first, end)) in enumerate(zip(finishing, pairwise(trees.offsets.tolist()), strict=True)):
+        for index, (chunk, (first, end)) in enumerate(
+            zip(finishing, pairwise(trees.offsets.tolist()), strict=True)
+        ):
             if first < end:
                 sequence = chunk.sequence
                 deepest = int(trees.depths[first:end].max())
-                limits[index] = max(0, self.scheduler.reserve(sequence, sequence.num_tokens + deepest) - sequence.num_tokens)
+                limits[index] = max(
+                    0, self.scheduler.reserve(sequence, sequence.num_tokens + deepest) - sequence.num_tokens
+                )
         return prune(trees, trees.depths <= limits.repeat(np.diff(trees.offsets)))
 
-    def _keep_accepted(self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]) -> None:
+    def _keep_accepted(
+        self, finishing: list[Chunk], verified: Verified, staged_slots: NDArray[np.int64]
+    ) -> None:
         """Moves the K/V of accepted nodes to the slots behind their sequence's last token."""
         if not len(verified.nodes):
             return
         page_size, targets = self.runner.page_size, []
         for chunk, (first, end) in zip(finishing, pairwise(verified.offsets.tolist()), strict=True):
             page_ids, place = chunk.sequence.page_ids, chunk.sequence.num_tokens
-            targets += [page_ids[p // page_size] * page_size + p % page_size for p in range(place, place + end - first)]
+            targets += [
+                page_ids[p // page_size] * page_size + p % page_size
+                for p in range(place, place + end - first)
+            ]
         self.runner.keep(staged_slots[verified.nodes], np.array(targets, np.int64))
 
     def _commit(
-        self, chunks: list[Chunk], finishing: list[Chunk], trees: DraftTrees, verified: Verified, logprobs: list[Logprobs | None]
+        self,
+        chunks: list[Chunk],
+        finishing: list[Chunk],
+        trees: DraftTrees,
+        verified: Verified,
+        logprobs: list[Logprobs | None],
     ) -> list[Event]:
         """Tokens to the sequences, and counts to their statistics."""
         for sequence, num_rows, _ in chunks:
@@ -181,7 +209,10 @@ class Engine:
         if not len(trees.token_ids):
             return self._commit_plain(finishing, verified.bonus.tolist(), logprobs)
         events: list[Event] = []
-        node_tokens, node_sources = trees.token_ids[verified.nodes].tolist(), trees.sources[verified.nodes].tolist()
+        node_tokens, node_sources = (
+            trees.token_ids[verified.nodes].tolist(),
+            trees.sources[verified.nodes].tolist(),
+        )
         offsets, bonus = verified.offsets.tolist(), verified.bonus.tolist()
         verified_counts = _count_sources(trees, len(self.source_names))
         for index, (sequence, _, _) in enumerate(finishing):
@@ -190,12 +221,16 @@ class Engine:
             taken = sequence.append(tokens)
             if not sequence.finish_reason:
                 sequence.num_cached += end - first
-            sources = self._count(sequence.stats, verified_counts[index], node_sources[first:end][:taken], taken)
+            sources = self._count(
+                sequence.stats, verified_counts[index], node_sources[first:end][:taken], taken
+            )
             own = logprobs[index]
             events.append(sequence.event(tokens[:taken], sources, own and own.first(taken)))
         return events
 
-    def _commit_plain(self, finishing: list[Chunk], tokens: list[int], logprobs: list[Logprobs | None]) -> list[Event]:
+    def _commit_plain(
+        self, finishing: list[Chunk], tokens: list[int], logprobs: list[Logprobs | None]
+    ) -> list[Event]:
         """The same for a step without guesses."""
         events = []
         for (sequence, _, _), token, own in zip(finishing, tokens, logprobs, strict=True):
@@ -204,7 +239,9 @@ class Engine:
             events.append(sequence.event([token], (None,), own))
         return events
 
-    def _count(self, stats: SequenceStats, verified: list[int], accepted: list[int], taken: int) -> tuple[str | None, ...]:
+    def _count(
+        self, stats: SequenceStats, verified: list[int], accepted: list[int], taken: int
+    ) -> tuple[str | None, ...]:
         """Adds a step to the counts of a sequence; returns the source of each token taken.
 
         verified: nodes by source; accepted: the source of each accepted node.
@@ -225,7 +262,9 @@ class Engine:
         proposer = self.speculation.proposer
         proposer.reward(accepted)
         if count := proposer.wants_successors():
-            proposer.recycle(plan.token_ids[plan.logits_rows].astype(np.int32), likeliest_successors(logits, count))
+            proposer.recycle(
+                plan.token_ids[plan.logits_rows].astype(np.int32), likeliest_successors(logits, count)
+            )
 
     def _retire(self) -> None:
         for sequence in [s for s in self.scheduler.running if s.finish_reason]:
@@ -237,16 +276,26 @@ class Engine:
         """What the step took, to the budget: its seconds correct what steps are expected to cost."""
         assert self.speculation
         thinking = seconds * self._timer.share(THINKING)
-        self.speculation.observe(shape, trees, seconds - thinking, thinking, sum(len(event.token_ids) for event in events))
+        self.speculation.observe(
+            shape, trees, seconds - thinking, thinking, sum(len(event.token_ids) for event in events)
+        )
 
     def _count_step(
-        self, plan: StepPlan, candidates: Candidates | None, trees: DraftTrees, verified: Verified, events: list[Event]
+        self,
+        plan: StepPlan,
+        candidates: Candidates | None,
+        trees: DraftTrees,
+        verified: Verified,
+        events: list[Event],
     ) -> None:
         """Adds the step to the counts."""
         stats, scheduler, lengths = self.stats, self.scheduler, [len(event.token_ids) for event in events]
         stats.count_step(len(plan.token_ids), len(trees.token_ids), lengths)
         stats.num_preemptions = scheduler.num_preemptions
-        stats.num_prompt_tokens, stats.num_cached_tokens = scheduler.num_prompt_tokens, scheduler.num_cached_tokens
+        stats.num_prompt_tokens, stats.num_cached_tokens = (
+            scheduler.num_prompt_tokens,
+            scheduler.num_cached_tokens,
+        )
         if self.speculation:
             if candidates is not None:
                 stats.guesses.add(candidates, trees, verified.first(np.array(lengths)))
@@ -266,7 +315,9 @@ def _plain_shape(chunks: list[Chunk]) -> StepShape:
 def _spread(trees: DraftTrees, chunks: list[Chunk]) -> DraftTrees:
     """Trees of the chunks that end their sequence, with empty ones for the others."""
     places = np.cumsum([0, *(chunk.last for chunk in chunks)])
-    return DraftTrees(trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets[places])
+    return DraftTrees(
+        trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets[places]
+    )
 
 
 def _count_sources(trees: DraftTrees, num_sources: int) -> list[list[int]]:
@@ -282,7 +333,9 @@ def _sampling_rows(finishing: list[Chunk], trees: DraftTrees) -> SamplingRows | 
     if not any(s.request.sampling.temperature > 0 for s in sequences):
         return None
     if not len(trees.token_ids):
-        return SamplingRows([s.request.sampling for s in sequences], np.array([s.num_output for s in sequences], np.int64))
+        return SamplingRows(
+            [s.request.sampling for s in sequences], np.array([s.num_output for s in sequences], np.int64)
+        )
     sampling: list[Sampling] = []
     positions: list[int] = []
     depths = trees.depths.tolist()

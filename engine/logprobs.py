@@ -14,7 +14,9 @@ from engine.request import Logprobs
 from engine.verify import Ints, Verified
 
 
-def path_logprobs(logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]) -> list[Logprobs | None]:
+def path_logprobs(
+    logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]
+) -> list[Logprobs | None]:
     """For each sequence its accepted nodes' and its bonus token's; wanted: the likeliest tokens to name, None = no logprobs.
 
     logits [N + B, V]: for each sequence the row of its root, then those of its nodes. The row before a token gives it:
@@ -26,7 +28,9 @@ def path_logprobs(logits: Tensor, trees: DraftTrees, verified: Verified, wanted:
 
 
 @torch.inference_mode()
-def _path_logprobs(logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]) -> list[Logprobs | None]:
+def _path_logprobs(
+    logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]
+) -> list[Logprobs | None]:
     found: list[Logprobs | None] = [None] * len(wanted)
     num_best = max(asked for asked in wanted if asked is not None)
     rows, token_ids, ends = _paths(trees, verified)
@@ -79,5 +83,11 @@ def likeliest(logits: Tensor, count: int) -> Tensor:
 def _ranked(logits: Tensor, count: int) -> Tensor:
     """The same whatever is equal, at over ten times the price: by integers in which value and id are one."""
     bits = (logits + 0.0).view(torch.int32)  # the sum makes -0.0 equal to 0.0
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)  # the order of floats is the order of these integers
-    return ((ordered.long() << 32) - torch.arange(logits.shape[1], device=logits.device)).topk(count, dim=-1).indices
+    ordered = torch.where(
+        bits < 0, bits ^ 0x7FFFFFFF, bits
+    )  # the order of floats is the order of these integers
+    return (
+        ((ordered.long() << 32) - torch.arange(logits.shape[1], device=logits.device))
+        .topk(count, dim=-1)
+        .indices
+    )

@@ -69,7 +69,9 @@ class EngineLoop:
         assert isinstance(completion, Completion), completion
         return completion
 
-    async def _events(self, request: Request, held: list[Event] | None) -> AsyncGenerator[Event | Completion, None]:
+    async def _events(
+        self, request: Request, held: list[Event] | None
+    ) -> AsyncGenerator[Event | Completion, None]:
         caller = _Caller(asyncio.get_running_loop(), asyncio.Queue(), held)
         self._submit(request, caller)
         finished = False
@@ -117,7 +119,11 @@ class EngineLoop:
         try:
             while self._take_commands():
                 for event in self.engine.step():
-                    caller = self._callers.pop(event.request_id) if event.finish_reason else self._callers[event.request_id]
+                    caller = (
+                        self._callers.pop(event.request_id)
+                        if event.finish_reason
+                        else self._callers[event.request_id]
+                    )
                     caller.give(event)
         except BaseException as error:
             self.fault = error

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from drafting.tree import DraftTrees
 from engine import attention
-from engine.loading import LoadedModel
-from engine.plan import Planner, StepPlan
+from engine.model.loading import LoadedModel
 from engine.request import Request
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
+from engine.step_plan import Planner, StepPlan
 
 
 class ModelRunner:
@@ -24,7 +24,13 @@ class ModelRunner:
     sequences, but for no more than max_step_nodes in one step."""
 
     def __init__(
-        self, loaded: LoadedModel, num_pages: int, page_size: int, max_running: int, max_nodes: int, max_step_nodes: int | None = None
+        self,
+        loaded: LoadedModel,
+        num_pages: int,
+        page_size: int,
+        max_running: int,
+        max_nodes: int,
+        max_step_nodes: int | None = None,
     ) -> None:
         self.loaded = loaded
         self.page_size = page_size
@@ -32,7 +38,9 @@ class ModelRunner:
         staging_pages = max_running * -(-max_nodes // page_size)
         if max_step_nodes is not None:  # each sequence's nodes begin in a page of their own
             staging_pages = min(staging_pages, max_running + max_step_nodes // page_size)
-        self.cache = attention.KVCache(loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device)
+        self.cache = attention.KVCache(
+            loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device
+        )
         self._planner = Planner(page_size, num_pages)
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:
@@ -45,9 +53,13 @@ class ModelRunner:
         inputs = {
             "input_ids": torch.from_numpy(plan.token_ids[None]).to(loaded.device),
             "position_ids": torch.from_numpy(plan.positions[None]).to(loaded.device),
-            "ngram_step": attention.to_device(plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device),
+            "ngram_step": attention.to_device(
+                plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device
+            ),
         }
-        if len(plan.logits_rows) < len(plan.token_ids):  # else the model gives them all, without gathering them first
+        if len(plan.logits_rows) < len(
+            plan.token_ids
+        ):  # else the model gives them all, without gathering them first
             inputs["logits_to_keep"] = torch.from_numpy(plan.logits_rows).to(loaded.device)
         return inputs
 
@@ -66,7 +78,9 @@ class ModelRunner:
 
     def score_tree(self, token_ids: list[int], tree: DraftTrees) -> Tensor:
         """Logits [1 + nodes, V] of the last token and of a tree's nodes, prefilled in two chunks; for the parity check."""
-        sequence = Sequence(Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30)
+        sequence = Sequence(
+            Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30
+        )
         sequence.page_ids = list(range(-(-len(token_ids) // self.page_size)))
         first = len(token_ids) - 3
         self.forward(self.inputs(self.plan([Chunk(sequence, first, last=False)], DraftTrees.empty(1))))

@@ -94,7 +94,12 @@ class Logprobs:
     @staticmethod
     def joined(parts: "Sequence[Logprobs]") -> "Logprobs":
         """One behind the other."""
-        return Logprobs(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("chosen", "top_ids", "top")))
+        return Logprobs(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("chosen", "top_ids", "top")
+            )
+        )
 
 
 class Event(NamedTuple):  # a frozen dataclass takes four times as long to make, and every token makes one
@@ -129,4 +134,10 @@ class Completion:
         assert last.finish_reason and last.stats, last
         parts = [event.logprobs for event in events if event.logprobs is not None]
         token_ids = tuple(chain.from_iterable(event.token_ids for event in events))
-        return Completion(last.request_id, token_ids, last.finish_reason, last.stats, Logprobs.joined(parts) if parts else None)
+        return Completion(
+            last.request_id,
+            token_ids,
+            last.finish_reason,
+            last.stats,
+            Logprobs.joined(parts) if parts else None,
+        )

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.rank_filter import kept_by_rank
 from engine.request import Sampling
+from engine.top_k_top_p import kept_by_rank
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ def target_tokens(logits: Tensor, rows: SamplingRows | None) -> NDArray[np.int64
     """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins. rows: None = all are greedy."""
     logits = logits.float()
     # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
-    targets: NDArray[np.int64] = logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1).cpu().numpy()
+    targets: NDArray[np.int64] = (
+        logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1).cpu().numpy()
+    )
     if rows is not None:
         _draw_rows(logits, rows, targets)
     return targets
@@ -74,7 +76,9 @@ def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
 def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is 0."""
     below_best = logits.double() - logits.amax(-1, keepdim=True)
-    probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()  # the likeliest token has 1
+    probabilities = below_best.div_(
+        _column(sampling, "temperature", logits.device)
+    ).exp_()  # the likeliest token has 1
     ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
     if not ranked and not any(s.min_p for s in sampling):
         return probabilities

@@ -8,8 +8,8 @@ from collections import deque
 from operator import attrgetter
 from typing import NamedTuple
 
-from engine.pages import PagePool
-from engine.prefix import PrefixCache
+from engine.page_pool import PagePool
+from engine.prefix_cache import PrefixCache
 from engine.sequence import Sequence
 
 # So many waiting sequences may be overtaken at once: a bound on what a step spends on looking for one that can start.
@@ -27,7 +27,9 @@ class Chunk(NamedTuple):  # cheaper to make than a frozen dataclass: a step make
 class Scheduler:
     """At most max_running sequences at once; at most prefill_chunk prompt tokens in a step."""
 
-    def __init__(self, pool: PagePool, max_running: int, prefill_chunk: int, prefix_cache: bool = True) -> None:
+    def __init__(
+        self, pool: PagePool, max_running: int, prefill_chunk: int, prefix_cache: bool = True
+    ) -> None:
         self.pool = pool
         self.prefix = PrefixCache(pool, prefix_cache)
         self.max_running = max_running
@@ -112,8 +114,12 @@ class Scheduler:
             room = len(sequence.page_ids) * self.pool.page_size
             assert 0 <= sequence.num_cached < sequence.num_tokens, (sequence.num_cached, sequence.num_tokens)
             assert sequence.num_cached <= room, f"{sequence.num_cached} tokens cached in pages for {room}"
-        assert sorted(self._unfinished) == sorted(s.request.id for s in [*self.running, *self.waiting]), "an id is lost or left over"
-        assert all(not s.page_ids and s.num_cached == 0 for s in self.waiting), "a waiting sequence holds pages"
+        assert sorted(self._unfinished) == sorted(s.request.id for s in [*self.running, *self.waiting]), (
+            "an id is lost or left over"
+        )
+        assert all(not s.page_ids and s.num_cached == 0 for s in self.waiting), (
+            "a waiting sequence holds pages"
+        )
 
     def _fits(self, sequence: Sequence, found: list[int]) -> bool:
         # The one token more keeps a sequence from being admitted only to be preempted by its first step,

@@ -25,7 +25,9 @@ class Sequence:
         self.last_token = request.prompt_ids[-1]
         self.num_cached = 0
         self.page_ids: list[int] = []
-        self.page_keys: list[bytes] = []  # of its first full pages, as far as they were needed: engine/prefix.py
+        self.page_keys: list[
+            bytes
+        ] = []  # of its first full pages, as far as they were needed: engine/prefix_cache.py
         self.num_published = 0  # pages that others can find, or that were found
         self.awaited_key: bytes | None = None  # of the first page that was not found
         self.was_admitted = False
@@ -79,7 +81,9 @@ class Sequence:
         elif self.num_tokens == self.max_tokens_total:
             self.finish_reason = "length"
 
-    def event(self, token_ids: list[int], sources: tuple[str | None, ...], logprobs: Logprobs | None = None) -> Event:
+    def event(
+        self, token_ids: list[int], sources: tuple[str | None, ...], logprobs: Logprobs | None = None
+    ) -> Event:
         """What this step gave, with the counts when it was the last."""
         if self.finish_reason:
             self.stats.num_generated_tokens = self.num_output

@@ -66,16 +66,29 @@ class EngineStats:
 
     def counts(self) -> dict[str, dict[str, float]]:
         """What a job's report adds up over its workers: by kind and name, without zeros."""
-        steps: dict[str, float] = {"all": self.num_steps, "proposed": self.num_proposals, "paused": self.num_pauses}
+        steps: dict[str, float] = {
+            "all": self.num_steps,
+            "proposed": self.num_proposals,
+            "paused": self.num_pauses,
+        }
         steps["price_sum"] = round(self.price_sum, 6)
         nodes: dict[str, float] = {range_name(n): count for n, count in enumerate(self.step_nodes)}
-        lengths: dict[str, float] = {f"{n}+" if n == MOST_TOKENS else str(n): count for n, count in enumerate(self.call_lengths)}
+        lengths: dict[str, float] = {
+            f"{n}+" if n == MOST_TOKENS else str(n): count for n, count in enumerate(self.call_lengths)
+        }
         seconds = {phase: round(seconds, 6) for phase, seconds in self.seconds.items()}
-        kinds: dict[str, dict[str, float]] = {"steps": steps, "step_nodes": nodes, "call_lengths": lengths, "seconds": seconds}
+        kinds: dict[str, dict[str, float]] = {
+            "steps": steps,
+            "step_nodes": nodes,
+            "call_lengths": lengths,
+            "seconds": seconds,
+        }
         for source, depth, match, counts in self.guesses.rows():
             for stage, count in zip(STAGES, counts, strict=True):
                 kinds.setdefault(stage, {})[f"{source} {depth} {match}"] = count
-        found = {kind: {name: count for name, count in named.items() if count} for kind, named in kinds.items()}
+        found = {
+            kind: {name: count for name, count in named.items() if count} for kind, named in kinds.items()
+        }
         return {kind: named for kind, named in found.items() if named}
 
 

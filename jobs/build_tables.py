@@ -17,11 +17,23 @@ from drafting.config import SOURCES
 def parse_args(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
-    parser.add_argument("--model", required=True, metavar="DIR", help="a folder in Hugging Face format, or a hub name")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="tables of all models, one folder each; default: this user's cache")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR", help="a folder in Hugging Face format, or a hub name"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="tables of all models, one folder each; default: this user's cache",
+    )
     parser.add_argument("--num_successors", type=int, default=25, help="successors kept of each token")
     parser.add_argument(
-        "--prefix_ids", type=int, nargs="*", default=[], metavar="ID", help="tokens before each one, such as BOS, to compare"
+        "--prefix_ids",
+        type=int,
+        nargs="*",
+        default=[],
+        metavar="ID",
+        help="tokens before each one, such as BOS, to compare",
     )
     return parser.parse_args(arguments)
 
@@ -30,17 +42,25 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the job; bad input ends it with one line and exit code 2."""
     args = parse_args(arguments)
     if args.num_successors < 1:
-        print(f"build_tables: --num_successors is {args.num_successors}; it must be at least 1", file=sys.stderr)
+        print(
+            f"build_tables: --num_successors is {args.num_successors}; it must be at least 1", file=sys.stderr
+        )
         return 2
     # Here and not above: importing a job must stay cheap, and these bring torch.
     from engine.config import ModelConfig
-    from engine.loading import load_model
-    from engine.tables import default_cache, load_or_build_tables, model_fingerprint
+    from engine.draft_tables import default_cache, load_or_build_tables, model_fingerprint
+    from engine.model.loading import load_model
 
     try:
         config = ModelConfig(path=args.model)
-        model, fingerprint, cache = load_model(config).model, model_fingerprint(config), args.out or default_cache()
-        tables = load_or_build_tables(model, fingerprint, cache, SOURCES, args.num_successors, tuple(args.prefix_ids))
+        model, fingerprint, cache = (
+            load_model(config).model,
+            model_fingerprint(config),
+            args.out or default_cache(),
+        )
+        tables = load_or_build_tables(
+            model, fingerprint, cache, SOURCES, args.num_successors, tuple(args.prefix_ids)
+        )
     except (ValueError, OSError) as error:
         print(f"build_tables: {error}", file=sys.stderr)
         return 2

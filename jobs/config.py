@@ -34,7 +34,11 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag.rsplit(":", 1)[1] not in ("bool", "float", "timestamp")]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag.rsplit(":", 1)[1] not in ("bool", "float", "timestamp")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(true|false)$"), list("tf"))
@@ -52,14 +56,22 @@ jsonargparse.set_loader("yaml12", _load_yaml, exceptions=(yaml.YAMLError,))
 def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
     """Settings from --config files and flags, in order; raises ValueError in one line for anything that is not right."""
     groups = {name: class_ for name, class_ in get_type_hints(config_class).items() if is_dataclass(class_)}
-    switches = {field.name: field.metadata["help"] for field in fields(config_class) if field.name not in groups}  # type: ignore[arg-type]
+    switches = {
+        field.name: field.metadata["help"]
+        for field in fields(config_class)  # type: ignore[arg-type]
+        if field.name not in groups
+    }
     known = [f"{group}.{field.name}" for group, class_ in groups.items() for field in fields(class_)]
     flags = [_without_alias(argument, [*known, *switches]) for argument in argv]
     _check_flags(flags, [*known, *groups, *switches, "config", "help", "print_config"])
     for path in _config_files(flags):
         _check_file(path, known)
-    parser = jsonargparse.ArgumentParser(parser_mode="yaml12", exit_on_error=False, description=config_class.__doc__)
-    parser.add_argument("--config", action="config", help="a YAML file of settings; may be given more than once")
+    parser = jsonargparse.ArgumentParser(
+        parser_mode="yaml12", exit_on_error=False, description=config_class.__doc__
+    )
+    parser.add_argument(
+        "--config", action="config", help="a YAML file of settings; may be given more than once"
+    )
     for group, class_ in groups.items():
         parser.add_class_arguments(class_, group)
     for switch, told in switches.items():
@@ -102,7 +114,9 @@ def _check_file(path: str, known: Sequence[str]) -> None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"--config {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not all(isinstance(keys, dict) for keys in content.values()):
-        raise ValueError(f"--config {path} must hold groups of settings, such as 'input: {{path: prompts.jsonl}}'")
+        raise ValueError(
+            f"--config {path} must hold groups of settings, such as 'input: {{path: prompts.jsonl}}'"
+        )
     for group, keys in content.items():
         for key in keys:
             try:

@@ -19,24 +19,32 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import pyarrow as pa
 
 from actors.config import PoolConfig
-from actors.outputs import OutputColumns
-from actors.parts import Summary, list_parts, read_summary
-from actors.storage import is_uri, read_file
 from actors.worker import WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
 from pipeline.config import InputConfig, OutputConfig
-from pipeline.memory import check_cluster, check_here
-from pipeline.model import ResolvedModel, resolve_model
 from pipeline.order import in_order
 from pipeline.plan import Plan, carried_schema, make_plan
 from pipeline.prepare import PrepareJob
 from pipeline.preview import first_prompts, print_plan, print_prompts
 from pipeline.progress import ProgressLine
+from pipeline.ray_session import JobFailed, connect, in_submitted_job
 from pipeline.report import make_report, print_report
-from pipeline.run_folder import REPORT, check_same, hold_output, make_record, open_run, read_record, write_json
-from pipeline.session import JobFailed, connect, in_submitted_job
+from pipeline.resolve_model import ResolvedModel, resolve_model
+from pipeline.resources import check_cluster, check_here
+from pipeline.run_folder import (
+    REPORT,
+    check_same,
+    hold_output,
+    make_record,
+    open_run,
+    read_record,
+    write_json,
+)
+from rows.output_columns import OutputColumns
+from rows.parts import Summary, list_parts, read_summary
+from rows.storage import is_uri, read_file
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,17 @@ class OfflineConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     pool: PoolConfig = field(default_factory=PoolConfig)
-    dry_run: bool = field(default=False, metadata={"help": "show the plan and the first prompts, run nothing and write nothing"})
+    dry_run: bool = field(
+        default=False, metadata={"help": "show the plan and the first prompts, run nothing and write nothing"}
+    )
 
     @property
     def added(self) -> OutputColumns:
         """The columns that generation adds."""
         output = self.output
-        return OutputColumns.of(self.generation, output.prefix, output.generated_ids, output.samples, output.logprobs)
+        return OutputColumns.of(
+            self.generation, output.prefix, output.generated_ids, output.samples, output.logprobs
+        )
 
 
 def main(argv: list[str]) -> int:
@@ -105,15 +117,21 @@ def complete(config: OfflineConfig, plan: Plan, prepare: PrepareJob) -> dict[str
     done = sorted(list_parts(output))
     pending = in_order(plan.without(done), config.input.order)
     with ThreadPoolExecutor(16) as pool:
-        earlier = sum((found for found in pool.map(lambda shard: read_summary(output, shard), done) if found), Summary())
-    print(f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done", file=sys.stderr)
+        earlier = sum(
+            (found for found in pool.map(lambda shard: read_summary(output, shard), done) if found), Summary()
+        )
+    print(
+        f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done", file=sys.stderr
+    )
     progress = ProgressLine(plan.num_rows, earlier.num_rows)
     if pending.num_rows:
         generate(config, plan, pending, prepare, progress)
     total = earlier + progress.total
     missing = plan.num_shards - len(list_parts(output))
     if missing or total.num_rows != plan.num_rows:
-        raise JobFailed(f"{plan.num_rows:,} rows went in, {total.num_rows:,} came out; {missing} parts are missing")
+        raise JobFailed(
+            f"{plan.num_rows:,} rows went in, {total.num_rows:,} came out; {missing} parts are missing"
+        )
     report = make_report(total, progress.total, progress.seconds, output)
     if pending.num_rows or read_file(output, REPORT) is None:
         write_json(output, REPORT, report)
@@ -124,7 +142,9 @@ def check_before_start(config: OfflineConfig) -> ResolvedModel:
     """What can be known without reading the input: the output's place, the model's files."""
     output = config.output.path
     if in_submitted_job() and not is_uri(output) and not os.path.isabs(output):
-        raise ValueError(f"output.path {output!r} is relative and would land in Ray's session folder; give an absolute path or a URI")
+        raise ValueError(
+            f"output.path {output!r} is relative and would land in Ray's session folder; give an absolute path or a URI"
+        )
     model = resolve_model(config.model)
     if config.input.messages_column:
         check_template(model, "input.messages_column")
@@ -134,18 +154,28 @@ def check_before_start(config: OfflineConfig) -> ResolvedModel:
 def check_template(model: ResolvedModel, needed_by: str) -> None:
     """Raises ValueError for a base model, which cannot render a chat."""
     if not model.has_chat_template:
-        remedy = "use input.prompt_column, or requests to /v1/completions" if needed_by == "the input" else "use input.prompt_column"
-        raise ValueError(f"model {model.config.path!r} has no chat template, which {needed_by} needs; {remedy}")
+        remedy = (
+            "use input.prompt_column, or requests to /v1/completions"
+            if needed_by == "the input"
+            else "use input.prompt_column"
+        )
+        raise ValueError(
+            f"model {model.config.path!r} has no chat template, which {needed_by} needs; {remedy}"
+        )
 
 
 def make_prepare_job(config: OfflineConfig, plan: Plan, max_context: int | None) -> PrepareJob:
     """How the rows of this plan become prompts; raises ValueError for columns that are missing or clash."""
     carried = carried_schema(plan, config.input, config.output, config.added)
     strict = config.output.columns is None
-    return PrepareJob(config.model, config.input, plan.schema, carried, strict, config.generation.seed, max_context)
+    return PrepareJob(
+        config.model, config.input, plan.schema, carried, strict, config.generation.seed, max_context
+    )
 
 
-def generate(config: OfflineConfig, plan: Plan, pending: pa.Table, prepare: PrepareJob, progress: ProgressLine) -> None:
+def generate(
+    config: OfflineConfig, plan: Plan, pending: pa.Table, prepare: PrepareJob, progress: ProgressLine
+) -> None:
     """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
     workers = (config.model, config.pool.num_workers, config.pool.gpus_per_worker, "pool.num_workers")
     check_here(*workers)

@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
-from pipeline.memory import check_cluster, check_here
-from pipeline.model import resolve_model
-from pipeline.session import JobFailed, cluster_resources, start_ray
+from pipeline.ray_session import JobFailed, cluster_resources, start_ray
+from pipeline.resolve_model import resolve_model
+from pipeline.resources import check_cluster, check_here
 from serving.config import ServeConfig, check_served
 
 APPLICATION = "ngram-serve"
@@ -92,7 +92,9 @@ def check_address(host: str, port: int) -> None:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
-        raise ValueError(f"cannot listen on {host} port {port}: {reason}; choose another --port or --host") from error
+        raise ValueError(
+            f"cannot listen on {host} port {port}: {reason}; choose another --port or --host"
+        ) from error
 
 
 def check_resources(config: ServeConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
@@ -130,7 +132,9 @@ def serve_session(config: ServeConfig) -> Iterator[None]:
     running = _get_global_client(raise_if_no_controller_running=False)
     if running and (running.http_config.host, running.http_config.port) != (config.host, config.port):
         theirs = f"{running.http_config.host} port {running.http_config.port}"
-        raise ValueError(f"Serve runs on this cluster already, on {theirs}; give that --host and --port, or shut it down first")
+        raise ValueError(
+            f"Serve runs on this cluster already, on {theirs}; give that --host and --port, or shut it down first"
+        )
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
         yield
@@ -138,7 +142,9 @@ def serve_session(config: ServeConfig) -> Iterator[None]:
         if running:
             serve.delete(APPLICATION)
         else:
-            with contextlib.redirect_stdout(io.StringIO()):  # Ray prints there that the controller, told to end, has ended
+            with contextlib.redirect_stdout(
+                io.StringIO()
+            ):  # Ray prints there that the controller, told to end, has ended
                 serve.shutdown()
 
 
@@ -151,7 +157,10 @@ def deploy(config: ServeJobConfig) -> None:
 
     with deployment_messages() as messages:
         try:
-            serve.run(application(config.serve, config.model, config.generation, config.speculation), name=APPLICATION)
+            serve.run(
+                application(config.serve, config.model, config.generation, config.speculation),
+                name=APPLICATION,
+            )
         except (RuntimeError, RayServeException) as error:
             raise JobFailed(f"the model did not start: {start_failure([str(error), *messages()])}") from error
 
@@ -168,12 +177,16 @@ def deployment_messages() -> Iterator[Callable[[], list[str]]]:
 
     def look() -> list[str]:
         found = serve.status().applications.get(APPLICATION)
-        seen.update(dict.fromkeys(deployment.message for deployment in found.deployments.values()) if found else {})
+        seen.update(
+            dict.fromkeys(deployment.message for deployment in found.deployments.values()) if found else {}
+        )
         return list(seen)
 
     def watch() -> None:
         while not ended.wait(0.5):
-            with contextlib.suppress(RuntimeError, RayError, RayServeException):  # Serve may be going away; what was seen is enough
+            with contextlib.suppress(
+                RuntimeError, RayError, RayServeException
+            ):  # Serve may be going away; what was seen is enough
                 look()
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -188,14 +201,22 @@ def deployment_messages() -> Iterator[Callable[[], list[str]]]:
 def start_failure(messages: list[str]) -> str:
     """The error in Serve's messages, each of which ends with the last line of a replica's traceback. Serve starts a replica three times
     and on a busy machine kills one before it has read what that one raised: then an earlier message tells."""
-    last_lines = [lines[-1].strip() for text in messages if (lines := [line for line in text.splitlines() if line.strip()])]
+    last_lines = [
+        lines[-1].strip()
+        for text in messages
+        if (lines := [line for line in text.splitlines() if line.strip()])
+    ]
     telling = [line for line in last_lines[1:] if "actor" not in line.lower()]
     return (telling or last_lines)[-1]
 
 
 def print_ready(config: ServeConfig, seconds: float) -> None:
     """Where it listens and how to try it."""
-    url = f"http://[{config.host}]:{config.port}" if ":" in config.host else f"http://{config.host}:{config.port}"
+    url = (
+        f"http://[{config.host}]:{config.port}"
+        if ":" in config.host
+        else f"http://{config.host}:{config.port}"
+    )
     body = json.dumps({"model": config.model_name, "prompt": "def is_even(n):", "max_tokens": 32})
     print(f"ready after {seconds:.0f} s: model {config.model_name!r} at {url}/v1, stop with Ctrl-C\n")
     print(f"  curl {url}/v1/completions -H 'Content-Type: application/json' -d '{body}'\n", flush=True)

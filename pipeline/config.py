@@ -40,8 +40,12 @@ class InputConfig:
             raise ValueError(f"input.format is {self.format!r}; it must be one of {', '.join(FORMATS)}")
         if self.order not in ORDERS:
             raise ValueError(f"input.order is {self.order!r}; it must be one of {', '.join(ORDERS)}")
-        if self.rows_per_shard != "auto" and (isinstance(self.rows_per_shard, str) or self.rows_per_shard < 1):
-            raise ValueError(f"input.rows_per_shard is {self.rows_per_shard!r}; it must be 'auto' or an integer of at least 1")
+        if self.rows_per_shard != "auto" and (
+            isinstance(self.rows_per_shard, str) or self.rows_per_shard < 1
+        ):
+            raise ValueError(
+                f"input.rows_per_shard is {self.rows_per_shard!r}; it must be 'auto' or an integer of at least 1"
+            )
         for name in ("limit", "schema_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:

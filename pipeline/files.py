@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 
 from pyarrow import fs
 
-from actors.storage import first_line, is_uri, locate
-from pipeline.compressed import SUFFIXES as COMPRESSIONS
 from pipeline.config import FORMATS
+from pipeline.formats.compressed import SUFFIXES as COMPRESSIONS
+from rows.storage import first_line, is_uri, locate
 
-SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".txt": "text", ".parquet": "parquet", ".pq": "parquet"}
+SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".txt": "text",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 KNOWN = f"{', '.join(SUFFIXES)}, and the text formats with {' or '.join(COMPRESSIONS)} behind"
 
 
@@ -54,9 +61,18 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
             infos, root, named = _walk(filesystem, inner, recursive=True), inner, False
         elif re.search(r"[*?\[]", inner):
             root, pattern = _glob(inner)
-            infos, named = [i for i in _walk(filesystem, root, "/" in pattern) if re.fullmatch(pattern, i.path[len(root) + 1 :])], True
+            infos, named = (
+                [
+                    i
+                    for i in _walk(filesystem, root, "/" in pattern)
+                    if re.fullmatch(pattern, i.path[len(root) + 1 :])
+                ],
+                True,
+            )
         else:
-            raise ValueError(f"input.path {path!r} does not exist (looked for {inner}); check it, or run from another folder")
+            raise ValueError(
+                f"input.path {path!r} does not exist (looked for {inner}); check it, or run from another folder"
+            )
     except ValueError:
         raise
     except Exception as error:  # a file system of fsspec's raises what its library raises
@@ -64,7 +80,9 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
     if not named and format_ == "auto":  # a folder may hold a README; a glob that matches one is a mistake
         infos = [i for i in infos if _known(i.path)[0]]
     if not infos:
-        raise ValueError(f"input.path {path!r} holds no files to read; known are names in {KNOWN} (others need input.format)")
+        raise ValueError(
+            f"input.path {path!r} holds no files to read; known are names in {KNOWN} (others need input.format)"
+        )
     return [_input_file(shell, i, root, format_) for i in infos]
 
 
@@ -80,7 +98,10 @@ def _walk(filesystem: fs.FileSystem, root: str, recursive: bool) -> list[fs.File
     """Files below root in order; names that begin with . or _ are no data."""
     infos = filesystem.get_file_info(fs.FileSelector(root, recursive=recursive, allow_not_found=True))
     hidden = re.compile(r"(^|/)[._]")
-    return sorted((i for i in infos if i.type == fs.FileType.File and not hidden.search(i.path[len(root) + 1 :])), key=lambda i: i.path)
+    return sorted(
+        (i for i in infos if i.type == fs.FileType.File and not hidden.search(i.path[len(root) + 1 :])),
+        key=lambda i: i.path,
+    )
 
 
 def _glob(path: str) -> tuple[str, str]:
@@ -88,7 +109,10 @@ def _glob(path: str) -> tuple[str, str]:
     root = os.path.dirname(re.split(r"[*?\[]", path, maxsplit=1)[0])
     signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path[len(root) + 1 :])
-    return root, "".join(signs.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece)) for piece in pieces)
+    return root, "".join(
+        signs.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
+        for piece in pieces
+    )
 
 
 def _known(path: str) -> tuple[str | None, str | None]:
@@ -102,7 +126,13 @@ def _input_file(shell: tuple[str, str], info: fs.FileInfo, root: str, format_: s
     found, compression = _known(info.path)
     format_ = found or "" if format_ == "auto" else format_
     if not format_:
-        raise ValueError(f"the format of {info.path!r} is not known from its name; set input.format: {', '.join(FORMATS[1:])}")
+        raise ValueError(
+            f"the format of {info.path!r} is not known from its name; set input.format: {', '.join(FORMATS[1:])}"
+        )
     if format_ == "parquet" and compression:
-        raise ValueError(f"{info.path!r} is Parquet inside {compression}, which cannot be read in pieces; unpack it")
-    return InputFile(info.path[len(root) :].lstrip("/"), shell[0] + info.path + shell[1], format_, info.size, compression)
+        raise ValueError(
+            f"{info.path!r} is Parquet inside {compression}, which cannot be read in pieces; unpack it"
+        )
+    return InputFile(
+        info.path[len(root) :].lstrip("/"), shell[0] + info.path + shell[1], format_, info.size, compression
+    )

@@ -11,24 +11,28 @@ import pyarrow as pa
 import ray
 
 from actors.config import PoolConfig
-from actors.parts import Summary
-from actors.storage import RUN_FOLDER, write_file
 from actors.worker import BatchWorker, WorkerJob
 from pipeline.prepare import PrepareJob, prepare_shards
-from pipeline.session import PREPARE_CPUS, JobFailed
+from pipeline.ray_session import PREPARE_CPUS, JobFailed
+from rows.parts import Summary
+from rows.storage import RUN_FOLDER, write_file
 
 FAILURE = f"{RUN_FOLDER}/failure.txt"
 MAX_GROUP = 16  # shards per prepare task
 
 
-def run_flow(pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig) -> Iterator[tuple[Summary, float]]:
+def run_flow(
+    pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig
+) -> Iterator[tuple[Summary, float]]:
     """Runs the shards of these pieces of the plan; yields each part's summary and the time at which its worker began its first shard."""
     numbers, units = pieces["shard"].to_pylist(), pieces["unit"].to_pylist()
     size = max(1, min(MAX_GROUP, len(set(numbers)) // (4 * pool.num_workers * worker.max_shards)))
     groups = group_shards(numbers, units, size)
     # A worker takes one shard at a time and no more than it holds: whatever waits in it cannot go to one that idles
     calls = worker.max_shards + 1
-    compute = ray.data.ActorPoolStrategy(size=pool.num_workers, max_concurrent_calls_per_actor=calls, max_tasks_in_flight_per_actor=calls)
+    compute = ray.data.ActorPoolStrategy(
+        size=pool.num_workers, max_concurrent_calls_per_actor=calls, max_tasks_in_flight_per_actor=calls
+    )
     summaries = (
         ray.data.from_blocks([pieces.slice(first, end - first) for first, end in groups])
         .map_batches(
@@ -36,7 +40,9 @@ def run_flow(pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: Poo
             fn_kwargs={"job": prepare},
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.TaskPoolStrategy(size=pool.num_workers),  # one reader feeds a worker many times over
+            compute=ray.data.TaskPoolStrategy(
+                size=pool.num_workers
+            ),  # one reader feeds a worker many times over
             num_cpus=PREPARE_CPUS,
         )
         .map_batches(
@@ -78,7 +84,9 @@ def root_cause(story: str) -> str:
 
     Only the text of another process's error reaches the driver: its traceback, then Ray's own errors about it.
     """
-    raised = re.findall(r"^([A-Za-z_][\w.]*(?:Error|Exception|Dead|Interrupt|Exit)): (.*)$", story, re.MULTILINE)
+    raised = re.findall(
+        r"^([A-Za-z_][\w.]*(?:Error|Exception|Dead|Interrupt|Exit)): (.*)$", story, re.MULTILINE
+    )
     own = [(name, text) for name, text in raised if not name.startswith("ray.")]
     if not own:
         return story.strip().splitlines()[-1]

@@ -61,4 +61,8 @@ def _small(units: list[Unit]) -> set[Unit]:
     ascending = sorted(units, key=lambda unit: (unit.num_bytes, -unit.first))
     sums = accumulate(unit.num_bytes for unit in ascending)
     found = zip(ascending, sums, strict=True)
-    return {unit for unit, so_far in found if so_far * TAIL_SHARE <= total and unit.num_bytes * 2 * len(units) < total}
+    return {
+        unit
+        for unit, so_far in found
+        if so_far * TAIL_SHARE <= total and unit.num_bytes * 2 * len(units) < total
+    }

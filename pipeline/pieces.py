@@ -10,14 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.prompts import Prompt
-from actors.storage import first_line, locate
-from pipeline.compressed import open_text
 from pipeline.config import InputConfig
-from pipeline.formats import prompt_columns, text_format
-from pipeline.lines import BadRow, split
-from pipeline.parquet import read_groups
+from pipeline.formats.compressed import open_text
+from pipeline.formats.lines import BadRow, split
+from pipeline.formats.parquet import read_groups
+from pipeline.formats.registry import prompt_columns, text_format
 from pipeline.schema import fit_rows
+from rows.prompts import Prompt
+from rows.storage import first_line, locate
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,20 @@ class Rows:
     def with_errors(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The prompts of these rows; a row that cannot be read says so, and only then what its prompt lacks."""
         told = zip(prompts, self.errors, self.misfits, strict=True)
-        return [Prompt(error=error or prompt.error or misfit) if error or misfit else prompt for prompt, error, misfit in told]
+        return [
+            Prompt(error=error or prompt.error or misfit) if error or misfit else prompt
+            for prompt, error, misfit in told
+        ]
 
     def first(self, count: int) -> "Rows":
         """The first of these rows."""
-        return Rows(self.carried.slice(0, count), self.rows[:count], self.errors[:count], self.misfits[:count], self.places[:count])
+        return Rows(
+            self.carried.slice(0, count),
+            self.rows[:count],
+            self.errors[:count],
+            self.misfits[:count],
+            self.places[:count],
+        )
 
 
 class PieceReader:
@@ -45,7 +54,11 @@ class PieceReader:
 
     def __init__(self, source: InputConfig, schema: pa.Schema, carried: pa.Schema, strict: bool) -> None:
         self.source, self.schema, self.carried, self.strict = source, schema, carried, strict
-        self.special = [name for name in vars(prompt_columns(source)).values() if isinstance(name, str) and name in schema.names]
+        self.special = [
+            name
+            for name in vars(prompt_columns(source)).values()
+            if isinstance(name, str) and name in schema.names
+        ]
         self._groups: tuple[Any, tuple[pa.Table, list[str | None]]] | None = None  # row groups read last
         self._stream: Any = None  # compressed text, open at _offset
         self._path, self._offset = "", 0
@@ -56,7 +69,9 @@ class PieceReader:
             return self._read_parquet(piece) if piece["format"] == "parquet" else self._read_text(piece)
         except (OSError, pa.ArrowInvalid) as error:
             place = f"rows {piece['first_row']:,} to {piece['first_row'] + piece['num_rows'] - 1:,}"
-            raise ValueError(f"{piece['path']} cannot be read at {place}: {first_line(error)}; write the file again") from error
+            raise ValueError(
+                f"{piece['path']} cannot be read at {place}: {first_line(error)}; write the file again"
+            ) from error
 
     def _read_text(self, piece: Mapping[str, Any]) -> Rows:
         format_ = text_format(piece["format"], self.source)
@@ -115,5 +130,7 @@ def _to_rows(table: pa.Table) -> tuple[list[dict[str, Any]], list[str | None]]:
                 errors.append(None)
             except UnicodeDecodeError as error:
                 rows.append({})
-                errors.append(f"the row is not UTF-8: {error.reason} at byte {error.start} of a text; mend the row")
+                errors.append(
+                    f"the row is not UTF-8: {error.reason} at byte {error.start} of a text; mend the row"
+                )
         return rows, errors

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.outputs import OutputColumns
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.scan import ScannedFile, scan_files
 from pipeline.schema import unify
+from rows.output_columns import OutputColumns
 
 MIN_SHARD, MAX_SHARD, SHARDS_PER_WORKER = 16, 4096, 64
 MAX_PIECES = 256  # files of one shard, which are opened one after the other
@@ -72,7 +72,9 @@ def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None 
     num_rows = sum(scan.num_rows for scan in scanned)
     if not num_rows:
         raise ValueError(f"input.path {config.path!r} holds no rows; give it at least one prompt")
-    size = given or min(MAX_SHARD, max(MIN_SHARD, num_rows // (num_workers * SHARDS_PER_WORKER) // MIN_SHARD * MIN_SHARD))
+    size = given or min(
+        MAX_SHARD, max(MIN_SHARD, num_rows // (num_workers * SHARDS_PER_WORKER) // MIN_SHARD * MIN_SHARD)
+    )
     pieces = pa.Table.from_pylist(list(_cut(scanned, stride, size)), schema=PIECES_SCHEMA)
     schema = unify({scan.file.path: scan.schema for scan in scanned})
     files = [[scan.file.name, scan.file.format, scan.num_rows, scan.checksum] for scan in scanned]
@@ -86,7 +88,13 @@ def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dic
     room = places = 0  # rows and pieces that the last shard can still take
     for scan in (scan for scan in scanned if scan.num_rows):
         file = scan.file
-        place = {"file": file.name, "path": file.path, "format": file.format, "compression": file.compression, "names": scan.names}
+        place = {
+            "file": file.name,
+            "path": file.path,
+            "format": file.format,
+            "compression": file.compression,
+            "names": scan.names,
+        }
         small = scan.num_rows < size
         if small and scan.num_rows <= room and places:
             (((piece,),)) = _cut_file(scan, stride, size)
@@ -126,11 +134,19 @@ def _cut_parquet(scan: ScannedFile, size: int) -> Iterator[list[dict[str, Any]]]
         groups.append(group)
         rows = min(rows + count, scan.num_rows - first_row)
         if rows >= size or first_row + rows == scan.num_rows:
-            row_size = sum(scan.sizes[group] for group in groups) / max(1, sum(scan.cuts[group] for group in groups))
+            row_size = sum(scan.sizes[group] for group in groups) / max(
+                1, sum(scan.cuts[group] for group in groups)
+            )
             cut = [(skip, min(size, rows - skip)) for skip in range(0, rows, size)]
             if cut:
                 yield [
-                    {"first_row": first_row + skip, "num_rows": n, "num_bytes": int(n * row_size), "skip_rows": skip, "row_groups": groups}
+                    {
+                        "first_row": first_row + skip,
+                        "num_rows": n,
+                        "num_bytes": int(n * row_size),
+                        "skip_rows": skip,
+                        "row_groups": groups,
+                    }
                     for skip, n in cut
                 ]
             first_row, rows, groups = first_row + rows, 0, []
@@ -146,7 +162,11 @@ def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added:
     for setting, name in needed:
         if name is not None and name not in plan.schema.names:
             nearest = difflib.get_close_matches(name, plan.schema.names, 1, 0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(map(repr, plan.schema.names)) or 'none'}"
+            hint = (
+                f"did you mean {nearest[0]!r}?"
+                if nearest
+                else f"it has {', '.join(map(repr, plan.schema.names)) or 'none'}"
+            )
             if {"custom_id", "url", "body"} <= set(plan.schema.names):
                 hint = "it looks like an OpenAI batch file: set input.format: openai_batch"
             raise ValueError(f"{setting} is {name!r}, but the input has no such column; {hint}")

@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.prompts import Prompt, PromptReader, row_seed
-from actors.text import load_codec
 from actors.worker import PROMPTS_SCHEMA
 from engine.config import ModelConfig
 from pipeline.config import InputConfig
-from pipeline.formats import prompt_columns
+from pipeline.formats.registry import prompt_columns
 from pipeline.pieces import PieceReader
+from rows.prompts import Prompt, PromptReader, row_seed
+from rows.text_codec import load_codec
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,11 @@ def prepare_shards(pieces: pa.Table, job: PrepareJob) -> Iterator[dict[str, list
             prompts += read.with_errors(prompter.read(read.rows))
             seeds += [row_seed(job.job_seed, piece["file"], place) for place in read.places]
         carried = pa.concat_tables(tables).combine_chunks()
-        yield {"shard": [shard], "carried": [_to_bytes(carried)], "prompts": [_to_bytes(_prompt_table(prompts, seeds))]}
+        yield {
+            "shard": [shard],
+            "carried": [_to_bytes(carried)],
+            "prompts": [_to_bytes(_prompt_table(prompts, seeds))],
+        }
 
 
 def _prompt_table(prompts: list[Prompt], seeds: list[int]) -> pa.Table:

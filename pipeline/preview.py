@@ -12,12 +12,12 @@ from itertools import islice
 
 import pyarrow as pa
 
-from actors.prompts import PromptReader
-from actors.text import load_codec
-from pipeline.formats import prompt_columns
+from pipeline.formats.registry import prompt_columns
 from pipeline.pieces import PieceReader
 from pipeline.plan import Plan
 from pipeline.prepare import PrepareJob
+from rows.prompts import PromptReader
+from rows.text_codec import load_codec
 
 NUM_PROMPTS, NUM_FILES, MAX_SHOWN = 3, 5, 2000
 
@@ -48,7 +48,9 @@ def _read_prompts(pieces: pa.Table, job: PrepareJob, count: int) -> list[SeenPro
         rows = reader.read(piece).first(count - len(seen))
         for prompt in rows.with_errors(prompter.read(rows.rows)):
             settings = ", ".join(f"{name} {value}" for name, value in prompt.sampling.items())
-            seen.append(SeenPrompt(codec.show(prompt.token_ids), len(prompt.token_ids), settings, prompt.error))
+            seen.append(
+                SeenPrompt(codec.show(prompt.token_ids), len(prompt.token_ids), settings, prompt.error)
+            )
         if len(seen) == count:
             break
     return seen
@@ -57,7 +59,11 @@ def _read_prompts(pieces: pa.Table, job: PrepareJob, count: int) -> list[SeenPro
 def print_plan(plan: Plan, added: pa.Schema, job: PrepareJob, output: str, num_done: int) -> None:
     """What a person sees; plain lines, for no path may be cut."""
     model, source = job.model, job.source
-    settings = "".join(f", {name} {getattr(model, name)}" for name in ("revision", "dtype", "device") if getattr(model, name) != "auto")
+    settings = "".join(
+        f", {name} {getattr(model, name)}"
+        for name in ("revision", "dtype", "device")
+        if getattr(model, name) != "auto"
+    )
     for name, value in (
         ("model", f"{model.path}{settings.replace(', revision None', '')}"),
         ("context", f"{job.max_context:,} tokens" if job.max_context else "unknown"),
@@ -74,7 +80,9 @@ def print_plan(plan: Plan, added: pa.Schema, job: PrepareJob, output: str, num_d
 def print_prompts(seen: Sequence[SeenPrompt]) -> None:
     """Each under a line with its length; a long one is cut."""
     for number, prompt in enumerate(seen, 1):
-        told = f"row {number}: {prompt.error or f'{prompt.num_tokens:,} tokens'}" + (f", {prompt.settings}" if prompt.settings else "")
+        told = f"row {number}: {prompt.error or f'{prompt.num_tokens:,} tokens'}" + (
+            f", {prompt.settings}" if prompt.settings else ""
+        )
         left = len(prompt.text) - MAX_SHOWN
         text = prompt.text if left <= 0 else f"{prompt.text[:MAX_SHOWN]} ... ({left:,} characters more)"
         print(f"\n--- {told}", *filter(None, [text]), sep="\n")
@@ -85,7 +93,8 @@ def _files(plan: Plan) -> str:
     rows: Counter[str] = Counter()
     kinds: dict[str, str] = {}
     for path, format_, compression, count in zip(
-        *(plan.pieces[name].to_pylist() for name in ("path", "format", "compression", "num_rows")), strict=True
+        *(plan.pieces[name].to_pylist() for name in ("path", "format", "compression", "num_rows")),
+        strict=True,
     ):
         rows[path] += count
         kinds[path] = format_ + (f" in {compression}" if compression else "")

@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from actors.parts import Summary
+from rows.parts import Summary
 
 INTERVAL = 10.0
 
@@ -25,7 +25,9 @@ class ProgressLine:
         self._interval = interval
         self._ended = threading.Event()
         self._bar = _make_bar() if sys.stderr.isatty() else None
-        self._task = self._bar.add_task("", total=num_rows, completed=num_done, line="starting") if self._bar else None
+        self._task = (
+            self._bar.add_task("", total=num_rows, completed=num_done, line="starting") if self._bar else None
+        )
         self._thread = threading.Thread(target=self._print_lines, daemon=True)
 
     def add(self, summary: Summary, began: float) -> None:
@@ -53,7 +55,9 @@ class ProgressLine:
             self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._ended.set()
         if self._bar:
             self._bar.stop()
@@ -64,7 +68,12 @@ class ProgressLine:
 
 
 def _make_bar() -> Progress:
-    return Progress(BarColumn(bar_width=30), TextColumn("{task.fields[line]}"), console=Console(stderr=True), transient=True)
+    return Progress(
+        BarColumn(bar_width=30),
+        TextColumn("{task.fields[line]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def format_seconds(seconds: float) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from actors.counts import Counts
-from actors.parts import Summary
 from pipeline.progress import format_seconds
+from rows.engine_counts import Counts
+from rows.parts import Summary
 
 # How the table groups calls, by the least number of tokens that they gave.
 LENGTHS = {1: "1", 2: "2", 3: "3-4", 5: "5-8", 9: "9+"}
@@ -31,10 +31,14 @@ def make_report(total: Summary, this_start: Summary, seconds: float, output: str
         "seconds": round(seconds, 3) if seconds else None,
         "tokens_per_second": round(this_start.num_generated_tokens / seconds, 1) if seconds else None,
         "calls": total.num_steps,
-        "acceptance_length": round(total.num_generated_tokens / total.num_steps, 4) if total.num_steps else None,
+        "acceptance_length": round(total.num_generated_tokens / total.num_steps, 4)
+        if total.num_steps
+        else None,
         "verified": total.verified,
         "accepted": total.accepted,
-        "accepted_share": {source: round(count / accepted, 4) for source, count in total.accepted.items()} if accepted else {},
+        "accepted_share": {source: round(count / accepted, 4) for source, count in total.accepted.items()}
+        if accepted
+        else {},
         **_engine_figures(total.engine),
         "output": output,
     }
@@ -43,14 +47,20 @@ def make_report(total: Summary, this_start: Summary, seconds: float, output: str
 def _engine_figures(engine: Counts) -> dict[str, Any]:
     """What the workers' engines did: steps, calls by the tokens they gave, seconds by phase, and what became of guesses."""
     steps = engine.get("steps", {})
-    num_steps, num_proposals, nodes = steps.get("all", 0), steps.get("proposed", 0), sum(engine.get("verified", {}).values())
+    num_steps, num_proposals, nodes = (
+        steps.get("all", 0),
+        steps.get("proposed", 0),
+        sum(engine.get("verified", {}).values()),
+    )
     return {
         "steps": {
             "all": num_steps,
             "proposed": num_proposals,
             "paused": steps.get("paused", 0),
             "verified_per_step": round(nodes / num_steps, 3) if num_steps else None,
-            "mean_price": round(steps.get("price_sum", 0) / num_proposals, 3) if "price_sum" in steps else None,
+            "mean_price": round(steps.get("price_sum", 0) / num_proposals, 3)
+            if "price_sum" in steps
+            else None,
         },
         "steps_by_verified": by_size(engine.get("step_nodes", {})),
         "calls_by_tokens": by_size(engine.get("call_lengths", {})),
@@ -66,7 +76,9 @@ def guess_rows(engine: Counts) -> list[dict[str, Any]]:
         source, depth, match = key.split()
         counts = {stage: engine.get(stage, {}).get(key, 0) for stage in ("proposed", "verified", "accepted")}
         rows.append({"source": source, "depth": depth, "match": match, **counts})
-    return sorted(rows, key=lambda row: (row["source"], first_number(row["depth"]), first_number(row["match"])))
+    return sorted(
+        rows, key=lambda row: (row["source"], first_number(row["depth"]), first_number(row["match"]))
+    )
 
 
 def by_size(counts: dict[str, float]) -> dict[str, float]:
@@ -90,7 +102,12 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
         ("errors", errors),
         ("prompt tokens", f"{report['prompt_tokens']:,}{hits}"),
         ("tokens", f"{report['tokens']:,}"),
-        ("tokens/s", f"{rate:,.0f}  (in {format_seconds(report['seconds'])})" if rate is not None else "nothing left to do"),
+        (
+            "tokens/s",
+            f"{rate:,.0f}  (in {format_seconds(report['seconds'])})"
+            if rate is not None
+            else "nothing left to do",
+        ),
         ("calls", f"{report['calls']:,}"),
         ("acceptance length", f"{length:.2f} tokens per call" if length else "-"),
         *speculation_lines(report),
@@ -110,8 +127,18 @@ def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         for name, count in report["calls_by_tokens"].items():
             grouped[LENGTHS[max(least for least in LENGTHS if least <= first_number(name))]] += count
         proposed, paused = (f"{steps[kind] / steps['all']:.0%}" for kind in ("proposed", "paused"))
-        lines.append(("calls by tokens given", ", ".join(f"{name} {share:.0%}" for name, share in fractions(grouped).items())))
-        lines.append(("guesses verified per step", f"{steps['verified_per_step']:.1f}  ({proposed} of steps proposed, {paused} paused)"))
+        lines.append(
+            (
+                "calls by tokens given",
+                ", ".join(f"{name} {share:.0%}" for name, share in fractions(grouped).items()),
+            )
+        )
+        lines.append(
+            (
+                "guesses verified per step",
+                f"{steps['verified_per_step']:.1f}  ({proposed} of steps proposed, {paused} paused)",
+            )
+        )
     return lines
 
 

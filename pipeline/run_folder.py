@@ -17,17 +17,33 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from actors.engine_process import list_faults
-from actors.parts import list_parts
-from actors.storage import RUN_FOLDER, SCRATCH, locate, read_file, write_file
 from pipeline.plan import Plan
+from rows.parts import list_parts
+from rows.storage import RUN_FOLDER, SCRATCH, locate, read_file, write_file
 
 RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parquet", "report.json"))
 # Settings of these groups decide what the rows say, but not those named here: places may move (plan and model are known
 # by their content), and how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
 HOW_FAST = ("input.order", "input.group_column")
-PLACES = ("input.path", "output.path", "model.path", "model.revision", "model.adapter", "model.adapter_revision")
-TUNING = ("trust_remote_code", "check_memory", "max_running", "cache_tokens", "page_size", "prefix_cache", "prefill_chunk", "threads")
+PLACES = (
+    "input.path",
+    "output.path",
+    "model.path",
+    "model.revision",
+    "model.adapter",
+    "model.adapter_revision",
+)
+TUNING = (
+    "trust_remote_code",
+    "check_memory",
+    "max_running",
+    "cache_tokens",
+    "page_size",
+    "prefix_cache",
+    "prefill_chunk",
+    "threads",
+)
 NOT_IDENTITY = {*HOW_FAST, *PLACES, *(f"model.{name}" for name in TUNING)}
 
 
@@ -42,7 +58,9 @@ class RunRecord:
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides what the rows say, flat."""
-        settings = {f"{group}.{key}": value for group in IDENTITY_GROUPS for key, value in self.config[group].items()}
+        settings = {
+            f"{group}.{key}": value for group in IDENTITY_GROUPS for key, value in self.config[group].items()
+        }
         own = {key: value for key, value in settings.items() if key not in NOT_IDENTITY}
         return {
             **own,
@@ -53,7 +71,12 @@ class RunRecord:
 
 def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str) -> RunRecord:
     """The record of a run that is about to start."""
-    figures = {"digest": plan.digest, "num_rows": plan.num_rows, "num_shards": plan.num_shards, "rows_per_shard": plan.rows_per_shard}
+    figures = {
+        "digest": plan.digest,
+        "num_rows": plan.num_rows,
+        "num_shards": plan.num_shards,
+        "rows_per_shard": plan.rows_per_shard,
+    }
     versions = {name: version(name) for name in ("ray", "torch", "transformers", "pyarrow")}
     return RunRecord(config, figures, {"fingerprint": fingerprint}, versions)
 
@@ -66,12 +89,16 @@ def read_record(output: str) -> RunRecord | None:
     text = read_file(output, RUN)
     if text is None or not list_parts(output):
         if list_parts(output):
-            raise ValueError(f"output.path {output!r} holds part files but no {RUN}: it is not this program's; name another folder")
+            raise ValueError(
+                f"output.path {output!r} holds part files but no {RUN}: it is not this program's; name another folder"
+            )
         return None
     try:
         return RunRecord(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{output}/{RUN} cannot be read ({error}); name another folder, or remove this one") from error
+        raise ValueError(
+            f"{output}/{RUN} cannot be read ({error}); name another folder, or remove this one"
+        ) from error
 
 
 def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
@@ -81,7 +108,10 @@ def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
     differences = [f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in changed]
     if differences:
         places = (("input", "path"), ("model", "path"), ("model", "adapter"))
-        moved = {f"{group}.{key}": (old.config[group].get(key), new.config[group].get(key)) for group, key in places}
+        moved = {
+            f"{group}.{key}": (old.config[group].get(key), new.config[group].get(key))
+            for group, key in places
+        }
         differences += [f"{key}: {one} -> {other}" for key, (one, other) in moved.items() if one != other]
         raise ValueError(
             f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); name another folder, or remove this one"
@@ -96,19 +126,25 @@ def _shown(value: Any) -> str:
 def hold_output(output: str) -> Iterator[None]:
     """Makes the run folder and keeps a second driver off it; the system lets go of it when this process ends, however it ends."""
     filesystem, root = locate(output)
-    if not isinstance(filesystem, fs.LocalFileSystem):  # an object store has no locks; two drivers only do the same work twice
+    if not isinstance(
+        filesystem, fs.LocalFileSystem
+    ):  # an object store has no locks; two drivers only do the same work twice
         yield
         return
     try:
         os.makedirs(f"{root}/{SCRATCH}", exist_ok=True)
         descriptor = os.open(f"{root}/{RUN_FOLDER}/lock", os.O_CREAT | os.O_RDWR)
     except OSError as error:
-        raise ValueError(f"output.path {output!r} cannot be made: {error.strerror}; name a folder that can be written") from error
+        raise ValueError(
+            f"output.path {output!r} cannot be made: {error.strerror}; name a folder that can be written"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise ValueError(f"another process is writing {output}; wait for its end, or name another folder") from error
+        raise ValueError(
+            f"another process is writing {output}; wait for its end, or name another folder"
+        ) from error
     finally:
         os.close(descriptor)
 

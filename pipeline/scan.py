@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.storage import first_line
-from pipeline.compressed import open_text, read_chunks
 from pipeline.config import InputConfig
 from pipeline.files import InputFile, list_files
-from pipeline.formats import TextFormat, text_format
-from pipeline.lines import BadRow, ReadStopped, Scan, scan, split
-from pipeline.parquet import read_footer
+from pipeline.formats.compressed import open_text, read_chunks
+from pipeline.formats.lines import BadRow, ReadStopped, Scan, scan, split
+from pipeline.formats.parquet import read_footer
+from pipeline.formats.registry import TextFormat, text_format
+from rows.storage import first_line
 
 READERS = 16  # files read at once: an object store answers late
 
@@ -67,12 +67,18 @@ def _scan_file(file: InputFile, config: InputConfig, stride: int, limit: int | N
     except ValueError:
         raise
     except Exception as error:  # a file system of fsspec's raises what its library raises
-        raise ValueError(f"input.path: {file.path} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}") from error
+        raise ValueError(
+            f"input.path: {file.path} cannot be read: {getattr(error, 'strerror', None) or first_line(error)}"
+        ) from error
 
 
-def _scan_text(file: InputFile, format_: TextFormat, schema_rows: int, stride: int, limit: int | None) -> ScannedFile:
+def _scan_text(
+    file: InputFile, format_: TextFormat, schema_rows: int, stride: int, limit: int | None
+) -> ScannedFile:
     if file.compression and not file.size:
-        raise ValueError(f"{file.path} is empty, which no {file.compression} file is; write it again or remove it")
+        raise ValueError(
+            f"{file.path} is empty, which no {file.compression} file is; write it again or remove it"
+        )
     try:
         kept: list[bytes] = []
         with open_text(file.path, file.compression) as stream:
@@ -84,16 +90,30 @@ def _scan_text(file: InputFile, format_: TextFormat, schema_rows: int, stride: i
             with open_text(file.path, file.compression) as stream:
                 head = stream.read(found.cuts[sampled])
     except ReadStopped as error:
-        kind, remedy = (file.compression, "it is cut off or damaged") if file.compression else ("it", "try again")
+        kind, remedy = (
+            (file.compression, "it is cut off or damaged") if file.compression else ("it", "try again")
+        )
         place = f"behind row {error.num_rows:,} ({error.num_bytes:,} bytes of text)"
-        raise ValueError(f"{file.path} cannot be read to its end: {kind} stops {place}: {error}; {remedy}: write the file again") from error
+        raise ValueError(
+            f"{file.path} cannot be read to its end: {kind} stops {place}: {error}; {remedy}: write the file again"
+        ) from error
     try:
         names = format_.columns(head[: found.cuts[0]].removesuffix(b"\n"))
     except BadRow as error:
-        raise ValueError(f"{file.path}: the header, which is its first row, cannot be read: {error}") from error
+        raise ValueError(
+            f"{file.path}: the header, which is its first row, cannot be read: {error}"
+        ) from error
     rows = list(islice(_sample(head[: found.cuts[sampled]], found, format_, names), schema_rows))
     chats = file.format == "openai_batch" and any("messages" in row for row in rows)
-    return ScannedFile(file, found.num_rows, format_.schema(rows, names), found.checksum, found.cuts, names=names, chats=chats)
+    return ScannedFile(
+        file,
+        found.num_rows,
+        format_.schema(rows, names),
+        found.checksum,
+        found.cuts,
+        names=names,
+        chats=chats,
+    )
 
 
 def _keep_first(chunks: Iterable[bytes], kept: list[bytes]) -> Iterator[bytes]:

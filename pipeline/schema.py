@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.prompts import shown
+from rows.prompts import shown
 
 SAMPLING_TYPE = pa.struct(
     [
@@ -108,11 +108,15 @@ def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
                 merged[field.name] = (merge(type_, field.type), first)
             except Misfit as error:
                 remedy = "convert one of the files, or leave the column out with output.columns"
-                raise ValueError(f"column {field.name!r} is {type_} in {first} and {field.type} in {file}; {remedy}") from error
+                raise ValueError(
+                    f"column {field.name!r} is {type_} in {first} and {field.type} in {file}; {remedy}"
+                ) from error
     return pa.schema([(name, type_) for name, (type_, _) in merged.items()])
 
 
-def fit_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool) -> tuple[pa.Table, list[str | None]]:
+def fit_rows(
+    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool
+) -> tuple[pa.Table, list[str | None]]:
     """JSON rows as a table of the schema, and for each row what did not fit (there the table holds null).
 
     strict: a column that the schema lacks is an error too; otherwise the user has chosen the columns.
@@ -127,13 +131,16 @@ def fit_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool)
                 values.append(_fit(row.get(field.name), field.type))
             except Misfit as error:
                 values.append(None)
-                errors[index] = errors[index] or f"column {field.name!r} is {shown(row[field.name])}: {error}; {remedy}"
+                errors[index] = (
+                    errors[index] or f"column {field.name!r} is {shown(row[field.name])}: {error}; {remedy}"
+                )
         columns.append(pa.array(values, field.type))
     for index, row in enumerate(rows if strict else ()):
         new = [name for name in row if name not in schema.names]
         if new:
             errors[index] = (
-                errors[index] or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; {remedy}"
+                errors[index]
+                or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; {remedy}"
             )
     return pa.Table.from_arrays(columns, schema=schema) if columns else _no_columns(len(rows)), errors
 

@@ -13,9 +13,9 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
-from actors.prompts import Prompt, make_request
-from actors.text import TextCodec
 from engine.config import GenerationConfig
+from rows.prompts import Prompt, make_request
+from rows.text_codec import TextCodec
 from serving.errors import ApiError, install_handlers
 from serving.protocol import ChatBody, CompletionBody, GenerationBody, Message
 from serving.replies import CHAT, COMPLETION, Format, Reply, events, whole
@@ -24,7 +24,10 @@ from serving.streams import Backend, Piece, pieces
 
 def build_app(backend: Backend, model_name: str, generation: GenerationConfig) -> FastAPI:
     """The app; backend: the replica it runs in."""
-    app = FastAPI(title="N-gram speculative inference", description="The part of the OpenAI API that docs/serving.md describes.")
+    app = FastAPI(
+        title="N-gram speculative inference",
+        description="The part of the OpenAI API that docs/serving.md describes.",
+    )
     install_handlers(app, {*CompletionBody.model_fields, *ChatBody.model_fields})
     api = Api(backend, model_name, generation)
     app.get("/health")(api.health)
@@ -62,7 +65,9 @@ class Api:
     async def completions(self, body: CompletionBody) -> Response:
         """Continues each prompt."""
         self._check_model(body.model)
-        return await self._answer(body, COMPLETION, [prompt_ids(self._backend.codec, prompt) for prompt in body.prompt], "prompt")
+        return await self._answer(
+            body, COMPLETION, [prompt_ids(self._backend.codec, prompt) for prompt in body.prompt], "prompt"
+        )
 
     async def chat(self, body: ChatBody) -> Response:
         """The assistant's next turn."""
@@ -71,19 +76,31 @@ class Api:
 
     def _check_model(self, name: str) -> None:
         if name != self._model_name:
-            raise ApiError(404, f"the model {name!r} does not exist; this server has {self._model_name!r}", "model", "model_not_found")
+            raise ApiError(
+                404,
+                f"the model {name!r} does not exist; this server has {self._model_name!r}",
+                "model",
+                "model_not_found",
+            )
 
-    async def _answer(self, body: GenerationBody, style: Format, prompts: Sequence[list[int]], param: str) -> Response:
+    async def _answer(
+        self, body: GenerationBody, style: Format, prompts: Sequence[list[int]], param: str
+    ) -> Response:
         check_lengths(prompts, self._backend.max_context, param)
         seed = secrets.randbits(63)
-        requests = [make_request(uuid.uuid4().hex, Prompt(ids, body.settings()), self._generation, seed) for ids in prompts]
+        requests = [
+            make_request(uuid.uuid4().hex, Prompt(ids, body.settings()), self._generation, seed)
+            for ids in prompts
+        ]
         reply, texts = Reply(style, self._model_name), pieces(self._backend, requests)
         if not body.stream:
             return JSONResponse(await whole(reply, len(prompts), texts))
         # The first piece before the headers: what the engine refuses still gets its own status.
         begun = resumed(await anext(texts), texts)
         content = events(reply, len(prompts), begun, body.include_usage)
-        return StreamingResponse(content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        return StreamingResponse(
+            content, media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
 
 
 def prompt_ids(codec: TextCodec, prompt: str | list[int]) -> list[int]:
@@ -94,11 +111,15 @@ def prompt_ids(codec: TextCodec, prompt: str | list[int]) -> list[int]:
 def chat_ids(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
     """The tokens of a chat, up to where the assistant answers."""
     if not codec.tokenizer.chat_template:
-        raise ApiError(400, "this model has no chat template; use /v1/completions", "messages", "no_chat_template")
+        raise ApiError(
+            400, "this model has no chat template; use /v1/completions", "messages", "no_chat_template"
+        )
     try:
         text = codec.render([message.for_template() for message in messages])
     except Exception as error:  # a template may raise anything for messages it does not like
-        raise ApiError(400, f"the model's chat template refuses these messages: {error}", "messages") from error
+        raise ApiError(
+            400, f"the model's chat template refuses these messages: {error}", "messages"
+        ) from error
     return codec.encode_rendered([text])[0]
 
 
@@ -107,7 +128,9 @@ def check_lengths(prompts: Sequence[list[int]], max_context: int, param: str) ->
     longest = max(map(len, prompts))
     if longest >= max_context:
         limit = f"this model's context is {max_context} and needs room for one more"
-        raise ApiError(400, f"the prompt has {longest} tokens, but {limit}: shorten it", param, "context_length_exceeded")
+        raise ApiError(
+            400, f"the prompt has {longest} tokens, but {limit}: shorten it", param, "context_length_exceeded"
+        )
 
 
 async def resumed(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:

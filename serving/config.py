@@ -45,7 +45,13 @@ class ServeConfig:
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("target_ongoing_requests", "cpus_per_replica", "health_check_period_s"):
             self._check(name, 0 < getattr(self, name) < float("inf"), "a number above 0")
-        for name in ("retry_after_s", "upscale_delay_s", "downscale_delay_s", "gpus_per_replica", "stop_timeout_s"):
+        for name in (
+            "retry_after_s",
+            "upscale_delay_s",
+            "downscale_delay_s",
+            "gpus_per_replica",
+            "stop_timeout_s",
+        ):
             self._check(name, 0 <= getattr(self, name) < float("inf"), "a number of at least 0")
         self._check_pair("max_replicas", "min_replicas")
         self._check_pair("max_ongoing_requests", "target_ongoing_requests")
@@ -57,7 +63,9 @@ class ServeConfig:
     def _check_pair(self, larger: str, smaller: str) -> None:
         high, low = getattr(self, larger), getattr(self, smaller)
         if high < low:
-            raise ValueError(f"serve.{larger} is {high}, below serve.{smaller} ({low}); raise the first or lower the second")
+            raise ValueError(
+                f"serve.{larger} is {high}, below serve.{smaller} ({low}); raise the first or lower the second"
+            )
 
 
 def check_served(generation: GenerationConfig) -> None:
@@ -65,4 +73,6 @@ def check_served(generation: GenerationConfig) -> None:
     for name in BATCH_ONLY:
         value = getattr(generation, name)
         if value != getattr(GenerationConfig(), name):
-            raise ValueError(f"generation.{name} is {value!r}, which the endpoint does not support yet; leave it out")
+            raise ValueError(
+                f"generation.{name} is {value!r}, which the endpoint does not support yet; leave it out"
+            )

@@ -18,7 +18,9 @@ def served_name(config: ServeConfig, model: ModelConfig) -> str:
     return config.model_name or PurePath(model.path).name
 
 
-def application(config: ServeConfig, model: ModelConfig, generation: GenerationConfig, speculation: SpeculationConfig) -> serve.Application:
+def application(
+    config: ServeConfig, model: ModelConfig, generation: GenerationConfig, speculation: SpeculationConfig
+) -> serve.Application:
     """What `serve.run` takes. A replica is its own ingress: one hop less, and the autoscaler counts what its engine really has."""
     deployment = serve.deployment(
         autoscaling_config=AutoscalingConfig(
@@ -37,4 +39,6 @@ def application(config: ServeConfig, model: ModelConfig, generation: GenerationC
         # A model that does not load will not load the second time either.
         max_constructor_retry_count=1,
     )(Replica)
-    return deployment.bind(model, speculation, partial(build_app, model_name=served_name(config, model), generation=generation))
+    return deployment.bind(
+        model, speculation, partial(build_app, model_name=served_name(config, model), generation=generation)
+    )

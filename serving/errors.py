@@ -31,7 +31,9 @@ def install_handlers(app: FastAPI, parameters: Collection[str]) -> None:
     converters: dict[type[Exception], Callable[[Any], ApiError]] = {
         ApiError: lambda error: error,
         RequestValidationError: partial(_from_validation, parameters),
-        HTTPException: lambda error: ApiError(error.status_code, f"{error.detail}; see /docs for what this server answers"),
+        HTTPException: lambda error: ApiError(
+            error.status_code, f"{error.detail}; see /docs for what this server answers"
+        ),
     }
     for kind, convert in converters.items():
         app.add_exception_handler(kind, _handler(convert))

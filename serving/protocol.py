@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from actors.prompts import SAMPLING_FIELDS, shown
 from engine.config import check_generation
+from rows.prompts import SAMPLING_FIELDS, shown
 from serving.config import BATCH_ONLY
 
 SERVED_FIELDS = tuple(name for name in SAMPLING_FIELDS if name not in BATCH_ONLY)
@@ -21,7 +21,9 @@ def _unsupported(*harmless: Any) -> AfterValidator:
     def check(value: Any, info: ValidationInfo) -> Any:
         if value is not None and not any(type(value) is type(known) and value == known for known in harmless):
             allowed = f", or send {harmless[0]!r}" if harmless else ""
-            raise ValueError(f"{info.field_name} is {shown(value)}, which this server does not support yet; leave it out{allowed}")
+            raise ValueError(
+                f"{info.field_name} is {shown(value)}, which this server does not support yet; leave it out{allowed}"
+            )
         return value
 
     return AfterValidator(check)
@@ -95,7 +97,9 @@ def _as_list(value: Any) -> list[str | list[int]]:
     """One prompt or many, each a text or token ids, as a list of prompts."""
     prompts = value if isinstance(value, list) and value and not _is_ids(value) else [value]
     if not all(isinstance(prompt, str) or _is_ids(prompt) for prompt in prompts):
-        raise ValueError(f"prompt is {shown(value)}; it must be a string, a list of token ids, or a list of such")
+        raise ValueError(
+            f"prompt is {shown(value)}; it must be a string, a list of token ids, or a list of such"
+        )
     for text in prompts:
         if isinstance(text, str) and not text.isascii():
             text.encode()  # half a surrogate pair is no text: UnicodeEncodeError, a ValueError
@@ -134,7 +138,9 @@ class Message(BaseModel):
 
     def for_template(self) -> dict[str, str]:
         """The message as chat templates take it: the content one text."""
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        content = (
+            self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        )
         return {"role": self.role, "content": content} | ({"name": self.name} if self.name else {})
 
 
@@ -165,7 +171,9 @@ class ChatBody(GenerationBody):
             if type(value) is not int or value < 1:
                 raise ValueError(f"max_completion_tokens is {value!r}; it must be an integer of at least 1")
             if info.data.get("max_tokens") not in (None, value):
-                raise ValueError(f"max_completion_tokens is {value} and max_tokens is {info.data['max_tokens']}; send one of them")
+                raise ValueError(
+                    f"max_completion_tokens is {value} and max_tokens is {info.data['max_tokens']}; send one of them"
+                )
         return value
 
     def settings(self) -> dict[str, Any]:

@@ -25,7 +25,9 @@ class Format:
     opening: dict[str, Any] | None = None
 
 
-COMPLETION = Format("cmpl", "text_completion", "text_completion", lambda text: {"text": text}, lambda text: {"text": text})
+COMPLETION = Format(
+    "cmpl", "text_completion", "text_completion", lambda text: {"text": text}, lambda text: {"text": text}
+)
 CHAT = Format(
     "chatcmpl",
     "chat.completion",
@@ -56,12 +58,25 @@ class Reply:
     def usage(self) -> dict[str, int]:
         """OpenAI's usage object."""
         total = self.num_prompt_tokens + self.num_generated_tokens
-        return {"prompt_tokens": self.num_prompt_tokens, "completion_tokens": self.num_generated_tokens, "total_tokens": total}
+        return {
+            "prompt_tokens": self.num_prompt_tokens,
+            "completion_tokens": self.num_generated_tokens,
+            "total_tokens": total,
+        }
 
-    def envelope(self, kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None) -> dict[str, Any]:
+    def envelope(
+        self, kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None
+    ) -> dict[str, Any]:
         """The object around choices."""
         name = f"{self.format.id_prefix}-{self.id}"
-        return {"id": name, "object": kind, "created": self.created, "model": self.model, "choices": choices, "usage": usage}
+        return {
+            "id": name,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+            "usage": usage,
+        }
 
 
 def _choice(index: int, content: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
@@ -81,7 +96,9 @@ async def whole(reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, No
     return reply.envelope(reply.format.whole, choices, reply.usage())
 
 
-async def events(reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, None], include_usage: bool) -> AsyncGenerator[str, None]:
+async def events(
+    reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, None], include_usage: bool
+) -> AsyncGenerator[str, None]:
     """The reply as server-sent events; an error after the first event becomes the last one, without [DONE]."""
     chunk, opening = reply.format.chunk, reply.format.opening
     if opening:
@@ -90,7 +107,13 @@ async def events(reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, N
         async with aclosing(pieces):
             async for piece in pieces:
                 reply.count(piece.stats)
-                yield _event(reply.envelope(chunk, [_choice(piece.index, reply.format.delta(piece.text), piece.finish_reason)], None))
+                yield _event(
+                    reply.envelope(
+                        chunk,
+                        [_choice(piece.index, reply.format.delta(piece.text), piece.finish_reason)],
+                        None,
+                    )
+                )
     except ApiError as error:
         yield _event(error.body())
         return

@@ -6,9 +6,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from actors.detokenizer import Detokenizer
-from actors.text import TextCodec
 from engine.request import Event, Request, SequenceStats
+from rows.detokenizer import Detokenizer
+from rows.text_codec import TextCodec
 from serving.errors import ApiError
 
 
@@ -39,7 +39,9 @@ class Piece:
 async def pieces(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
     """The text of all requests as it grows, in the order in which it comes."""
     queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-    tasks = [asyncio.create_task(_pump(backend, index, request, queue)) for index, request in enumerate(requests)]
+    tasks = [
+        asyncio.create_task(_pump(backend, index, request, queue)) for index, request in enumerate(requests)
+    ]
     unfinished = len(tasks)
     try:
         while unfinished:
@@ -54,7 +56,9 @@ async def pieces(backend: Backend, requests: Sequence[Request]) -> AsyncGenerato
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(backend: Backend, index: int, request: Request, queue: asyncio.Queue[Piece | Exception]) -> None:
+async def _pump(
+    backend: Backend, index: int, request: Request, queue: asyncio.Queue[Piece | Exception]
+) -> None:
     try:
         async with aclosing(_text(backend, index, request)) as texts:
             async for piece in texts:

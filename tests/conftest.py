@@ -36,7 +36,7 @@ def ray_session() -> Iterator[None]:
     import ray
 
     from actors.config import PoolConfig
-    from pipeline.session import connect
+    from pipeline.ray_session import connect
 
     connect(PoolConfig(num_workers=2))
     yield
@@ -65,6 +65,8 @@ def s3() -> Iterator[Callable[[str], str]]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True).create_dir("bucket")
+    fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True).create_dir(
+        "bucket"
+    )
     yield lambda key: f"s3://bucket/{key}?endpoint_override={host}:{port}&scheme=http"
     server.stop()

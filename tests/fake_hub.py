@@ -48,8 +48,16 @@ class FakeHub:
 
     def environment(self, cache: Path, token: str | None = None) -> dict[str, str]:
         """What a process needs to see this hub and nothing else; cache: its node's."""
-        where = {"HF_ENDPOINT": f"http://127.0.0.1:{self.server.server_address[1]}", "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
-        return where | {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_ETAG_TIMEOUT": "30", "HF_TOKEN": token or ""}
+        where = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self.server.server_address[1]}",
+            "HF_HOME": str(cache),
+            "HF_HUB_OFFLINE": "0",
+        }
+        return where | {
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_ETAG_TIMEOUT": "30",
+            "HF_TOKEN": token or "",
+        }
 
     def commit(self, name: str) -> str:
         """40 hex digits of a repository's content."""
@@ -61,7 +69,11 @@ class FakeHub:
     def downloads(self, name: str, how: str = "GET") -> dict[str, int]:
         """How often each file of a repository was asked for: its body, or (HEAD) what there is to know of it."""
         before = f"/{name}/resolve/{self.commit(name)}/"
-        return {path.removeprefix(before): count for (method, path), count in self.requests.items() if method == how and before in path}
+        return {
+            path.removeprefix(before): count
+            for (method, path), count in self.requests.items()
+            if method == how and before in path
+        }
 
 
 def files_of(folder: Path) -> list[str]:
@@ -86,7 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         with self.hub.lock:
             self.hub.requests[self.command, path] += 1
-        is_api, repository = path.startswith("/api/models/"), "/".join(path.removeprefix("/api/models").split("/")[1:3])
+        is_api, repository = (
+            path.startswith("/api/models/"),
+            "/".join(path.removeprefix("/api/models").split("/")[1:3]),
+        )
         known = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
         if repository not in self.hub.repositories or (self.hub.token and not known and not self.hub.gated):
             return self.reply(401, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -103,9 +118,16 @@ class _Handler(BaseHTTPRequestHandler):
     def describe(self, folder: Path, repository: str, commit: str, rest: list[str]) -> None:
         """The files with their sizes, or the repository with its commit."""
         if rest[0] == "tree":
-            files = [{"type": "file", "path": f, "size": (folder / f).stat().st_size, "oid": etag(folder / f)} for f in files_of(folder)]
+            files = [
+                {"type": "file", "path": f, "size": (folder / f).stat().st_size, "oid": etag(folder / f)}
+                for f in files_of(folder)
+            ]
             return self.reply(200, json.dumps(files).encode())
-        info = {"id": repository, "sha": commit, "siblings": [{"rfilename": file} for file in files_of(folder)]}
+        info = {
+            "id": repository,
+            "sha": commit,
+            "siblings": [{"rfilename": file} for file in files_of(folder)],
+        }
         return self.reply(200, json.dumps(info).encode())
 
     def send_file(self, folder: Path, name: str, commit: str) -> None:
@@ -118,12 +140,20 @@ class _Handler(BaseHTTPRequestHandler):
             status, headers["Content-Range"] = 206, f"bytes {first}-{len(data) - 1}/{len(data)}"
             data = data[first:]
         times = self.hub.requests["GET", urlsplit(self.path).path]
-        breaks = name.endswith((".safetensors", ".bin")) and self.command == "GET" and times <= self.hub.num_breaks
+        breaks = (
+            name.endswith((".safetensors", ".bin")) and self.command == "GET" and times <= self.hub.num_breaks
+        )
         return self.reply(status, data, headers, self.hub.break_after if breaks else None)
 
-    def reply(self, status: int, body: bytes, headers: dict[str, str] | None = None, break_after: int | None = None) -> None:
+    def reply(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, break_after: int | None = None
+    ) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), "Content-Type": "application/json", **(headers or {})}.items():
+        for name, value in {
+            "Content-Length": str(len(body)),
+            "Content-Type": "application/json",
+            **(headers or {}),
+        }.items():
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":

@@ -35,7 +35,10 @@ def test_contenders_alternate_after_a_warm_up_each() -> None:
 @pytest.mark.parametrize(
     ("holds", "idle"),
     [
-        (Holds(blocks=1, shards=9, rows=9), 3 / 8),  # slots 3+1 and 1: the second block comes when the first is done
+        (
+            Holds(blocks=1, shards=9, rows=9),
+            3 / 8,
+        ),  # slots 3+1 and 1: the second block comes when the first is done
         (Holds(blocks=2, shards=9, rows=9), 1 / 6),  # slots 3 and 1+1
         (Holds(blocks=2, shards=1, rows=9), 3 / 8),
         (Holds(blocks=2, shards=9, rows=2), 1 / 6),  # the second shard begins when the short row is done
@@ -50,7 +53,9 @@ def test_a_simulated_worker_idles_as_counted_by_hand(holds: Holds, idle: float) 
 def test_a_small_run_of_the_engine_benchmark_compares_all_contenders() -> None:
     arguments = ["--workload", "single", "--max_tokens", "8", "--alternations", "2", "--mixed", "1,4"]
     command = [sys.executable, "-m", "benchmarks.bench_engine", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     result = json.loads(done.stdout.splitlines()[-1])
     assert list(result["runs"]) == ["generate", "generate, prompt lookup", "plain", "mixed (1,4)"]
     assert result["runs"]["plain"]["acceptance_length"] == 1.0

@@ -33,7 +33,10 @@ def test_the_head_has_no_gpu_and_gpu_workers_start_from_zero(cluster: dict[str, 
 
 
 def test_the_nodes_install_this_project_and_start_ray_with_the_token(cluster: dict[str, Any]) -> None:
-    assert cluster["file_mounts"] == {"/home/ubuntu/project": ".", "/home/ubuntu/.ray/auth_token": "~/.ray/auth_token"}
+    assert cluster["file_mounts"] == {
+        "/home/ubuntu/project": ".",
+        "/home/ubuntu/.ray/auth_token": "~/.ray/auth_token",
+    }
     commands = cluster["setup_commands"]
     assert "cd ~/project && ~/venv/bin/pip install -c constraints.txt ." in commands
     assert any("RAY_AUTH_MODE=token" in command for command in commands)

@@ -12,18 +12,19 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "drafting": set(),
     "engine": {"drafting"},
-    "actors": {"engine", "drafting"},
-    "pipeline": {"actors", "engine", "drafting"},
-    "serving": {"actors", "engine", "drafting"},
-    "jobs": {"pipeline", "serving", "actors", "engine", "drafting"},
+    "rows": {"engine", "drafting"},
+    "actors": {"rows", "engine", "drafting"},
+    "pipeline": {"actors", "rows", "engine", "drafting"},
+    "serving": {"actors", "rows", "engine", "drafting"},
+    "jobs": {"pipeline", "serving", "actors", "rows", "engine", "drafting"},
 }
 OUTSIDE_THE_CHAIN = {"demo", "benchmarks", "checks", "tests"}
 # Each heavy library, and the packages that may name it.
 USERS = {
     "torch": {"engine"},
-    "transformers": {"engine", "actors", "jobs"},
+    "transformers": {"engine", "rows", "jobs"},
     "ray": {"actors", "pipeline", "serving", "jobs"},
-    "pyarrow": {"actors", "pipeline", "jobs"},
+    "pyarrow": {"rows", "actors", "pipeline", "jobs"},
     "numba": {"engine", "drafting"},
 }
 
@@ -57,14 +58,20 @@ def loaded_by(*packages: str) -> set[str]:
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_packages_to_its_right(package: str) -> None:
     ours = set(MAY_IMPORT) | OUTSIDE_THE_CHAIN
-    wrong = [f"{file}: {name}" for file, name in imports(package) if name in ours - MAY_IMPORT[package] - {package}]
+    wrong = [
+        f"{file}: {name}" for file, name in imports(package) if name in ours - MAY_IMPORT[package] - {package}
+    ]
     assert not wrong
 
 
 @pytest.mark.parametrize("library", USERS)
 def test_a_heavy_library_is_named_only_where_it_belongs(library: str) -> None:
     wrong = [
-        f"{file}: {name}" for package in MAY_IMPORT if package not in USERS[library] for file, name in imports(package) if name == library
+        f"{file}: {name}"
+        for package in MAY_IMPORT
+        if package not in USERS[library]
+        for file, name in imports(package)
+        if name == library
     ]
     assert not wrong
 
@@ -75,7 +82,7 @@ def test_drafting_imports_the_standard_library_numpy_and_numba() -> None:
 
 
 def test_the_driver_and_the_workers_modules_load_no_model_library() -> None:
-    loaded = loaded_by("jobs", "pipeline", "serving", "actors")
+    loaded = loaded_by("jobs", "pipeline", "serving", "actors", "rows")
     assert loaded & {"torch", "transformers", "numba"} == set()
     assert "ray" in loaded
 
@@ -84,6 +91,12 @@ def test_drafting_loads_neither_torch_nor_ray() -> None:
     loaded = loaded_by("drafting")
     assert loaded & {"torch", "transformers", "ray", "pyarrow"} == set()
     assert "numba" in loaded
+
+
+def test_rows_load_neither_torch_nor_ray() -> None:
+    loaded = loaded_by("rows")
+    assert loaded & {"torch", "transformers", "numba", "ray"} == set()
+    assert "pyarrow" in loaded
 
 
 def test_the_engine_loads_no_ray() -> None:

@@ -46,7 +46,11 @@ def test_everything_in_the_tree_exists() -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_file_of_a_package_is_in_the_tree(package: str) -> None:
-    files = [file.relative_to(ROOT).as_posix() for file in (ROOT / package).rglob("*") if file.suffix in (".py", ".yaml", ".html")]
+    files = [
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / package).rglob("*")
+        if file.suffix in (".py", ".yaml", ".html")
+    ]
     assert sorted(set(files) - set(tree()) - {f"{package}/__init__.py"}) == []
 
 
@@ -62,21 +66,29 @@ def test_make_targets_exist() -> None:
     assert targets <= set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("job", ["jobs/offline.py", "jobs/serve.py", "jobs/build_tables.py", "jobs/replay.py"])
+@pytest.mark.parametrize(
+    "job", ["jobs/offline.py", "jobs/serve.py", "jobs/build_tables.py", "jobs/replay.py"]
+)
 def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
     uses = [words[words.index(job) + 1 :] for words in commands() if job in words]
     assert uses
-    shown = subprocess.run([sys.executable, job, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, job, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert shown.returncode == 0, shown.stderr
     known = set(re.findall(r"--([\w.]+)", shown.stdout))
     known |= {alias for alias, name in ALIASES.items() if name in known}
     given = {word[2:] for words in uses for word in words if word.startswith("--")}
     assert sorted(given - known) == []
-    assert [word for words in uses for word in words if word.endswith(".yaml") and not (ROOT / word).is_file()] == []
+    assert [
+        word for words in uses for word in words if word.endswith(".yaml") and not (ROOT / word).is_file()
+    ] == []
 
 
 def test_flags_named_in_the_text_exist() -> None:
-    shown = subprocess.run([sys.executable, "jobs/offline.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, "jobs/offline.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     named = set(re.findall(r"`--([\w.]+)", README)) - {"help"}
     assert {"input.prompt_column", "speculation.mode"} <= named
     assert sorted(named - set(re.findall(r"--([\w.]+)", shown.stdout))) == []
@@ -88,4 +100,6 @@ def test_the_python_example_calls_the_callable_with_settings_that_it_has() -> No
     keywords = {keyword.arg: keyword.value for call in calls for keyword in call.keywords}
     given = set(ast.literal_eval(keywords["fn_constructor_kwargs"]))
     assert given == {"model", "max_tokens"}
-    assert given <= set(inspect.signature(Generate).parameters) | set(inspect.signature(GenerationConfig).parameters)
+    assert given <= set(inspect.signature(Generate).parameters) | set(
+        inspect.signature(GenerationConfig).parameters
+    )

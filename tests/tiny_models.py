@@ -22,7 +22,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def tiny_model(family: str, attention: str = "ngram_tree", dtype: torch.dtype = torch.float64, **overrides: Any) -> Any:
+def tiny_model(
+    family: str, attention: str = "ngram_tree", dtype: torch.dtype = torch.float64, **overrides: Any
+) -> Any:
     """A random model in eval mode; the same weights for the same family, whatever the attention."""
     import engine.attention  # noqa: F401  (registers ngram_tree)
 
@@ -39,13 +41,23 @@ def tiny_family(model_type: str, attention: str = "ngram_tree", dtype: torch.dty
     torch.manual_seed(7)
     settings = TINY[model_type]
     if "text_config" in settings:
-        config = CONFIG_MAPPING[model_type](**{**settings, "text_config": {**BASE, **settings["text_config"]}, "initializer_range": 0.3})
+        config = CONFIG_MAPPING[model_type](
+            **{**settings, "text_config": {**BASE, **settings["text_config"]}, "initializer_range": 0.3}
+        )
     else:
         config = CONFIG_MAPPING[model_type](**{**BASE, **settings})
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager").to(dtype).eval()
+    return (
+        AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention, experts_implementation="eager"
+        )
+        .to(dtype)
+        .eval()
+    )
 
 
-def reference_greedy(model: Any, prompt_ids: list[int], max_tokens: int, eos_ids: list[int] | None = None) -> list[int]:
+def reference_greedy(
+    model: Any, prompt_ids: list[int], max_tokens: int, eos_ids: list[int] | None = None
+) -> list[int]:
     """What transformers' generate gives for one prompt; asserts that no step was a near-tie (top-2 gap above 1e-4)."""
     output = model.generate(
         torch.tensor([prompt_ids]), attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.long), max_new_tokens=max_tokens,

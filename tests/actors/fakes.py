@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Sequence
 
-from actors.text import TextCodec
 from drafting.config import SpeculationConfig
 from drafting.outcomes import GuessCounts
 from engine.config import ModelConfig
 from engine.request import Completion, Request, SequenceStats
 from engine.stats import EngineStats
+from rows.text_codec import TextCodec
 
 
 class ByteCodec(TextCodec):
@@ -63,5 +63,5 @@ def start_reversing_loop(model: ModelConfig, speculation: SpeculationConfig) -> 
 
 
 def load_byte_codec(model: ModelConfig) -> ByteCodec:
-    """In place of actors.text.load_codec."""
+    """In place of rows.text_codec.load_codec."""
     return ByteCodec()

@@ -37,6 +37,8 @@ def test_generate_adds_the_output_columns_to_every_row(ray_session: None, tiny_f
     assert [row["prompt"] for row in found] == [row["prompt"] for row in rows]
     assert [row["num_generated_tokens"] for row in found] == [0 if row["id"] == 3 else 10 for row in found]
     assert [row["id"] for row in found if row["error"]] == [3]
-    assert [row["samples"] is None or len(row["samples"]) for row in found] == [row["id"] == 3 or 2 for row in found]
+    assert [row["samples"] is None or len(row["samples"]) for row in found] == [
+        row["id"] == 3 or 2 for row in found
+    ]
     assert all(len(sample["logprobs"]) == 5 for row in found for sample in row["samples"] or [])
     assert "the prompt has 400 tokens; it must have 1 to 255" in found[3]["error"]

@@ -10,13 +10,13 @@ import pytest
 
 from actors import worker as worker_module
 from actors.engine_process import check_faults
-from actors.outputs import OutputColumns
-from actors.parts import Summary, read_summary
-from actors.storage import write_file
 from actors.worker import PROMPTS_SCHEMA, BatchWorker, WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from engine.request import Completion, Request
+from rows.output_columns import OutputColumns
+from rows.parts import Summary, read_summary
+from rows.storage import write_file
 from tests.actors.fakes import load_byte_codec, start_reversing_loop
 
 
@@ -40,11 +40,17 @@ def batch(shards: dict[int, list[str]]) -> dict[str, list[Any]]:
     rows = {"shard": [], "carried": [], "prompts": []}  # type: dict[str, list[Any]]
     for shard, prompts in shards.items():
         errors = [prompt[1:] if prompt.startswith("?") else None for prompt in prompts]
-        table = {"token_ids": [list(p.encode()) for p in prompts], "sampling": ["{}"] * len(prompts), "seed": [2**64 - 1] * len(prompts)}
+        table = {
+            "token_ids": [list(p.encode()) for p in prompts],
+            "sampling": ["{}"] * len(prompts),
+            "seed": [2**64 - 1] * len(prompts),
+        }
         table["group"] = ["law"] * len(prompts)
         rows["shard"].append(shard)
         rows["carried"].append(to_bytes(pa.table({"text": prompts})))
-        rows["prompts"].append(to_bytes(pa.Table.from_pydict({**table, "error": errors}, schema=PROMPTS_SCHEMA)))
+        rows["prompts"].append(
+            to_bytes(pa.Table.from_pydict({**table, "error": errors}, schema=PROMPTS_SCHEMA))
+        )
     return rows
 
 
@@ -73,7 +79,10 @@ async def test_a_shard_whose_part_exists_is_not_generated_again(tmp_path: Path) 
 
 async def test_what_the_engine_did_is_counted_in_one_part_only(tmp_path: Path) -> None:
     actor = worker(tmp_path)
-    parts = [Summary.from_json((await actor(batch({shard: rows})))["summary"][0]) for shard, rows in ((1, ["a", "b"]), (2, ["c"]))]
+    parts = [
+        Summary.from_json((await actor(batch({shard: rows})))["summary"][0])
+        for shard, rows in ((1, ["a", "b"]), (2, ["c"]))
+    ]
     assert [part.engine for part in parts] == [
         {"steps": {"all": 2}, "step_nodes": {"1": 2}, "call_lengths": {"1": 2}},
         {"steps": {"all": 1}, "step_nodes": {"1": 1}, "call_lengths": {"1": 1}},
@@ -91,7 +100,9 @@ async def test_no_more_shards_are_live_than_allowed(tmp_path: Path) -> None:
     assert shards == sorted(shards)
 
 
-async def test_a_shard_that_waits_for_its_longest_row_does_not_keep_others_from_beginning(tmp_path: Path) -> None:
+async def test_a_shard_that_waits_for_its_longest_row_does_not_keep_others_from_beginning(
+    tmp_path: Path,
+) -> None:
     actor = worker(tmp_path, max_shards=9, max_rows=2)
     release, complete = asyncio.Event(), actor.loop.complete
 
@@ -117,10 +128,15 @@ async def test_a_shard_that_waits_for_its_longest_row_does_not_keep_others_from_
 
 async def test_a_request_that_the_engine_cannot_run_is_an_error_of_its_row(tmp_path: Path) -> None:
     await worker(tmp_path)(batch({0: ["# too much", "ok"]}))
-    assert pq.read_table(tmp_path / "part-00000000.parquet")["error"].to_pylist() == ["the engine cannot run this", None]
+    assert pq.read_table(tmp_path / "part-00000000.parquet")["error"].to_pylist() == [
+        "the engine cannot run this",
+        None,
+    ]
 
 
-async def test_an_engine_fault_ends_the_process_and_commits_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_fault_ends_the_process_and_commits_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Ended(BaseException):
         pass
 
@@ -146,5 +162,8 @@ def test_after_so_many_faults_no_worker_starts(tmp_path: Path) -> None:
     for number in range(2):
         write_file(str(tmp_path), f"_run/fault-{number}.txt", b"Traceback\nRuntimeError: CUDA error\n")
     check_faults(str(tmp_path), 3)
-    with pytest.raises(ValueError, match=r"the engine failed 2 times \(pool.max_engine_faults\); the last time: RuntimeError: CUDA error"):
+    with pytest.raises(
+        ValueError,
+        match=r"the engine failed 2 times \(pool.max_engine_faults\); the last time: RuntimeError: CUDA error",
+    ):
         check_faults(str(tmp_path), 2)

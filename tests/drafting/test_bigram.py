@@ -11,7 +11,9 @@ def ids(*tokens: int) -> Int32:
     return np.array(tokens, np.int32)
 
 
-def bigram_drafts(table: Int32, last_id: int, depth: int, num_drafts: int, draft_len: int = 3) -> list[list[int]]:
+def bigram_drafts(
+    table: Int32, last_id: int, depth: int, num_drafts: int, draft_len: int = 3
+) -> list[list[int]]:
     drafts, lengths = np.full((1, num_drafts, draft_len), -7, np.int32), np.zeros((1, num_drafts), np.int32)
     fill_bigram_drafts(table, ids(last_id), ids(depth), drafts, lengths)
     return [draft[:size].tolist() for draft, size in zip(drafts[0], lengths[0], strict=True) if size]
@@ -21,7 +23,10 @@ TABLE = np.array([[1, 2], [3, 0], [0, 3], [3, 1]], np.int32)
 
 
 def test_each_successor_is_extended_by_first_successors() -> None:
-    assert bigram_drafts(TABLE, last_id=0, depth=3, num_drafts=2) == [[1, 3, 3], [2, 0, 1]]  # not by its own rank
+    assert bigram_drafts(TABLE, last_id=0, depth=3, num_drafts=2) == [
+        [1, 3, 3],
+        [2, 0, 1],
+    ]  # not by its own rank
 
 
 def test_drafts_are_no_deeper_than_allowed_and_no_more_than_the_table_has() -> None:
@@ -65,7 +70,9 @@ def test_the_unigram_list_ranks_by_distance_to_the_mean_not_by_lowest_inner_prod
 
 def test_the_unigram_distance_is_measured_by_the_input_embeddings() -> None:
     output = np.array([[1, 0], [-1, 0], [0, 3], [0, -3]], np.float32)  # mean 0
-    flat = np.array([[5, 0]], np.float32)  # sees the first axis only, so the far tokens 2 and 3 are at distance 0
+    flat = np.array(
+        [[5, 0]], np.float32
+    )  # sees the first axis only, so the far tokens 2 and 3 are at distance 0
     assert nearest_to_mean(flat, output, 2).tolist() == [2, 3]
     assert nearest_to_mean(np.eye(2, dtype=np.float32), output, 2).tolist() == [0, 1]
 

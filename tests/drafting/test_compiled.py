@@ -39,7 +39,12 @@ def test_a_change_in_another_file_of_the_folder_is_noticed(tmp_path: Path) -> No
         """The answer, and how often code kept from an earlier run gave it."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
         command = [sys.executable, "-m", "example.user"]
-        return [int(word) for word in subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()]
+        return [
+            int(word)
+            for word in subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            ).stdout.split()
+        ]
 
     write(factor=1, one=1)
     assert run() == [5, 0]

@@ -37,7 +37,10 @@ def test_the_more_frequent_continuation_comes_first() -> None:
 
 
 def test_of_equally_frequent_continuations_the_later_comes_first() -> None:
-    assert context_drafts([1, 2, 2, 1, 3, 3, 1, 5, 5, 1], 2, 2) == [[5, 5], [3, 3]]  # the first seen would be [2, 2]
+    assert context_drafts([1, 2, 2, 1, 3, 3, 1, 5, 5, 1], 2, 2) == [
+        [5, 5],
+        [3, 3],
+    ]  # the first seen would be [2, 2]
 
 
 def test_counts_are_of_the_whole_draft_not_of_its_first_token() -> None:
@@ -79,7 +82,13 @@ def test_work_is_bounded_to_the_newest_occurrences() -> None:
     assert context_drafts(often_but_long_ago, 2, 1) == [[3]]
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=120), st.integers(1, 3), st.integers(1, 6), st.integers(1, 5), st.integers(1, 30))
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=120),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.integers(1, 30),
+)
 def test_drafts_equal_those_of_a_search_through_everything(
     token_ids: list[int], query_len: int, num_drafts: int, depth: int, piece: int
 ) -> None:

@@ -12,7 +12,9 @@ NODES = [(0, 1, 0, 2), (1, 2, 0, 3), (2, 3, 0, 4), (0, 1, 1, 0), (0, 1, 1, 0)]
 def tree(nodes: list[tuple[int, int, int, int]]) -> DraftTrees:
     parents, depths = np.array([node[:2] for node in nodes], np.int32).T
     sources, matches = np.array([node[2:] for node in nodes], np.uint8).T
-    return DraftTrees(np.arange(len(nodes), dtype=np.int32), parents, depths, sources, matches, np.array([0, len(nodes)]))
+    return DraftTrees(
+        np.arange(len(nodes), dtype=np.int32), parents, depths, sources, matches, np.array([0, len(nodes)])
+    )
 
 
 def test_a_node_counts_in_each_stage_that_it_reached() -> None:

@@ -10,7 +10,10 @@ NO_LIMIT = 1000
 
 
 def merged(
-    *by_source: list[list[list[int]]], max_depths: list[int] | None = None, num_drafts: int = 10, max_nodes: int = 100
+    *by_source: list[list[list[int]]],
+    max_depths: list[int] | None = None,
+    num_drafts: int = 10,
+    max_nodes: int = 100,
 ) -> DraftTrees:
     """by_source[s][b]: the drafts of sequence b from source s, best first."""
     num_sequences = len(by_source[0])
@@ -24,15 +27,29 @@ def merged(
                 drafts_SBKW[s, b, k, : len(draft)] = draft
                 lengths_SBK[s, b, k] = len(draft)
     depths = np.array(max_depths or [NO_LIMIT] * num_sequences, np.int32)
-    return merge_drafts(drafts_SBKW, lengths_SBK, depths, num_drafts, max_nodes, np.zeros(len(lengths_SBK), np.uint8))
+    return merge_drafts(
+        drafts_SBKW, lengths_SBK, depths, num_drafts, max_nodes, np.zeros(len(lengths_SBK), np.uint8)
+    )
 
 
 def as_lists(trees: DraftTrees) -> tuple[list[int], ...]:
-    return trees.token_ids.tolist(), trees.parents.tolist(), trees.depths.tolist(), trees.sources.tolist(), trees.offsets.tolist()
+    return (
+        trees.token_ids.tolist(),
+        trees.parents.tolist(),
+        trees.depths.tolist(),
+        trees.sources.tolist(),
+        trees.offsets.tolist(),
+    )
 
 
 def test_equal_beginnings_become_one_node() -> None:
-    assert as_lists(merged([[[7, 8, 9], [7, 8, 5]]])) == ([7, 8, 9, 5], [0, 1, 2, 2], [1, 2, 3, 3], [0, 0, 0, 0], [0, 4])
+    assert as_lists(merged([[[7, 8, 9], [7, 8, 5]]])) == (
+        [7, 8, 9, 5],
+        [0, 1, 2, 2],
+        [1, 2, 3, 3],
+        [0, 0, 0, 0],
+        [0, 4],
+    )
 
 
 def test_equal_tokens_under_different_parents_stay_apart() -> None:
@@ -82,7 +99,9 @@ def test_the_walk_follows_the_target_as_far_as_the_tree_goes() -> None:
     assert walk(trees, 0, np.array([7], np.int32)).tolist() == []
 
 
-def prefixes_in_order(by_source: list[list[list[int]]], depth: int, num_drafts: int, max_nodes: int) -> list[tuple[tuple[int, ...], int]]:
+def prefixes_in_order(
+    by_source: list[list[list[int]]], depth: int, num_drafts: int, max_nodes: int
+) -> list[tuple[tuple[int, ...], int]]:
     nodes: dict[tuple[int, ...], int] = {}
     taken: set[tuple[int, ...]] = set()
     for source, drafts in enumerate(by_source):
@@ -100,7 +119,9 @@ sequence_drafts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=4), 
 
 
 @given(
-    st.lists(st.tuples(sequence_drafts, sequence_drafts, st.integers(0, 5)), min_size=1, max_size=3), st.integers(1, 6), st.integers(1, 12)
+    st.lists(st.tuples(sequence_drafts, sequence_drafts, st.integers(0, 5)), min_size=1, max_size=3),
+    st.integers(1, 6),
+    st.integers(1, 12),
 )
 def test_trees_hold_the_distinct_beginnings_in_order(
     sequences: list[tuple[list[list[int]], list[list[int]], int]], num_drafts: int, max_nodes: int

@@ -17,10 +17,11 @@ from typing import Any
 
 from transformers import AttentionInterface
 
-from engine import attention, families
+from engine import attention
 from engine.build import engine_for
 from engine.config import ModelConfig
-from engine.loading import load_model
+from engine.model import families
+from engine.model.loading import load_model
 from engine.request import Sampling
 from tests.engine.harness import Case, make_engine, mixed_proposer, random_prompts, run_under_load
 from tests.tiny_families import EAGER
@@ -54,7 +55,10 @@ def compare(model_type: str) -> Found:
         notes.register()
         sampling = {case.name: replace(SAMPLED[n % 4], seed=n) for n, case in enumerate(greedy)}
         completions = alone.generate([case.request(sampling=sampling[case.name]) for case in greedy])
-    sampled = [replace(case, token_ids=completion.token_ids) for case, completion in zip(greedy, completions, strict=True)]
+    sampled = [
+        replace(case, token_ids=completion.token_ids)
+        for case, completion in zip(greedy, completions, strict=True)
+    ]
     for number, (guesses, max_running, page_size) in enumerate(ENGINES):
         for cases, settings in [(greedy, None), (sampled, sampling)][: 1 if number < 3 else 2]:
             engine = make_engine(
@@ -71,7 +75,8 @@ def _greedy_cases(model_type: str) -> list[Case]:
     rng, model = random.Random(0), tiny_family(model_type, "eager" if model_type in EAGER else "sdpa")
     prompts = random_prompts(8, seed=0)
     return [
-        Case(f"case {n}", prompt, tuple(reference_greedy(model, list(prompt), rng.randint(10, 40)))) for n, prompt in enumerate(prompts)
+        Case(f"case {n}", prompt, tuple(reference_greedy(model, list(prompt), rng.randint(10, 40))))
+        for n, prompt in enumerate(prompts)
     ]
 
 
@@ -93,7 +98,9 @@ class _Notes:
     def register(self) -> None:
         AttentionInterface.register(attention.NAME, self)
 
-    def __call__(self, module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **given: Any) -> Any:
+    def __call__(
+        self, module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **given: Any
+    ) -> Any:
         self.windows[module.layer_idx] = given.get("sliding_window")
         names = {"soft cap": given.get("softcap"), "sinks": given.get("s_aux")}
         self.asked |= {name for name, value in names.items() if value is not None}
@@ -121,9 +128,17 @@ def table(found: dict[str, Found]) -> str:
         row = found[model_type]
         equal = f"equal ({row.num_greedy} tokens) | equal ({row.num_sampled} tokens)"
         lines.append(f"| `{model_type}` | {name} | {row.attention} | {equal} |")
-    lines += ["", "Refused at load, before weights are read:", "", "| model_type | why | what to use instead |", "|---|---|---|"]
+    lines += [
+        "",
+        "Refused at load, before weights are read:",
+        "",
+        "| model_type | why | what to use instead |",
+        "|---|---|---|",
+    ]
     for reason, instead, model_types in families.REFUSALS:
-        lines.append(f"| {', '.join(f'`{model_type}`' for model_type in model_types)} | {reason} | {instead} |")
+        lines.append(
+            f"| {', '.join(f'`{model_type}`' for model_type in model_types)} | {reason} | {instead} |"
+        )
     return "\n".join([*lines, ""])
 
 

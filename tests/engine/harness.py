@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from drafting.adaptive import AdaptiveProposer
-from drafting.mixed import MixedProposer
+from drafting.adaptive.adaptive_proposer import AdaptiveProposer
+from drafting.mixed_proposer import MixedProposer
 from drafting.tables import Tables
 from drafting.tree import Candidates, DraftTrees, certain
 from engine.build import engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
-from engine.loading import inspect_model
+from engine.model.loading import inspect_model
 from engine.request import Request, Sampling
 from tests.tiny_models import BASE, reference_greedy, tiny_model
 
@@ -35,7 +35,9 @@ class Case:
     token_ids: tuple[int, ...]
 
     def request(self, **settings: Any) -> Request:
-        return Request(self.name, self.prompt_ids, **{"max_tokens": len(self.token_ids), "ignore_eos": True, **settings})
+        return Request(
+            self.name, self.prompt_ids, **{"max_tokens": len(self.token_ids), "ignore_eos": True, **settings}
+        )
 
 
 def random_prompts(count: int, seed: int, longest: int = 40) -> list[tuple[int, ...]]:
@@ -56,18 +58,23 @@ def greedy_cases(family: str, count: int = 16, seed: int = 0) -> tuple[Case, ...
     rng, model = random.Random(seed), tiny_model(family, attention="sdpa")
     prompts = random_prompts(count, seed)
     return tuple(
-        Case(f"case {i}", prompt, tuple(reference_greedy(model, list(prompt), rng.randint(1, 40)))) for i, prompt in enumerate(prompts)
+        Case(f"case {i}", prompt, tuple(reference_greedy(model, list(prompt), rng.randint(1, 40))))
+        for i, prompt in enumerate(prompts)
     )
 
 
 def make_engine(model: Any, proposer: Any = None, max_context: int | None = None, **settings: Any) -> Engine:
     """An engine that checks its pages after every step."""
-    engine = engine_for(inspect_model(model, max_context), ModelConfig(**{"page_size": 4, **settings}), proposer)
+    engine = engine_for(
+        inspect_model(model, max_context), ModelConfig(**{"page_size": 4, **settings}), proposer
+    )
     engine.debug = True
     return engine
 
 
-def mixed_proposer(num_drafts: int, draft_len: int, cases: Many[Case] = (), query_len: int = 1) -> MixedProposer:
+def mixed_proposer(
+    num_drafts: int, draft_len: int, cases: Many[Case] = (), query_len: int = 1
+) -> MixedProposer:
     """The paper's drafts; its bigram table knows some of what follows what in the cases, the rest is random."""
     bigram = np.random.default_rng(0).integers(0, VOCABULARY, (VOCABULARY, 12), np.int32)
     for case in cases:
@@ -94,7 +101,9 @@ def with_price(engine: Engine, price: float) -> Engine:
     return engine
 
 
-def run_under_load(engine: Engine, cases: Many[Case], seed: int, sampling: dict[str, Sampling] | None = None) -> None:
+def run_under_load(
+    engine: Engine, cases: Many[Case], seed: int, sampling: dict[str, Sampling] | None = None
+) -> None:
     """Random arrivals and aborts; asserts that each case gets its tokens, and each aborted copy a beginning of them."""
     rng = random.Random(seed)
     doomed = [replace(case, name=f"doomed {case.name}") for case in rng.sample(list(cases), len(cases) // 3)]
@@ -105,7 +114,9 @@ def run_under_load(engine: Engine, cases: Many[Case], seed: int, sampling: dict[
     while arriving or engine.has_work:
         while arriving and (not engine.has_work or rng.random() < 0.5):
             case = arriving.pop()
-            engine.add(case.request(sampling=(sampling or {}).get(case.name.removeprefix("doomed "), Sampling())))
+            engine.add(
+                case.request(sampling=(sampling or {}).get(case.name.removeprefix("doomed "), Sampling()))
+            )
         for event in engine.step():
             assert event.token_ids, "an event without tokens"
             assert event.request_id not in finished, "an event after the end"
@@ -148,7 +159,11 @@ class ChainProposer:
         return [(token + self.shift) % VOCABULARY for token in [*text[len(state) :], *[3] * self.max_depth]]
 
     def propose(self, states: Many[list[int]], max_depths: Any, min_survival: float = 0.0) -> Candidates:
-        return certain(packed([self.tree(state, depth) for state, depth in zip(states, max_depths.tolist(), strict=True)]))
+        return certain(
+            packed(
+                [self.tree(state, depth) for state, depth in zip(states, max_depths.tolist(), strict=True)]
+            )
+        )
 
     def learn(self, states: Many[list[int]], candidates: Candidates, token_ids: Any, offsets: Any) -> None:
         self.extend(states, token_ids, offsets)
@@ -167,7 +182,10 @@ class ChainProposer:
 
     def tree(self, state: list[int], depth: int) -> list[tuple[int, int, int]]:
         """Nodes as (token, parent, source)."""
-        return [(token, index, 0) for index, token in enumerate(self.following(state)[: min(depth, self.max_depth)])]
+        return [
+            (token, index, 0)
+            for index, token in enumerate(self.following(state)[: min(depth, self.max_depth)])
+        ]
 
 
 class RandomTrees(ChainProposer):
@@ -205,4 +223,11 @@ def packed(trees: list[list[tuple[int, int, int]]]) -> DraftTrees:
     flat = [node for nodes in trees for node in nodes]
     column = [np.array([node[i] for node in flat], np.int32) for i in range(3)]
     offsets = np.cumsum([0, *map(len, trees)]).astype(np.int64)
-    return DraftTrees(column[0], column[1], np.array(depths, np.int32), column[2].astype(np.uint8), np.zeros(len(flat), np.uint8), offsets)
+    return DraftTrees(
+        column[0],
+        column[1],
+        np.array(depths, np.int32),
+        column[2].astype(np.uint8),
+        np.zeros(len(flat), np.uint8),
+        offsets,
+    )

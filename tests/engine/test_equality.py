@@ -32,8 +32,15 @@ CONTEXT, CACHE = 96, 128
 def engine_under_test(family: str, mode: str, max_running: int, page_size: int) -> Engine:
     grid = MODES[mode]
     cases = greedy_cases(family)
-    proposer = mixed_proposer(*grid, cases) if grid else adaptive_proposer(cases) if mode == "adaptive" else None
-    settings = {"cache_tokens": CACHE, "max_running": max_running, "page_size": page_size, "prefill_chunk": 23}
+    proposer = (
+        mixed_proposer(*grid, cases) if grid else adaptive_proposer(cases) if mode == "adaptive" else None
+    )
+    settings = {
+        "cache_tokens": CACHE,
+        "max_running": max_running,
+        "page_size": page_size,
+        "prefill_chunk": 23,
+    }
     engine = make_engine(tiny_model(family), proposer, CONTEXT, **settings)
     # What a step costs is measured, and on a tiny model no guess may be worth it.
     return with_price(engine, 0.0) if mode == "adaptive" else engine
@@ -83,8 +90,16 @@ def test_members_of_a_family_with_other_settings_equal_generate(family, settings
     """
     reference = tiny_model(family, attention="sdpa", **settings)
     prompts = random_prompts(4, seed=2)
-    cases = [Case(f"{n}", prompt, tuple(reference_greedy(reference, list(prompt), 16))) for n, prompt in enumerate(prompts)]
-    engine = make_engine(tiny_model(family, **settings), RandomTrees(cases, depth=5, max_nodes=12, seed=0), max_running=3, prefill_chunk=9)
+    cases = [
+        Case(f"{n}", prompt, tuple(reference_greedy(reference, list(prompt), 16)))
+        for n, prompt in enumerate(prompts)
+    ]
+    engine = make_engine(
+        tiny_model(family, **settings),
+        RandomTrees(cases, depth=5, max_nodes=12, seed=0),
+        max_running=3,
+        prefill_chunk=9,
+    )
     completions = engine.generate([case.request() for case in cases])
     assert [completion.token_ids for completion in completions] == [case.token_ids for case in cases]
     assert engine.stats.num_calls < engine.stats.num_tokens
@@ -102,8 +117,14 @@ def test_a_proposer_that_is_always_right_needs_one_call_for_depth_plus_one_token
     assert engine.stats.num_tokens == sum(len(case.token_ids) for case in cases)
     # A prompt's rows, then one row per call and the guesses: an accepted token never runs twice.
     in_prompts = sum(len(case.prompt_ids) for case in cases)
-    assert engine.stats.num_rows == in_prompts + (engine.stats.num_calls - len(cases)) + sum(engine.stats.verified.values())
-    assert engine.stats.accepted == engine.stats.verified == {"known": engine.stats.num_tokens - engine.stats.num_calls}
+    assert engine.stats.num_rows == in_prompts + (engine.stats.num_calls - len(cases)) + sum(
+        engine.stats.verified.values()
+    )
+    assert (
+        engine.stats.accepted
+        == engine.stats.verified
+        == {"known": engine.stats.num_tokens - engine.stats.num_calls}
+    )
 
 
 def test_a_proposer_that_is_always_wrong_costs_rows_but_changes_nothing():
@@ -121,7 +142,9 @@ def test_a_proposer_that_is_always_wrong_costs_rows_but_changes_nothing():
 def test_trees_of_any_shape_change_nothing(family, seed):
     cases = greedy_cases(family)
     proposer = RandomTrees(cases, depth=7, max_nodes=20, seed=seed)
-    engine = make_engine(tiny_model(family), proposer, CONTEXT, cache_tokens=CACHE, max_running=8, prefill_chunk=9)
+    engine = make_engine(
+        tiny_model(family), proposer, CONTEXT, cache_tokens=CACHE, max_running=8, prefill_chunk=9
+    )
     run_under_load(engine, cases, seed)
     assert set(engine.stats.accepted) == {"one", "two"}
 
@@ -149,7 +172,10 @@ def test_the_source_of_each_token_is_named_and_the_models_own_are_none():
     case = greedy_cases("llama")[1]
     engine = make_engine(tiny_model("llama"), ChainProposer([case], depth=2))
     engine.add(case.request(max_tokens=5))
-    assert [event.sources for event in (*engine.step(), *engine.step())] == [("known", "known", None), ("known", None)]
+    assert [event.sources for event in (*engine.step(), *engine.step())] == [
+        ("known", "known", None),
+        ("known", None),
+    ]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -157,24 +183,37 @@ def test_an_eos_inside_an_accepted_path_ends_the_text_where_generate_ends_it(fam
     cases = [case for case in greedy_cases(family) if len(case.token_ids) >= 8]
     eos_ids = sorted({case.token_ids[n % 6] for n, case in enumerate(cases)})
     reference = tiny_model(family, attention="sdpa")
-    expected = [reference_greedy(reference, list(case.prompt_ids), len(case.token_ids), eos_ids) for case in cases]
+    expected = [
+        reference_greedy(reference, list(case.prompt_ids), len(case.token_ids), eos_ids) for case in cases
+    ]
     # The drafts are the texts without eos: they go past it.
-    engine = make_engine(tiny_model(family, eos_token_id=eos_ids), ChainProposer(cases, depth=7), max_running=4)
+    engine = make_engine(
+        tiny_model(family, eos_token_id=eos_ids), ChainProposer(cases, depth=7), max_running=4
+    )
     completions = engine.generate([case.request(ignore_eos=False) for case in cases])
     assert [list(completion.token_ids) for completion in completions] == expected
     assert {completion.finish_reason for completion in completions} == {"stop"}
-    assert {completion.stats.num_steps for completion in completions} == {1}, "the eos was meant to lie inside an accepted path"
+    assert {completion.stats.num_steps for completion in completions} == {1}, (
+        "the eos was meant to lie inside an accepted path"
+    )
     for completion in completions:
-        assert completion.stats.num_accepted == min(7, len(completion.token_ids))  # a guess past the end is not counted
+        assert completion.stats.num_accepted == min(
+            7, len(completion.token_ids)
+        )  # a guess past the end is not counted
 
 
 def test_a_stop_id_of_one_request_ends_that_request_alone():
     cases = [case for case in greedy_cases("llama") if len(case.token_ids) >= 10]
     reference = tiny_model("llama", attention="sdpa")
     stops = [[case.token_ids[n % 8]] for n, case in enumerate(cases)]
-    expected = [reference_greedy(reference, list(c.prompt_ids), len(c.token_ids), s) for c, s in zip(cases, stops, strict=True)]
+    expected = [
+        reference_greedy(reference, list(c.prompt_ids), len(c.token_ids), s)
+        for c, s in zip(cases, stops, strict=True)
+    ]
     engine = make_engine(tiny_model("llama"), mixed_proposer(5, 4, cases), max_running=16)
-    completions = engine.generate([c.request(stop_ids=frozenset(s)) for c, s in zip(cases, stops, strict=True)])
+    completions = engine.generate(
+        [c.request(stop_ids=frozenset(s)) for c, s in zip(cases, stops, strict=True)]
+    )
     assert [list(completion.token_ids) for completion in completions] == expected
 
 
@@ -202,7 +241,9 @@ def test_the_context_ends_a_text_inside_an_accepted_path(family):
         model = tiny_model(family, max_position_embeddings=context)
         if family == "gpt2":  # fewer positions, but the same weights for those there are
             weights = tiny_model(family).state_dict()
-            model.load_state_dict({**weights, "transformer.wpe.weight": weights["transformer.wpe.weight"][:context]})
+            model.load_state_dict(
+                {**weights, "transformer.wpe.weight": weights["transformer.wpe.weight"][:context]}
+            )
         for proposer in (None, ChainProposer([case], depth=5), mixed_proposer(5, 4, cases)):
             engine = make_engine(model, proposer)
             assert engine.max_context == context
@@ -217,14 +258,20 @@ SAMPLED = [
 
 def sampled_requests(count: int = 12) -> list[Request]:
     prompts = random_prompts(count, seed=4)
-    return [Request(f"{n}", p, 30, replace(SAMPLED[n % 6], seed=1000 + n), ignore_eos=True) for n, p in enumerate(prompts)]
+    return [
+        Request(f"{n}", p, 30, replace(SAMPLED[n % 6], seed=1000 + n), ignore_eos=True)
+        for n, p in enumerate(prompts)
+    ]
 
 
 @pytest.fixture(scope="module")
 def sampled_cases() -> list[Case]:
     """Each request's text when it is decoded alone and without guesses."""
     requests, engine = sampled_requests(), make_engine(tiny_model("llama"), max_running=1, page_size=16)
-    return [Case(r.id, r.prompt_ids, c.token_ids) for r, c in zip(requests, engine.generate(requests), strict=True)]
+    return [
+        Case(r.id, r.prompt_ids, c.token_ids)
+        for r, c in zip(requests, engine.generate(requests), strict=True)
+    ]
 
 
 @pytest.mark.slow
@@ -232,13 +279,20 @@ def sampled_cases() -> list[Case]:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_sampled_text_depends_on_its_seed_alone(sampled_cases, mode, max_running):
     sampling = {request.id: request.sampling for request in sampled_requests()}
-    run_under_load(engine_under_test("llama", mode, max_running, page_size=4), sampled_cases, seed=max_running, sampling=sampling)
+    run_under_load(
+        engine_under_test("llama", mode, max_running, page_size=4),
+        sampled_cases,
+        seed=max_running,
+        sampling=sampling,
+    )
 
 
 def test_a_sampled_text_is_the_same_in_a_batch_with_guesses_that_are_accepted(sampled_cases):
     sampling = {request.id: request.sampling for request in sampled_requests()}
     engine = make_engine(tiny_model("llama"), ChainProposer(sampled_cases, depth=4), max_running=6)
-    completions = engine.generate([case.request(sampling=sampling[case.name]) for case in reversed(sampled_cases)])[::-1]
+    completions = engine.generate(
+        [case.request(sampling=sampling[case.name]) for case in reversed(sampled_cases)]
+    )[::-1]
     assert [completion.token_ids for completion in completions] == [case.token_ids for case in sampled_cases]
     assert {completion.stats.num_steps for completion in completions} == {6}
 

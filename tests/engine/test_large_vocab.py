@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.mixed import MixedProposer
+from drafting.mixed_proposer import MixedProposer
 from drafting.tables import Tables
 from engine.request import Request, Sampling
 from tests.engine.harness import Case, ChainProposer, make_engine
 from tests.tiny_models import reference_greedy, tiny_model
 
 VOCABULARY = 152_000
-SMALL = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
 PROMPTS = [(151_999, 3, 151_998), (100_000,) * 9, (8,), (65_536, 32_768, 131_072, 65_535)]
 
 
@@ -25,7 +31,9 @@ def model(attention: str = "ngram_tree"):
 
 @cache
 def cases() -> list[Case]:
-    return [Case(f"{n}", p, tuple(reference_greedy(model("sdpa"), list(p), 12))) for n, p in enumerate(PROMPTS)]
+    return [
+        Case(f"{n}", p, tuple(reference_greedy(model("sdpa"), list(p), 12))) for n, p in enumerate(PROMPTS)
+    ]
 
 
 def bigram_proposer(draft_len: int) -> MixedProposer:
@@ -33,18 +41,27 @@ def bigram_proposer(draft_len: int) -> MixedProposer:
     for case in cases():
         table[list(case.token_ids[:-1]), 0] = case.token_ids[1:]
     return MixedProposer(
-        num_drafts=2, draft_len=draft_len, query_len=1, sources=["context", "bigram"], max_nodes=2 * draft_len, tables=Tables(bigram=table)
+        num_drafts=2,
+        draft_len=draft_len,
+        query_len=1,
+        sources=["context", "bigram"],
+        max_nodes=2 * draft_len,
+        tables=Tables(bigram=table),
     )
 
 
 @pytest.mark.parametrize(
-    "make_proposer", [lambda: None, lambda: bigram_proposer(4), lambda: ChainProposer(cases(), 5)], ids=["off", "mixed", "known"]
+    "make_proposer",
+    [lambda: None, lambda: bigram_proposer(4), lambda: ChainProposer(cases(), 5)],
+    ids=["off", "mixed", "known"],
 )
 def test_every_token_equals_generate(make_proposer):
     engine = make_engine(model(), make_proposer(), max_running=4)
     completions = engine.generate([case.request() for case in cases()])
     assert [completion.token_ids for completion in completions] == [case.token_ids for case in cases()]
-    assert max(token for case in cases() for token in case.token_ids) > 65_535, "ids beyond 16 bits were meant to occur"
+    assert max(token for case in cases() for token in case.token_ids) > 65_535, (
+        "ids beyond 16 bits were meant to occur"
+    )
 
 
 @pytest.mark.slow
@@ -55,7 +72,12 @@ def test_sampled_text_depends_on_the_seed_alone():
         Sampling(1.0, top_k=1000, seed=3),
         Sampling(1.0, min_p=0.01, seed=4),
     ]
-    requests = [Request(f"{n}", p, 6, s, ignore_eos=True) for n, (p, s) in enumerate(zip(PROMPTS, sampling, strict=True))]
+    requests = [
+        Request(f"{n}", p, 6, s, ignore_eos=True)
+        for n, (p, s) in enumerate(zip(PROMPTS, sampling, strict=True))
+    ]
     plain = [make_engine(model(), max_running=1).generate([request])[0].token_ids for request in requests]
-    mixed = make_engine(model(), bigram_proposer(2), max_running=4).generate([replace(r, id=r.id + "m") for r in requests])
+    mixed = make_engine(model(), bigram_proposer(2), max_running=4).generate(
+        [replace(r, id=r.id + "m") for r in requests]
+    )
     assert [completion.token_ids for completion in mixed] == plain

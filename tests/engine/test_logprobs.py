@@ -9,7 +9,15 @@ import torch
 
 from engine.logprobs import likeliest
 from engine.request import Completion, Logprobs, Request, Sampling
-from tests.engine.harness import Case, ChainProposer, RandomTrees, greedy_cases, make_engine, mixed_proposer, random_prompts
+from tests.engine.harness import (
+    Case,
+    ChainProposer,
+    RandomTrees,
+    greedy_cases,
+    make_engine,
+    mixed_proposer,
+    random_prompts,
+)
 from tests.tiny_models import tiny_model
 
 
@@ -45,9 +53,13 @@ def proposer(mode: str, cases: Many[Case]) -> Any:
 def test_logprobs_are_those_of_a_plain_forward_for_the_rows_that_ask_and_only_for_them(mode):
     """A cache of 128 tokens for texts of up to 80: sequences are preempted and their tokens run again."""
     cases = greedy_cases("llama")
-    engine = make_engine(tiny_model("llama"), proposer(mode, cases), 96, cache_tokens=128, max_running=16, prefill_chunk=23)
+    engine = make_engine(
+        tiny_model("llama"), proposer(mode, cases), 96, cache_tokens=128, max_running=16, prefill_chunk=23
+    )
     wanted = [None if n % 3 == 0 else n % 5 for n in range(len(cases))]
-    completions = engine.generate([case.request(logprobs=num_best) for case, num_best in zip(cases, wanted, strict=True)])
+    completions = engine.generate(
+        [case.request(logprobs=num_best) for case, num_best in zip(cases, wanted, strict=True)]
+    )
     assert engine.stats.num_preemptions > 0
     for case, num_best, completion in zip(cases, wanted, completions, strict=True):
         assert completion.token_ids == case.token_ids
@@ -89,7 +101,9 @@ def test_the_likeliest_of_many_ties_are_the_lowest_ids_in_a_vocabulary_as_large_
 
 
 def test_parts_join_in_order_and_a_beginning_can_be_taken():
-    part = lambda *values: Logprobs(np.array(values, np.float32), np.zeros((len(values), 0), np.int32), np.zeros((len(values), 0)))  # noqa: E731
+    part = lambda *values: Logprobs(
+        np.array(values, np.float32), np.zeros((len(values), 0), np.int32), np.zeros((len(values), 0))
+    )  # noqa: E731
     joined = Logprobs.joined([part(-1, -2), part(-3), part(-4)])
     assert joined.chosen.tolist() == [-1, -2, -3, -4]
     assert (joined.first(2).chosen.tolist(), joined.first(2).top_ids.shape) == ([-1, -2], (2, 0))

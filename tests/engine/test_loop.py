@@ -38,7 +38,9 @@ def free_pages(loop: EngineLoop) -> int:
 async def test_many_callers_each_get_their_own_tokens(loop):
     cases = greedy_cases("llama")
     completions = await asyncio.gather(*(loop.complete(case.request()) for case in cases))
-    assert [(c.request_id, c.token_ids) for c in completions] == [(case.name, case.token_ids) for case in cases]
+    assert [(c.request_id, c.token_ids) for c in completions] == [
+        (case.name, case.token_ids) for case in cases
+    ]
     assert {c.finish_reason for c in completions} == {"length"}
     assert loop.stats().num_tokens == sum(len(case.token_ids) for case in cases)
 
@@ -117,7 +119,9 @@ async def test_an_id_may_be_used_again_after_its_end(loop):
 )
 async def test_a_bad_request_is_its_callers_error_and_nobody_elses(loop, change, message):
     case = greedy_cases("llama")[4]
-    good, bad = await asyncio.gather(loop.complete(case.request()), loop.complete(replace(LONG, **change)), return_exceptions=True)
+    good, bad = await asyncio.gather(
+        loop.complete(case.request()), loop.complete(replace(LONG, **change)), return_exceptions=True
+    )
     assert good.token_ids == case.token_ids
     assert isinstance(bad, ValueError)
     assert message in str(bad)
@@ -155,7 +159,9 @@ async def test_cancelling_the_second_caller_of_an_id_does_not_abort_the_first(lo
 
 
 async def test_a_fault_of_the_engine_reaches_every_caller_and_all_later_ones(loop, monkeypatch):
-    tasks = [asyncio.create_task(loop.complete(replace(LONG, id=str(n)))) for n in range(6)]  # two of them still wait
+    tasks = [
+        asyncio.create_task(loop.complete(replace(LONG, id=str(n)))) for n in range(6)
+    ]  # two of them still wait
     await until(lambda: loop.stats().num_tokens > 8)
 
     def fail():

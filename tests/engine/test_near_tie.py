@@ -32,7 +32,11 @@ Texts = list[tuple[int, ...]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shutil.copytree(DEMO / "model", tmp_path_factory.mktemp("demo") / "model", ignore=shutil.ignore_patterns("checkpoint*"))
+    return shutil.copytree(
+        DEMO / "model",
+        tmp_path_factory.mktemp("demo") / "model",
+        ignore=shutil.ignore_patterns("checkpoint*"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +47,19 @@ def prompts(folder: Path) -> Texts:
 
 
 def own_model(folder: Path, dtype: str):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+    ).eval()
 
 
-def engine_texts(folder: Path, prompts: Texts, dtype: str, speculation: SpeculationConfig, sampling: Sampling = GREEDY) -> Texts:
+def engine_texts(
+    folder: Path, prompts: Texts, dtype: str, speculation: SpeculationConfig, sampling: Sampling = GREEDY
+) -> Texts:
     engine = build_engine(ModelConfig(path=str(folder), dtype=dtype), speculation, folder.parent / "tables")
     if speculation.mode == "adaptive":
-        with_price(engine, 200.0)  # a fixed price: how much is guessed must not depend on how busy this machine is
+        with_price(
+            engine, 200.0
+        )  # a fixed price: how much is guessed must not depend on how busy this machine is
     requests = [Request(f"{n}", p, NUM_TOKENS, sampling, ignore_eos=True) for n, p in enumerate(prompts)]
     completions = engine.generate(requests)
     if speculation.mode != "off":
@@ -62,8 +72,20 @@ def generated(model, prompts: Texts) -> Texts:
     texts = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
-        settings = {"max_new_tokens": NUM_TOKENS, "min_new_tokens": NUM_TOKENS, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-        texts.append(tuple(model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()))
+        settings = {
+            "max_new_tokens": NUM_TOKENS,
+            "min_new_tokens": NUM_TOKENS,
+            "do_sample": False,
+            "eos_token_id": None,
+            "pad_token_id": 0,
+        }
+        texts.append(
+            tuple(
+                model.generate(ids, attention_mask=torch.ones_like(ids), **settings)[
+                    0, len(prompt) :
+                ].tolist()
+            )
+        )
     return texts
 
 
@@ -89,12 +111,16 @@ def tolerance(logits: torch.Tensor, dtype: str) -> float:
 
 def assert_near_ties(model, dtype: str, prompts: Texts, one: Texts, other: Texts, what: str) -> None:
     found = divergences(one, other)
-    print(f"\n{dtype}, {what}: {len(prompts) - len(found)} of {len(prompts)} texts equal, {len(found)} part at a near-tie")
+    print(
+        f"\n{dtype}, {what}: {len(prompts) - len(found)} of {len(prompts)} texts equal, {len(found)} part at a near-tie"
+    )
     for n, position in found:
         logits = logits_at(model, prompts[n], one[n], position)
         tokens = [one[n][position], other[n][position]]
         gap = float(logits.max() - logits[tokens].min())
-        assert gap <= tolerance(logits, dtype), f"{what}: text {n} parts at {position}: {tokens}, whose logits are {gap} below the best"
+        assert gap <= tolerance(logits, dtype), (
+            f"{what}: text {n} parts at {position}: {tokens}, whose logits are {gap} below the best"
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -102,7 +128,10 @@ def test_greedy_texts_part_only_at_near_ties(dtype, folder, prompts):
     model = own_model(folder, dtype)
     plain = engine_texts(folder, prompts, dtype, SpeculationConfig(mode="off"))
     assert_near_ties(model, dtype, prompts, generated(model, prompts), plain, "generate against plain")
-    modes = {f"mixed ({k}, {w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in [(5, 4), (10, 10)]}
+    modes = {
+        f"mixed ({k}, {w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w)
+        for k, w in [(5, 4), (10, 10)]
+    }
     for name, speculation in {**modes, "adaptive": SpeculationConfig()}.items():
         guessed = engine_texts(folder, prompts, dtype, speculation)
         assert_near_ties(model, dtype, prompts, plain, guessed, f"plain against {name}")

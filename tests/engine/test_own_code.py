@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.text import TextCodec
 from engine.build import engine_for
 from engine.config import ModelConfig
-from engine.loading import load_model
-from pipeline.model import resolve_model
+from engine.model.loading import load_model
+from pipeline.resolve_model import resolve_model
+from rows.text_codec import TextCodec
 from tests.engine.harness import greedy_cases
 from tests.tiny_models import tiny_model
 
@@ -26,9 +26,7 @@ class OwnConfig(LlamaConfig):
 class OwnForCausalLM(LlamaForCausalLM):
     config_class = OwnConfig
 """
-UNTRUSTED = (
-    "it needs the code that comes with it (modeling_own.py), which is not run unasked; read it, then set model.trust_remote_code: true"
-)
+UNTRUSTED = "it needs the code that comes with it (modeling_own.py), which is not run unasked; read it, then set model.trust_remote_code: true"
 
 
 @pytest.fixture
@@ -70,13 +68,22 @@ def test_a_known_family_runs_on_the_code_that_we_know_though_it_brings_its_own(f
 
 def test_a_tokenizer_that_brings_its_own_code_is_named(tmp_path: Path) -> None:
     auto_map = {"AutoTokenizer": ["tokenizer_own.OwnTokenizer", None]}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "OwnTokenizer", "auto_map": auto_map}))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "OwnTokenizer", "auto_map": auto_map})
+    )
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "own"}))
     (tmp_path / "tokenizer_own.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(
-        ValueError, match="cannot be loaded: it needs code that comes with it; read it, then set model.trust_remote_code: true"
+        ValueError,
+        match="cannot be loaded: it needs code that comes with it; read it, then set model.trust_remote_code: true",
     ):
         TextCodec(str(tmp_path))
-    code = "import sys; from actors.text import TextCodec; TextCodec(sys.argv[1], None, True)"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, env=dict(os.environ), timeout=60)
+    code = "import sys; from rows.text_codec import TextCodec; TextCodec(sys.argv[1], None, True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path],
+        capture_output=True,
+        text=True,
+        env=dict(os.environ),
+        timeout=60,
+    )
     assert "it was run" in done.stderr

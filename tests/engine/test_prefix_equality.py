@@ -19,10 +19,17 @@ def cases_that_begin_alike(family: str, count: int = 16) -> tuple[Case, ...]:
     rng, model = random.Random(5), tiny_model(family, attention="sdpa")
     headers = [tuple(rng.randrange(3, VOCABULARY) for _ in range(70)) for _ in range(2)]
     prompts = [
-        (*headers[n % 2][: rng.choice([3, 21, 48, 70, 70])], *rng.choices(range(3, VOCABULARY), k=rng.randint(0, 12))) for n in range(count)
+        (
+            *headers[n % 2][: rng.choice([3, 21, 48, 70, 70])],
+            *rng.choices(range(3, VOCABULARY), k=rng.randint(0, 12)),
+        )
+        for n in range(count)
     ]
     prompts[-3:] = prompts[:3]
-    return tuple(Case(f"case {n}", p, tuple(reference_greedy(model, list(p), rng.randint(1, 24)))) for n, p in enumerate(prompts))
+    return tuple(
+        Case(f"case {n}", p, tuple(reference_greedy(model, list(p), rng.randint(1, 24))))
+        for n, p in enumerate(prompts)
+    )
 
 
 def assert_equal_under_load(family: str, speculate: bool, max_running: int, page_size: int) -> None:
@@ -52,9 +59,13 @@ def test_the_whole_matrix_of_shared_beginnings_equals_generate(family, speculate
 
 
 @pytest.mark.parametrize(("prefix_cache", "prefilled"), [(True, 60 + 7 * 12), (False, 8 * 60)])
-def test_the_samples_of_one_prompt_run_its_last_page_only_and_equal_those_of_an_engine_that_shares_nothing(prefix_cache, prefilled):
+def test_the_samples_of_one_prompt_run_its_last_page_only_and_equal_those_of_an_engine_that_shares_nothing(
+    prefix_cache, prefilled
+):
     prompt = tuple(random.Random(1).choices(range(3, VOCABULARY), k=60))
-    samples = [Request(f"{n}", prompt, 9, Sampling(1.0, seed=n), ignore_eos=True, group="row 1") for n in range(8)]
+    samples = [
+        Request(f"{n}", prompt, 9, Sampling(1.0, seed=n), ignore_eos=True, group="row 1") for n in range(8)
+    ]
     alone = make_engine(tiny_model("llama"), max_running=1, prefix_cache=False)
     expected = [completion.token_ids for completion in alone.generate(samples)]
     assert len(set(expected)) == 8
@@ -63,7 +74,9 @@ def test_the_samples_of_one_prompt_run_its_last_page_only_and_equal_those_of_an_
     assert [completion.token_ids for completion in completions] == expected
     assert engine.stats.num_rows == prefilled + 8 * 8
     assert (engine.stats.num_prompt_tokens, engine.stats.num_cached_tokens) == (480, 480 - prefilled)
-    assert [completion.stats.num_cached_tokens for completion in completions] == [0] + [48 if prefix_cache else 0] * 7
+    assert [completion.stats.num_cached_tokens for completion in completions] == [0] + [
+        48 if prefix_cache else 0
+    ] * 7
 
 
 def test_a_next_turn_finds_what_was_generated_before_also_when_it_was_guessed():
@@ -71,7 +84,9 @@ def test_a_next_turn_finds_what_was_generated_before_also_when_it_was_guessed():
     model = tiny_model("llama", attention="sdpa")
     turn = (*case.prompt_ids, *case.token_ids, 7, 8, 9)
     expected = tuple(reference_greedy(model, list(turn), 10))
-    engine = make_engine(tiny_model("llama"), ChainProposer([case, Case("turn", turn, expected)], depth=4), page_size=4)
+    engine = make_engine(
+        tiny_model("llama"), ChainProposer([case, Case("turn", turn, expected)], depth=4), page_size=4
+    )
     engine.generate([case.request()])
     (completion,) = engine.generate([Request("turn", turn, 10, ignore_eos=True)])
     assert completion.token_ids == expected
@@ -91,5 +106,7 @@ def test_an_abort_in_the_middle_of_a_prefill_leaves_its_pages_to_those_who_waite
     while engine.has_work:
         for event in engine.step():
             found[event.request_id] += event.token_ids
-    assert {name: tuple(token_ids) for name, token_ids in found.items()} == {case.name: case.token_ids for case in cases}
+    assert {name: tuple(token_ids) for name, token_ids in found.items()} == {
+        case.name: case.token_ids for case in cases
+    }
     assert engine.stats.num_cached_tokens > 0

@@ -26,7 +26,9 @@ def targets(logits: torch.Tensor, sampling: Sampling, positions: list[int]) -> l
 
 def kept(logits: torch.Tensor, **settings: float) -> list[int]:
     """The tokens that filters leave, at temperature 1 unless told."""
-    return kept_probabilities(logits, [Sampling(**{"temperature": 1.0, **settings})])[0].nonzero()[:, 0].tolist()
+    return (
+        kept_probabilities(logits, [Sampling(**{"temperature": 1.0, **settings})])[0].nonzero()[:, 0].tolist()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -55,22 +57,35 @@ def test_uniform_numbers_are_two_rounds_of_splitmix64():
 
     assert splitmix64(0) == 0xE220A8397B1DCDAF
     seeds, positions = [0, 0, 1, 2**64 - 1, -1, 12345], [0, 1, 0, 7, 7, 1000]
-    by_hand = [(splitmix64((splitmix64(s & mask) + p) & mask) >> 11) / 2**53 for s, p in zip(seeds, positions, strict=True)]
+    by_hand = [
+        (splitmix64((splitmix64(s & mask) + p) & mask) >> 11) / 2**53
+        for s, p in zip(seeds, positions, strict=True)
+    ]
     assert uniforms(seeds, np.array(positions)).tolist() == by_hand
 
 
 def test_uniform_numbers_never_change():
     """Literal: a job continued with a later version must go on with the same text."""
     found = uniforms([0, 0, 1, -1, 12345], np.array([0, 1, 0, 7, 1000])).tolist()
-    assert found == [0.6524484863740322, 0.1663964394676608, 0.36818951565166946, 0.10134950925237729, 0.4069272093469283]
+    assert found == [
+        0.6524484863740322,
+        0.1663964394676608,
+        0.36818951565166946,
+        0.10134950925237729,
+        0.4069272093469283,
+    ]
 
 
 def test_uniform_numbers_are_uniform_and_those_of_neighbours_have_nothing_to_do_with_each_other():
-    grid = uniforms([s for s in range(200) for _ in range(200)], np.tile(np.arange(200), 200)).reshape(200, 200)
+    grid = uniforms([s for s in range(200) for _ in range(200)], np.tile(np.arange(200), 200)).reshape(
+        200, 200
+    )
     assert 0 <= grid.min() < 0.001
     assert 0.999 < grid.max() < 1
     counts = np.histogram(grid, 20, (0, 1))[0]
-    assert (((counts - 2000) ** 2) / 2000).sum() < 43.8  # chi-square, 19 degrees of freedom, one in a thousand
+    assert (
+        ((counts - 2000) ** 2) / 2000
+    ).sum() < 43.8  # chi-square, 19 degrees of freedom, one in a thousand
     for one, other in ((grid[1:], grid[:-1]), (grid[:, 1:], grid[:, :-1]), (grid[1:, :-1], grid[:-1, 1:])):
         assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.02
     assert len(np.unique(grid)) == grid.size
@@ -164,7 +179,9 @@ def test_draws_over_many_positions_have_the_distribution(settings):
     assert drawn[share == 0].sum() == 0
     wanted = share[share > 0] * count
     chi_square = ((drawn[share > 0] - wanted) ** 2 / wanted).sum()
-    assert chi_square < 18.5  # 4 degrees of freedom at most, one in a thousand; fixed seed: it passes always or never
+    assert (
+        chi_square < 18.5
+    )  # 4 degrees of freedom at most, one in a thousand; fixed seed: it passes always or never
 
 
 def test_draws_over_many_seeds_have_the_distribution():
@@ -179,7 +196,13 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
     """To the last bit: greedy, filtered and unfiltered rows in one call, in any order, and each alone."""
     generator = torch.Generator().manual_seed(5)
     logits = torch.randn(40, 5000, generator=generator) * 8
-    kinds = [Sampling(), Sampling(0.8, seed=3), Sampling(1.0, 0.5, seed=4), Sampling(1.0, 1.0, 20, seed=5), Sampling(0.7, 0.9, 40, 0.05, 6)]
+    kinds = [
+        Sampling(),
+        Sampling(0.8, seed=3),
+        Sampling(1.0, 0.5, seed=4),
+        Sampling(1.0, 1.0, 20, seed=5),
+        Sampling(0.7, 0.9, 40, 0.05, 6),
+    ]
     sampling = [kinds[i % 5] for i in range(40)]
     positions = np.arange(40)
     together = target_tokens(logits, SamplingRows(sampling, positions))
@@ -202,4 +225,6 @@ def test_the_rarest_token_of_a_large_vocabulary_can_be_drawn():
     """A float32 sum would have no room for a share of 1e-9 at the end of 150,000 tokens."""
     logits = torch.full((1, 150_000), -30.0)
     logits[0, 0], logits[0, -1] = 0.0, math.log(1e-9)
-    assert _draw(logits, [Sampling(temperature=1)], torch.tensor([1 - 1e-10], dtype=torch.float64)).tolist() == [149_999]
+    assert _draw(
+        logits, [Sampling(temperature=1)], torch.tensor([1 - 1e-10], dtype=torch.float64)
+    ).tolist() == [149_999]

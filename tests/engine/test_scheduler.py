@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from engine.pages import PagePool
+from engine.page_pool import PagePool
 from engine.request import Request
 from engine.scheduler import Scheduler
 from engine.sequence import Sequence
@@ -169,13 +169,20 @@ def test_under_random_load_every_sequence_ends_and_the_oldest_is_never_preempted
     rng = random.Random(seed)
     page_size = rng.choice([1, 2, 4, 16])
     longest = 40
-    one = scheduler(-(-longest // page_size) + rng.randint(0, 6), page_size, rng.choice([1, 3, 16]), rng.choice([1, 5, 64]))
+    one = scheduler(
+        -(-longest // page_size) + rng.randint(0, 6),
+        page_size,
+        rng.choice([1, 3, 16]),
+        rng.choice([1, 5, 64]),
+    )
     everything: dict[str, Sequence] = {}
     aborted: set[str] = set()
     for number in range(2000):
         if len(everything) < 25 and rng.random() < 0.3:
             num_prompt = rng.randint(1, 30)
-            everything[f"r{number}"] = wait(one, f"r{number}", num_prompt, rng.randint(1, longest - num_prompt))
+            everything[f"r{number}"] = wait(
+                one, f"r{number}", num_prompt, rng.randint(1, longest - num_prompt)
+            )
         if rng.random() < 0.02 and (one.running or one.waiting):
             doomed = rng.choice([*one.running, *one.waiting])
             aborted.add(doomed.request.id)

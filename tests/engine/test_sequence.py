@@ -25,7 +25,10 @@ def test_tokens_are_appended_until_the_last_allowed():
     assert one.finish_reason == "length"
 
 
-@pytest.mark.parametrize(("path", "kept"), [([2], [2]), ([2, 9, 9], [2]), ([9, 2, 9], [9, 2]), ([9, 9, 2], [9, 9, 2]), ([9, 2, 2], [9, 2])])
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [([2], [2]), ([2, 9, 9], [2]), ([9, 2, 9], [9, 2]), ([9, 9, 2], [9, 9, 2]), ([9, 2, 2], [9, 2])],
+)
 def test_a_stop_token_anywhere_in_a_path_ends_it_and_is_kept(path, kept):
     one = sequence(max_tokens=10, stop_ids=[2])
     assert one.append(path) == len(kept)

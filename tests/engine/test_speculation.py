@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.cost import StepShape
-from engine.profile import profile_steps
+from drafting.adaptive.cost_model import StepShape
 from engine.recycling import likeliest_successors
+from engine.step_profile import profile_steps
 from tests.engine.harness import adaptive_proposer, greedy_cases, make_engine, run_under_load, with_price
 from tests.tiny_models import tiny_model
 
@@ -22,7 +22,10 @@ def logged(engine):
 
 def test_when_no_guess_is_worth_its_price_the_model_is_called_as_in_plain_decoding():
     cases = greedy_cases("llama")
-    plain, hostile = make_engine(tiny_model("llama"), max_running=5), make_engine(tiny_model("llama"), adaptive_proposer(), max_running=5)
+    plain, hostile = (
+        make_engine(tiny_model("llama"), max_running=5),
+        make_engine(tiny_model("llama"), adaptive_proposer(), max_running=5),
+    )
     with_price(hostile, 1e9)
     calls = [logged(plain), logged(hostile)]
     for engine in (plain, hostile):
@@ -41,7 +44,9 @@ def test_while_nothing_is_worth_its_price_proposing_pauses():
     assert len(proposals) <= 40  # trials of four steps, between pauses of 1, 2, 4 ... 64
     assert engine.stats.num_proposals == len(proposals)
     # In the last step no sequence has room for a guess.
-    assert 0 <= engine.stats.num_steps - len(proposals) - engine.stats.num_pauses <= 1  # the last token needs no guess
+    assert (
+        0 <= engine.stats.num_steps - len(proposals) - engine.stats.num_pauses <= 1
+    )  # the last token needs no guess
     assert engine.stats.price_sum == 1e9 * len(proposals)
 
 
@@ -70,18 +75,27 @@ def test_a_row_that_opts_out_is_not_guessed_for_and_the_others_are():
 def test_samples_of_one_prompt_guess_from_each_other():
     case = max(greedy_cases("llama"), key=lambda case: len(case.token_ids))
     engine = with_price(make_engine(tiny_model("llama"), adaptive_proposer(), max_running=1), 0.01)
-    first, second = engine.generate([replace(case.request(group="row 7"), id=name) for name in ("first", "second")])
+    first, second = engine.generate(
+        [replace(case.request(group="row 7"), id=name) for name in ("first", "second")]
+    )
     assert first.token_ids == second.token_ids == case.token_ids
     assert second.stats.num_steps < first.stats.num_steps
     assert second.stats.accepted["siblings"] > 0
 
 
-@pytest.mark.parametrize("page_size", [pytest.param(1, marks=pytest.mark.slow), 16, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "page_size", [pytest.param(1, marks=pytest.mark.slow), 16, pytest.param(64, marks=pytest.mark.slow)]
+)
 def test_every_token_equals_generate_whatever_a_second_is_worth(page_size):
     cases = greedy_cases("mistral-window")
     for seed, price in enumerate((0.0, 300.0, 3000.0)):
         engine = make_engine(
-            tiny_model("mistral-window"), adaptive_proposer(cases), 96, page_size=page_size, cache_tokens=192, max_running=8
+            tiny_model("mistral-window"),
+            adaptive_proposer(cases),
+            96,
+            page_size=page_size,
+            cache_tokens=192,
+            max_running=8,
         )
         run_under_load(with_price(engine, price), cases, seed)
 
@@ -113,7 +127,9 @@ def test_a_profile_has_steps_of_one_and_of_all_sequences_and_leaves_the_engine_a
     assert StepShape(6, 6 * 48, 6 * 48, 6) in profile.shapes
     assert all(seconds > 0 for seconds in profile.seconds)
     cases = greedy_cases("llama")
-    assert [done.token_ids for done in engine.generate([c.request() for c in cases])] == [c.token_ids for c in cases]
+    assert [done.token_ids for done in engine.generate([c.request() for c in cases])] == [
+        c.token_ids for c in cases
+    ]
 
 
 def test_a_profile_stops_when_its_time_is_up():

@@ -6,7 +6,14 @@ import pytest
 
 from engine.request import StopCheck
 from engine.sequence import Sequence
-from tests.engine.harness import Case, ChainProposer, greedy_cases, make_engine, mixed_proposer, run_under_load
+from tests.engine.harness import (
+    Case,
+    ChainProposer,
+    greedy_cases,
+    make_engine,
+    mixed_proposer,
+    run_under_load,
+)
 from tests.engine.test_sequence import sequence
 from tests.tiny_models import tiny_model
 
@@ -60,11 +67,15 @@ def test_the_output_ends_at_the_same_token_with_guesses_preemption_and_without(m
     ends = [stopped(case) for case in cases]
     seen: list[list[int]] = [[] for _ in cases]
     checks = [ending_with(*wanted, seen=own) for (wanted, _), own in zip(ends, seen, strict=True)]
-    completions = engine.generate([case.request(make_stop_check=check) for case, check in zip(cases, checks, strict=True)])
+    completions = engine.generate(
+        [case.request(make_stop_check=check) for case, check in zip(cases, checks, strict=True)]
+    )
     assert engine.stats.num_preemptions > 0
     assert [completion.token_ids for completion in completions] == [text for _, text in ends]
     assert {completion.finish_reason for completion in completions} == {"stop"}
-    assert [tuple(tokens) for tokens in seen] == [text for _, text in ends], "each token is seen once, in order"
+    assert [tuple(tokens) for tokens in seen] == [text for _, text in ends], (
+        "each token is seen once, in order"
+    )
 
 
 def test_aborted_copies_have_checks_of_their_own(monkeypatch):
@@ -74,8 +85,12 @@ def test_aborted_copies_have_checks_of_their_own(monkeypatch):
     short = [Case(case.name, case.prompt_ids, ends[case.prompt_ids][1]) for case in cases]
 
     def request(case: Case, **settings):
-        return original(case, **settings, max_tokens=99, make_stop_check=ending_with(*ends[case.prompt_ids][0]))
+        return original(
+            case, **settings, max_tokens=99, make_stop_check=ending_with(*ends[case.prompt_ids][0])
+        )
 
     original = Case.request
     monkeypatch.setattr(Case, "request", request)
-    run_under_load(make_engine(tiny_model("llama"), mixed_proposer(3, 3, cases), max_running=5), short, seed=1)
+    run_under_load(
+        make_engine(tiny_model("llama"), mixed_proposer(3, 3, cases), max_running=5), short, seed=1
+    )

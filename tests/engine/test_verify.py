@@ -28,7 +28,9 @@ def accepted(trees: DraftTrees, targets: list[int]) -> list[tuple[list[int], int
     """(accepted node indices within the packed arrays, bonus) of each sequence."""
     result = verify(trees, np.array(targets, np.int64))
     pairs = zip(result.offsets[:-1], result.offsets[1:], strict=True)
-    return [(result.nodes[a:b].tolist(), int(bonus)) for (a, b), bonus in zip(pairs, result.bonus, strict=True)]
+    return [
+        (result.nodes[a:b].tolist(), int(bonus)) for (a, b), bonus in zip(pairs, result.bonus, strict=True)
+    ]
 
 
 def test_a_draft_that_is_right_to_its_end_is_accepted_whole_and_the_bonus_follows_its_last_node():
@@ -77,7 +79,14 @@ def test_the_same_token_under_another_parent_is_not_mistaken_for_the_right_one()
 
 def test_of_equal_siblings_from_a_proposer_that_does_not_merge_the_first_is_taken():
     one, two = np.array([7, 7, 8], np.int32), np.array([0, 0, 2], np.int32)
-    trees = DraftTrees(one, two, np.array([1, 1, 2], np.int32), np.zeros(3, np.uint8), np.zeros(3, np.uint8), np.array([0, 3]))
+    trees = DraftTrees(
+        one,
+        two,
+        np.array([1, 1, 2], np.int32),
+        np.zeros(3, np.uint8),
+        np.zeros(3, np.uint8),
+        np.array([0, 3]),
+    )
     assert accepted(trees, [7, 8, 0, 0]) == [([0], 8)]
 
 
@@ -94,7 +103,9 @@ DRAFTS = st.lists(st.lists(TOKENS, min_size=1, max_size=5), max_size=6)
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(DRAFTS, max_size=4), st.integers(0, 2**32 - 1))
-def test_the_accepted_path_is_the_longest_draft_that_a_plain_decoder_would_have_produced(drafts_of_sequences, seed):
+def test_the_accepted_path_is_the_longest_draft_that_a_plain_decoder_would_have_produced(
+    drafts_of_sequences, seed
+):
     """The target is a function of the path so far, as a model is; the oracle decodes with it and compares whole drafts."""
     trees = trees_of(*drafts_of_sequences)
 

@@ -20,7 +20,9 @@ class Server:
     """A started server; `stop` ends it as Ctrl-C would and checks that nothing of it is left."""
 
     def __init__(self, *arguments: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="srv-", dir="/tmp"))  # short: Ray makes sockets below, whose paths are limited
+        self.folder = Path(
+            tempfile.mkdtemp(prefix="srv-", dir="/tmp")
+        )  # short: Ray makes sockets below, whose paths are limited
         self.port = free_port()
         self.log = self.folder / "log"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -28,9 +30,19 @@ class Server:
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
         }
-        command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "serve.py"), *arguments, "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            str(ROOT / "jobs" / "serve.py"),
+            *arguments,
+            "--port",
+            str(self.port),
+        ]
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
 
     @property
     def url(self) -> str:
@@ -48,7 +60,9 @@ class Server:
     def run_job(self, *arguments: str) -> None:
         """Runs jobs/offline.py beside the server, in the same private surroundings but with a Ray of its own."""
         command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "offline.py"), *arguments]
-        run = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240)
+        run = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
+        )
         assert run.returncode == 0, run.stderr
 
     def wait_until_ready(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from drafting.tables import load_table, load_tables, save_table
-from engine import tables
-from engine.tables import bigram_of, build_bigram, load_or_build_tables, unigram_of, weights_fingerprint
+from engine import draft_tables as tables
+from engine.draft_tables import bigram_of, build_bigram, load_or_build_tables, unigram_of, weights_fingerprint
 from jobs.build_tables import main
 from tests.tiny_models import tiny_model
 
@@ -84,7 +84,9 @@ def test_a_saved_table_is_loaded_only_for_what_it_was_made_from(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["bigram.npz"]
 
 
-def test_of_many_workers_one_builds(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_workers_one_builds(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built, found = [], []
     all_started = threading.Barrier(4)
 
@@ -94,7 +96,11 @@ def test_of_many_workers_one_builds(model_folder: Path, tmp_path: Path, monkeypa
 
     def worker() -> None:
         all_started.wait()
-        found.append(load_or_build_tables(None, weights_fingerprint(model_folder), tmp_path / "cache", ["context", "bigram"]).bigram)
+        found.append(
+            load_or_build_tables(
+                None, weights_fingerprint(model_folder), tmp_path / "cache", ["context", "bigram"]
+            ).bigram
+        )
 
     monkeypatch.setattr(tables, "bigram_of", build)
     threads = [threading.Thread(target=worker) for _ in range(4)]
@@ -113,14 +119,21 @@ def test_a_torn_file_is_built_again(model_folder: Path, tmp_path: Path, kept_byt
     path = tmp_path / weights_fingerprint(model_folder) / "bigram.npz"
     path.write_bytes(path.read_bytes()[:kept_bytes])
     assert load_tables(path.parent).bigram is None
-    assert load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"]).bigram.tolist() == whole.tolist()
+    assert (
+        load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"]).bigram.tolist()
+        == whole.tolist()
+    )
     assert load_tables(path.parent).bigram.tolist() == whole.tolist()
 
 
 def test_other_settings_build_another_table(model_folder: Path, tmp_path: Path) -> None:
     model = tiny_model("llama")
-    assert load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=3).bigram.shape == (97, 3)
-    assert load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=5).bigram.shape == (97, 5)
+    assert load_or_build_tables(
+        model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=3
+    ).bigram.shape == (97, 3)
+    assert load_or_build_tables(
+        model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=5
+    ).bigram.shape == (97, 5)
 
 
 def test_a_single_changed_weight_file_changes_the_fingerprint(model_folder: Path, tmp_path: Path) -> None:
@@ -133,7 +146,9 @@ def test_a_single_changed_weight_file_changes_the_fingerprint(model_folder: Path
     assert weights_fingerprint(same) != weights_fingerprint(model_folder)
 
 
-def test_the_command_builds_and_says_where_the_tables_lie(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_builds_and_says_where_the_tables_lie(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--model", str(model_folder), "--out", str(tmp_path / "out"), "--num_successors", "6"]) == 0
     folder = tmp_path / "out" / weights_fingerprint(model_folder)
     assert capsys.readouterr().out == f"{folder / 'bigram.npz'}: 97 x 6\n{folder / 'unigram.npz'}: 6\n"
@@ -143,12 +158,16 @@ def test_the_command_builds_and_says_where_the_tables_lie(model_folder: Path, tm
 def test_the_command_builds_with_tokens_before_each_one(model_folder: Path, tmp_path: Path) -> None:
     for out, prefix in (("plain", []), ("prefixed", ["--prefix_ids", "1"])):
         assert main(["--model", str(model_folder), "--out", str(tmp_path / out), *prefix]) == 0
-    plain, prefixed = (load_tables(tmp_path / out / weights_fingerprint(model_folder)) for out in ("plain", "prefixed"))
+    plain, prefixed = (
+        load_tables(tmp_path / out / weights_fingerprint(model_folder)) for out in ("plain", "prefixed")
+    )
     assert plain.bigram.tolist() != prefixed.bigram.tolist()
     assert plain.unigram.tolist() == prefixed.unigram.tolist()
 
 
-def test_the_command_refuses_bad_input_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_bad_input_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--model", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert str(tmp_path) in message and message.count("\n") == 1, "one line, no traceback"

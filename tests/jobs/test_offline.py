@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.pipeline.test_resolve_model import make_model
 
-from actors.parts import Summary, write_part
 from jobs import offline
-from tests.pipeline.test_model import make_model
+from rows.parts import Summary, write_part
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -29,7 +29,14 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 def flags(tmp_path: Path) -> list[str]:
     """A command that would run."""
     (tmp_path / "in.jsonl").write_text('{"prompt": "a"}\n')
-    return ["--input", f"{tmp_path}/in.jsonl", "--output", f"{tmp_path}/out", "--model", str(make_model(tmp_path / "model"))]
+    return [
+        "--input",
+        f"{tmp_path}/in.jsonl",
+        "--output",
+        f"{tmp_path}/out",
+        "--model",
+        str(make_model(tmp_path / "model")),
+    ]
 
 
 def refused(flags: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -50,42 +57,69 @@ def test_the_command_of_the_other_tests_would_run(flags: list[str]) -> None:
     [
         (["--input", "nope.jsonl"], "input.path 'nope.jsonl' does not exist"),
         (["--model", "./nope"], "model.path './nope' does not exist"),
-        (["--input.prompt_column", "promt"], "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?"),
-        (["--input.messages_column", "prompt"], "has no chat template, which input.messages_column needs; use input.prompt_column"),
+        (
+            ["--input.prompt_column", "promt"],
+            "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?",
+        ),
+        (
+            ["--input.messages_column", "prompt"],
+            "has no chat template, which input.messages_column needs; use input.prompt_column",
+        ),
         (["--speculation.draft_len", "0"], "speculation.draft_len is 0; it must be at least 1"),
         (["--output.prefx", "x"], "unknown setting --output.prefx; did you mean --output.prefix?"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(flags: list[str], more: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_wrong_is_told_in_one_line(
+    flags: list[str], more: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     told = refused([*flags, *more], capsys)
     assert error in told
 
 
-def test_a_column_clash_is_refused_and_a_prefix_helps(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_column_clash_is_refused_and_a_prefix_helps(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "a", "generated_text": "b"}\n')
-    assert refused(flags, capsys).startswith("the input already has columns generated_text; set output.prefix")
+    assert refused(flags, capsys).startswith(
+        "the input already has columns generated_text; set output.prefix"
+    )
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main([*flags, "--output.prefix", "new_"])
 
 
 @pytest.mark.parametrize(
     ("column", "setting"),
-    [("samples", "--generation.n=2"), ("samples", "--output.samples=true"), ("logprobs", "--generation.logprobs=0")],
+    [
+        ("samples", "--generation.n=2"),
+        ("samples", "--output.samples=true"),
+        ("logprobs", "--generation.logprobs=0"),
+    ],
 )
 def test_a_column_that_only_some_settings_add_clashes_only_then(
     flags: list[str], tmp_path: Path, column: str, setting: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "in.jsonl").write_text(f'{{"prompt": "a", "{column}": "b"}}\n')
-    assert refused([*flags, setting], capsys).startswith(f"the input already has columns {column}; set output.prefix")
+    assert refused([*flags, setting], capsys).startswith(
+        f"the input already has columns {column}; set output.prefix"
+    )
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main(flags)
 
 
-def test_chats_in_a_batch_file_need_a_template_too(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    request = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "x"}]}}
+def test_chats_in_a_batch_file_need_a_template_too(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = {
+        "custom_id": "1",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"messages": [{"role": "user", "content": "x"}]},
+    }
     (tmp_path / "in.jsonl").write_text(json.dumps(request))
     told = refused([*flags, "--input.format", "openai_batch"], capsys)
-    assert told.endswith("has no chat template, which the input needs; use input.prompt_column, or requests to /v1/completions")
+    assert told.endswith(
+        "has no chat template, which the input needs; use input.prompt_column, or requests to /v1/completions"
+    )
 
 
 DRY_RUN = """
@@ -97,12 +131,27 @@ print("status", status, "loaded", sorted({"torch", "transformers", "ray"} & set(
 
 
 @pytest.mark.slow
-def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch_nor_ray(tmp_path: Path) -> None:
+def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch_nor_ray(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text('id,prompt,sampling\n007,"def f(x):\n    return",{}\n008,,\n')
-    (tmp_path / "in" / "b.jsonl").write_text('{"id": "9", "prompt": "import os", "sampling": {"top_k": 3}}\n' * 40)
-    flags = ["--input", f"{tmp_path}/in", "--output", f"{tmp_path}/out", "--model", "demo/model", "--dry-run", "--generation.logprobs=1"]
-    done = subprocess.run([sys.executable, "-c", DRY_RUN, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    (tmp_path / "in" / "b.jsonl").write_text(
+        '{"id": "9", "prompt": "import os", "sampling": {"top_k": 3}}\n' * 40
+    )
+    flags = [
+        "--input",
+        f"{tmp_path}/in",
+        "--output",
+        f"{tmp_path}/out",
+        "--model",
+        "demo/model",
+        "--dry-run",
+        "--generation.logprobs=1",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", DRY_RUN, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for shown in (
         "input files: 1 csv, 1 jsonl", f"{tmp_path}/in/a.csv (csv, 2 rows)", "rows 42", "shards 4 of up to 16 rows, 0 of them done",
@@ -134,7 +183,10 @@ def test_a_submitted_job_needs_an_output_that_outlives_it(
 ) -> None:
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     told = refused([*flags, "--output", "out/demo"], capsys)
-    assert told == "output.path 'out/demo' is relative and would land in Ray's session folder; give an absolute path or a URI"
+    assert (
+        told
+        == "output.path 'out/demo' is relative and would land in Ray's session folder; give an absolute path or a URI"
+    )
 
 
 def test_the_resolved_settings_lie_beside_the_output(flags: list[str], tmp_path: Path) -> None:
@@ -151,4 +203,8 @@ def test_the_script_runs_from_any_folder_and_exits_non_zero(tmp_path: Path) -> N
         [sys.executable, ROOT / "jobs" / "offline.py", "--input", "x", "--output", "y"],
         cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""},
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: model.path is empty; name a folder or a hub name (--model)\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "error: model.path is empty; name a folder or a hub name (--model)\n",
+    )

@@ -17,10 +17,25 @@ def test_short_names_and_long_ones_set_the_same_keys() -> None:
     short = parse(OfflineConfig, [*GOOD, "--speculate=off", "--limit", "3"])
     long = parse(
         OfflineConfig,
-        ["--input.path", "in.jsonl", "--output.path=out", "--model.path", "m", "--speculation.mode", "off", "--input.limit=3"],
+        [
+            "--input.path",
+            "in.jsonl",
+            "--output.path=out",
+            "--model.path",
+            "m",
+            "--speculation.mode",
+            "off",
+            "--input.limit=3",
+        ],
     )
     assert short == long
-    assert (short.input.path, short.output.path, short.model.path, short.speculation.mode, short.input.limit) == (
+    assert (
+        short.input.path,
+        short.output.path,
+        short.model.path,
+        short.speculation.mode,
+        short.input.limit,
+    ) == (
         "in.jsonl",
         "out",
         "m",
@@ -31,24 +46,40 @@ def test_short_names_and_long_ones_set_the_same_keys() -> None:
 
 def test_a_switch_is_off_unless_its_flag_is_given() -> None:
     assert not parse(OfflineConfig, GOOD).dry_run
-    assert parse(OfflineConfig, [*GOOD, "--dry_run"]).dry_run and parse(OfflineConfig, [*GOOD, "--dry-run"]).dry_run
+    assert (
+        parse(OfflineConfig, [*GOOD, "--dry_run"]).dry_run
+        and parse(OfflineConfig, [*GOOD, "--dry-run"]).dry_run
+    )
 
 
 def test_flags_after_a_file_win_over_it(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
-    file.write_text("generation: {max_tokens: 9, temperature: 1e-1}\nspeculation: {mode: off}\ninput: {path: [a, b]}\n")
-    config = parse(OfflineConfig, ["--config", str(file), "--output=o", "--model=m", "--generation.max_tokens", "7"])
-    assert (config.generation.max_tokens, config.generation.temperature, config.speculation.mode) == (7, 0.1, "off")
+    file.write_text(
+        "generation: {max_tokens: 9, temperature: 1e-1}\nspeculation: {mode: off}\ninput: {path: [a, b]}\n"
+    )
+    config = parse(
+        OfflineConfig, ["--config", str(file), "--output=o", "--model=m", "--generation.max_tokens", "7"]
+    )
+    assert (config.generation.max_tokens, config.generation.temperature, config.speculation.mode) == (
+        7,
+        0.1,
+        "off",
+    )
     assert config.input.paths == ["a", "b"]
 
 
 def test_stop_strings_may_hold_what_yaml_would_read_otherwise() -> None:
-    config = parse(OfflineConfig, [*GOOD, "--generation.stop", '["\\n\\n", "off", "1", "# x"]', "--generation.logprobs=0"])
+    config = parse(
+        OfflineConfig,
+        [*GOOD, "--generation.stop", '["\\n\\n", "off", "1", "# x"]', "--generation.logprobs=0"],
+    )
     assert (config.generation.stop, config.generation.logprobs) == (["\n\n", "off", "1", "# x"], 0)
 
 
 def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
-    config = parse(OfflineConfig, [*GOOD, "--input", "prompts/*.jsonl", "--generation.stop_token_ids", "[1, 2]"])
+    config = parse(
+        OfflineConfig, [*GOOD, "--input", "prompts/*.jsonl", "--generation.stop_token_ids", "[1, 2]"]
+    )
     assert (config.input.path, config.generation.stop_token_ids) == ("prompts/*.jsonl", [1, 2])
     assert parse(OfflineConfig, [*GOOD, "--input", "*.jsonl"]).input.path == "*.jsonl"
 
@@ -56,20 +87,44 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--input.rows_per_shrad", "3"], "unknown setting --input.rows_per_shrad; did you mean --input.rows_per_shard?"),
+        (
+            ["--input.rows_per_shrad", "3"],
+            "unknown setting --input.rows_per_shrad; did you mean --input.rows_per_shard?",
+        ),
         (["--spekulate", "off"], "unknown setting --spekulate; did you mean --speculate?"),
         (["--serve.port", "1"], "unknown setting --serve.port"),
         (["--speculation.num_drafts", "0"], "speculation.num_drafts is 0; it must be at least 1"),
-        (["--speculation.num_drafts", "5"], "speculation.num_drafts is 5, a setting of mode mixed; set speculation.mode: mixed"),
-        (["--speculation.sources", "[context]"], "speculation.sources is ['context'], a setting of mode mixed"),
-        (["--generation.temperature", "-1"], "generation.temperature is -1.0; it must be a number of at least 0 (0 = greedy)"),
+        (
+            ["--speculation.num_drafts", "5"],
+            "speculation.num_drafts is 5, a setting of mode mixed; set speculation.mode: mixed",
+        ),
+        (
+            ["--speculation.sources", "[context]"],
+            "speculation.sources is ['context'], a setting of mode mixed",
+        ),
+        (
+            ["--generation.temperature", "-1"],
+            "generation.temperature is -1.0; it must be a number of at least 0 (0 = greedy)",
+        ),
         (["--generation.max_tokens", "0"], "generation.max_tokens is 0; it must be an integer of at least 1"),
         (["--generation.max_tokens", "many"], "Expected a <class 'int'>. Got value: many"),
         (["--generation.n", "0"], "generation.n is 0; it must be an integer of 1 to 1000"),
-        (["--generation.stop", '[""]'], "generation.stop is ['']; it must be a list of at most 64 texts of 1 to 1000 characters"),
-        (["--generation.logprobs", "21"], "generation.logprobs is 21; it must be an integer of 0 (the chosen token alone) to 20"),
-        (["--input.rows_per_shard", "0"], "input.rows_per_shard is 0; it must be 'auto' or an integer of at least 1"),
-        (["--input.format", "xml"], "input.format is 'xml'; it must be one of auto, jsonl, parquet, csv, text, openai_batch"),
+        (
+            ["--generation.stop", '[""]'],
+            "generation.stop is ['']; it must be a list of at most 64 texts of 1 to 1000 characters",
+        ),
+        (
+            ["--generation.logprobs", "21"],
+            "generation.logprobs is 21; it must be an integer of 0 (the chosen token alone) to 20",
+        ),
+        (
+            ["--input.rows_per_shard", "0"],
+            "input.rows_per_shard is 0; it must be 'auto' or an integer of at least 1",
+        ),
+        (
+            ["--input.format", "xml"],
+            "input.format is 'xml'; it must be one of auto, jsonl, parquet, csv, text, openai_batch",
+        ),
         (["--input", ""], "input.path is empty; name a file, folder, glob or URI (--input)"),
         (["--limit", "0"], "input.limit is 0; it must be at least 1"),
         (["--pool.num_workers", "0"], "pool.num_workers is 0; it must be at least 1"),
@@ -87,8 +142,14 @@ def test_a_wrong_setting_is_refused_in_one_line(flags: list[str], error: str) ->
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("generation: {max_token: 3}", "unknown setting generation.max_token; did you mean generation.max_tokens?"),
-        ("genration: {max_tokens: 3}", "unknown setting genration.max_tokens; did you mean generation.max_tokens?"),
+        (
+            "generation: {max_token: 3}",
+            "unknown setting generation.max_token; did you mean generation.max_tokens?",
+        ),
+        (
+            "genration: {max_tokens: 3}",
+            "unknown setting genration.max_tokens; did you mean generation.max_tokens?",
+        ),
         ("- a\n- b", "must hold groups of settings, such as 'input: {path: prompts.jsonl}'"),
         ("input: {path: [", "cannot be read: while parsing"),
     ],
@@ -107,7 +168,11 @@ def test_without_an_input_the_setting_that_is_missing_is_named() -> None:
 
 def test_the_demo_settings_are_whole() -> None:
     config = parse(OfflineConfig, ["--config", str(ROOT / "jobs" / "configs" / "demo.yaml")])
-    assert (config.input.path, config.input.rows_per_shard, config.model.path) == ("demo/prompts.jsonl", 16, "demo/model")
+    assert (config.input.path, config.input.rows_per_shard, config.model.path) == (
+        "demo/prompts.jsonl",
+        16,
+        "demo/model",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from tests.engine.model.test_adapters import save_adapter
 
-from tests.engine.test_adapters import save_adapter
 from tests.fake_hub import FakeHub, files_of
 
 pytestmark = pytest.mark.ray
@@ -29,8 +29,13 @@ def run(hub: FakeHub, folder: Path, output: str, **settings: Any) -> subprocess.
 
 
 def test_a_pool_loads_a_model_and_an_adapter_of_the_hub(tiny_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"row {i}"}) + "\n" for i in range(24)))
-    adapter, other = (save_adapter(tmp_path / name, seed=seed, vocab_size=257) for name, seed in (("adapter", 1), ("other", 2)))
+    (tmp_path / "prompts.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"row {i}"}) + "\n" for i in range(24))
+    )
+    adapter, other = (
+        save_adapter(tmp_path / name, seed=seed, vocab_size=257)
+        for name, seed in (("adapter", 1), ("other", 2))
+    )
     with FakeHub({"org/model": tiny_folder, "org/adapter": adapter, "org/other": other}) as hub:
         adapted = run(hub, tmp_path, "adapted", **{"model.adapter": "org/adapter"})
         assert adapted.returncode == 0, adapted.stderr
@@ -41,11 +46,18 @@ def test_a_pool_loads_a_model_and_an_adapter_of_the_hub(tiny_folder: Path, tmp_p
         assert set(hub.downloads("org/model").values()) == {1}
         assert set(hub.downloads("org/model")) <= set(files_of(tiny_folder))
         config = json.loads((tmp_path / "adapted" / "_run" / "run.json").read_text())["config"]["model"]
-        assert (config["revision"], config["adapter_revision"]) == (hub.commit("org/model"), hub.commit("org/adapter"))
+        assert (config["revision"], config["adapter_revision"]) == (
+            hub.commit("org/model"),
+            hub.commit("org/adapter"),
+        )
         refused = run(hub, tmp_path, "adapted", **{"model.adapter": "org/other"})
         assert refused.returncode == 2
         assert "belongs to a different run (model (fingerprint): " in refused.stderr
         assert "model.adapter: org/adapter -> org/other" in refused.stderr
-    rows = [row for part in (tmp_path / "adapted").glob("part-*.parquet") for row in pq.read_table(part).to_pylist()]
+    rows = [
+        row
+        for part in (tmp_path / "adapted").glob("part-*.parquet")
+        for row in pq.read_table(part).to_pylist()
+    ]
     assert len(rows) == 24
     assert {(row["error"], row["num_generated_tokens"]) for row in rows} == {(None, 8)}

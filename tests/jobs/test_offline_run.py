@@ -50,7 +50,9 @@ def command(prompts: Path, tiny_folder: Path) -> Callable[..., list[str]]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(command: Callable[..., list[str]], ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def unbroken(
+    command: Callable[..., list[str]], ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     """The rows of a run that nothing disturbs, with other shards and without speculation."""
     output = tmp_path_factory.mktemp("unbroken")
     assert offline.main(command(output, "--input.rows_per_shard=16", "--speculate=off")) == 0
@@ -63,7 +65,10 @@ def rows(output: Path) -> list[dict[str, Any]]:
 
 
 def texts(found: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    return [(row["id"], row["generated_ids"], row["generated_text"], row["finish_reason"], row["error"]) for row in found]
+    return [
+        (row["id"], row["generated_ids"], row["generated_text"], row["finish_reason"], row["error"])
+        for row in found
+    ]
 
 
 def parts(output: Path) -> int:
@@ -94,33 +99,53 @@ def descendants(pid: int) -> dict[int, str]:
 def test_every_row_comes_out_once_in_order_with_its_columns(unbroken: list[dict[str, Any]]) -> None:
     assert [row["id"] for row in unbroken] == [None if i == 7 else i for i in range(NUM_ROWS)]
     assert [i for i, row in enumerate(unbroken) if row["error"]] == sorted(BAD_ROWS)
-    assert unbroken[7]["error"] == "the line is not JSON: Expecting value: line 1 column 1 (char 0); mend the row"
+    assert (
+        unbroken[7]["error"]
+        == "the line is not JSON: Expecting value: line 1 column 1 (char 0); mend the row"
+    )
     assert unbroken[13]["error"].startswith("the prompt has 300 tokens; the context is 256")
-    assert {(row["finish_reason"], row["num_generated_tokens"]) for row in unbroken} == {("length", 100), ("length", 3), ("error", 0)}
+    assert {(row["finish_reason"], row["num_generated_tokens"]) for row in unbroken} == {
+        ("length", 100),
+        ("length", 3),
+        ("error", 0),
+    }
     assert unbroken[5]["num_generated_tokens"] == 3
     assert len({row["generated_text"] for row in unbroken if not row["error"]}) == NUM_ROWS - len(BAD_ROWS)
 
 
-def test_the_job_and_the_bare_engine_give_the_same_tokens(unbroken: list[dict[str, Any]], prompts: Path, tiny_folder: Path) -> None:
-    from actors.prompts import row_seed
+def test_the_job_and_the_bare_engine_give_the_same_tokens(
+    unbroken: list[dict[str, Any]], prompts: Path, tiny_folder: Path
+) -> None:
     from drafting.config import SpeculationConfig
     from engine.build import build_engine
     from engine.config import ModelConfig
     from engine.request import Request, Sampling
+    from rows.prompts import row_seed
 
     lines = prompts.read_bytes().split(b"\n")
     requests = []
     for index in (0, 1, 2, 30):
         offset = sum(len(line) + 1 for line in lines[:index])
         sampling = Sampling(temperature=0.8, seed=row_seed(0, "prompts.jsonl", offset))
-        requests.append(Request(str(index), tuple(json.loads(lines[index])["prompt"].encode()), MAX_TOKENS, sampling, ignore_eos=True))
+        requests.append(
+            Request(
+                str(index),
+                tuple(json.loads(lines[index])["prompt"].encode()),
+                MAX_TOKENS,
+                sampling,
+                ignore_eos=True,
+            )
+        )
     engine = build_engine(ModelConfig(path=str(tiny_folder), dtype="float64"), SpeculationConfig(mode="off"))
     for completion in engine.generate(requests):
         assert list(completion.token_ids) == unbroken[int(completion.request_id)]["generated_ids"]
 
 
 def test_a_worker_killed_midway_loses_and_repeats_nothing(
-    command: Callable[..., list[str]], unbroken: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., list[str]],
+    unbroken: list[dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     killed: list[int] = []
 
@@ -148,8 +173,14 @@ def test_a_driver_killed_midway_is_continued_by_the_same_command(
     command: Callable[..., list[str]], unbroken: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    argv = [sys.executable, str(ROOT / "jobs" / "offline.py"), *command(output, "--generation.max_tokens=100")]
-    first = subprocess.Popen(argv, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    argv = [
+        sys.executable,
+        str(ROOT / "jobs" / "offline.py"),
+        *command(output, "--generation.max_tokens=100"),
+    ]
+    first = subprocess.Popen(
+        argv, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(lambda: parts(output) >= 2, "two parts")
         orphans = descendants(first.pid)
@@ -183,12 +214,18 @@ def test_gpus_that_are_not_there_fail_the_job_within_seconds(
 
 
 def test_a_model_that_breaks_while_loading_is_told_in_one_line(
-    command: Callable[..., list[str]], ray_session: None, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., list[str]],
+    ray_session: None,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     broken = tmp_path / "model"
     broken.mkdir()
     for file in tiny_folder.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes().replace(b'"hidden_size": 64', b'"hidden_size": 32'))
+        (broken / file.name).write_bytes(
+            file.read_bytes().replace(b'"hidden_size": 64', b'"hidden_size": 32')
+        )
     assert offline.main(command(tmp_path / "out", f"--model={broken}")) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"failed: model.path '{broken}' cannot be loaded: ")

@@ -25,9 +25,13 @@ OWN = {
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight rows; five of them with settings of their own, of which two are bad."""
-    texts = [json.loads(line)["prompt"] for line in (ROOT / "demo" / "prompts.jsonl").read_text().split("\n")[:8]]
+    texts = [
+        json.loads(line)["prompt"] for line in (ROOT / "demo" / "prompts.jsonl").read_text().split("\n")[:8]
+    ]
     file = tmp_path_factory.mktemp("input") / "prompts.jsonl"
-    file.write_text("".join(json.dumps({"prompt": text, "sampling": OWN.get(i)}) + "\n" for i, text in enumerate(texts)))
+    file.write_text(
+        "".join(json.dumps({"prompt": text, "sampling": OWN.get(i)}) + "\n" for i, text in enumerate(texts))
+    )
     return file
 
 
@@ -52,12 +56,19 @@ def plain(ray_session: None, prompts: Path, tmp_path_factory: pytest.TempPathFac
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
     """A row without its log-probabilities, which may differ in the last bits, and without what depends on guesses."""
-    kept = {name: row[name] for name in ("generated_text", "finish_reason", "num_generated_tokens", "generated_ids", "error")}
-    samples = row["samples"] and [{name: value for name, value in sample.items() if name != "logprobs"} for sample in row["samples"]]
+    kept = {
+        name: row[name]
+        for name in ("generated_text", "finish_reason", "num_generated_tokens", "generated_ids", "error")
+    }
+    samples = row["samples"] and [
+        {name: value for name, value in sample.items() if name != "logprobs"} for sample in row["samples"]
+    ]
     return {**kept, "samples": samples}
 
 
-def test_a_job_with_samples_stops_and_logprobs(plain: list[dict[str, Any]], prompts: Path, tmp_path: Path) -> None:
+def test_a_job_with_samples_stops_and_logprobs(
+    plain: list[dict[str, Any]], prompts: Path, tmp_path: Path
+) -> None:
     rows = run(prompts, tmp_path, "--speculation.mode=mixed", "--speculation.num_drafts=4")
     assert [comparable(row) for row in rows] == [comparable(row) for row in plain]
     assert sum(row["num_accepted"] for row in rows) > 0
@@ -73,7 +84,9 @@ def test_a_job_with_samples_stops_and_logprobs(plain: list[dict[str, Any]], prom
             tokens = sample["logprobs"]
             assert [token["token_id"] for token in tokens] == sample["generated_ids"]
             assert len(tokens) == sample["num_generated_tokens"]
-            np.testing.assert_allclose([t["logprob"] for t in tokens], [t["logprob"] for t in alone["logprobs"]], atol=1e-5)
+            np.testing.assert_allclose(
+                [t["logprob"] for t in tokens], [t["logprob"] for t in alone["logprobs"]], atol=1e-5
+            )
     assert {len(token["top"]) for token in rows[2]["logprobs"]} == {0}
     assert {len(token["top"]) for token in rows[7]["logprobs"]} == {2}
     assert len({tuple(sample["generated_ids"]) for sample in rows[0]["samples"]}) > 1
@@ -91,9 +104,13 @@ def test_texts_end_before_their_stop_strings(plain: list[dict[str, Any]]) -> Non
     for number, row in enumerate(plain):
         for sample in row["samples"] or []:
             ids = sample["generated_ids"]
-            *before, last = [tokenizer.decode(ids[:end], skip_special_tokens=True) for end in range(len(ids) + 1)]
+            *before, last = [
+                tokenizer.decode(ids[:end], skip_special_tokens=True) for end in range(len(ids) + 1)
+            ]
             assert not any(stop in text for text in before for stop in STOPS if number != 3), "ended too late"
-            found = [last.find(stop) + len(stop) * (number == 7) for stop in STOPS if stop in last and number != 3]
+            found = [
+                last.find(stop) + len(stop) * (number == 7) for stop in STOPS if stop in last and number != 3
+            ]
             assert sample["text"] == last[: min(found, default=None)]
             assert not found or sample["finish_reason"] == "stop"
             num_stopped += bool(found)

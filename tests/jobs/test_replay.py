@@ -56,7 +56,11 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     out = tmp_path / "out.json"
     done = subprocess.run(
-        [sys.executable, *command, "--transcripts", transcripts, "--json", out], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, *command, "--transcripts", transcripts, "--json", out],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "tokens per call" in done.stdout and "6 tokens in 3 calls, 7 nodes verified" in done.stdout
@@ -81,15 +85,29 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
 def test_several_files_plain_and_gz_count_together(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.jsonl", ROW)
     packed = write(tmp_path / "b.jsonl.gz", {**ROW, "group": "code"}, {**ROW, "output": []})
-    figures = replayed(tmp_path, "--transcripts", plain, packed, "--speculate", "mixed", "--sources", "context")
+    figures = replayed(
+        tmp_path, "--transcripts", plain, packed, "--speculate", "mixed", "--sources", "context"
+    )
     assert figures["tokens"] == 12
     assert sorted(figures["by_group"]) == ["chat", "code"]
 
 
 def test_the_bigram_learns_from_what_was_read_when_there_is_no_model(tmp_path: Path) -> None:
-    transcripts = write(tmp_path / "a.jsonl", {"id": 1, "group": "g", "prompt": [1, 2, 1], "output": [2, 1, 2, 1]})
+    transcripts = write(
+        tmp_path / "a.jsonl", {"id": 1, "group": "g", "prompt": [1, 2, 1], "output": [2, 1, 2, 1]}
+    )
     figures = replayed(
-        tmp_path, "--transcripts", transcripts, "--speculate", "mixed", "--sources", "bigram", "--num_drafts", 1, "--draft_len", 3
+        tmp_path,
+        "--transcripts",
+        transcripts,
+        "--speculate",
+        "mixed",
+        "--sources",
+        "bigram",
+        "--num_drafts",
+        1,
+        "--draft_len",
+        3,
     )
     assert (figures["calls"], figures["by_source"]) == (1, {"bigram": {"verified": 3, "accepted": 3}})
 
@@ -100,8 +118,20 @@ def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
     tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2, "?": 3}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    transcripts = write(tmp_path / "a.jsonl", {"id": "a", "group": "g", "prompt": "a b c a", "output": "b c a"})
-    figures = replayed(tmp_path, "--transcripts", transcripts, "--tokenizer", tmp_path, "--speculate", "mixed", "--sources", "context")
+    transcripts = write(
+        tmp_path / "a.jsonl", {"id": "a", "group": "g", "prompt": "a b c a", "output": "b c a"}
+    )
+    figures = replayed(
+        tmp_path,
+        "--transcripts",
+        transcripts,
+        "--tokenizer",
+        tmp_path,
+        "--speculate",
+        "mixed",
+        "--sources",
+        "context",
+    )
     assert (figures["calls"], figures["tokens"]) == (1, 3)
 
 
@@ -121,23 +151,31 @@ def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
         ({"prompt": "a b", "output": [2]}, "prompt is text; give --tokenizer DIR"),
     ],
 )
-def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, capsys: pytest.CaptureFixture[str], line: Any, complaint: str) -> None:
+def test_a_bad_line_is_named_by_file_and_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: Any, complaint: str
+) -> None:
     message = refusal(capsys, "--transcripts", write(tmp_path / "bad.jsonl", ROW, line))
     assert f"bad.jsonl, line 2: {complaint}" in message
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "none.jsonl cannot be read: No such file" in refusal(capsys, "--transcripts", tmp_path / "none.jsonl")
+    assert "none.jsonl cannot be read: No such file" in refusal(
+        capsys, "--transcripts", tmp_path / "none.jsonl"
+    )
     assert "empty.jsonl is empty" in refusal(capsys, "--transcripts", write(tmp_path / "empty.jsonl"))
     torn = write(tmp_path / "torn.jsonl.gz", *[ROW] * 50)
     torn.write_bytes(torn.read_bytes()[:-20])
     assert "torn.jsonl.gz cannot be read" in refusal(capsys, "--transcripts", torn)
     (tmp_path / "plain.jsonl.gz").write_text(json.dumps(ROW))
-    assert "plain.jsonl.gz cannot be read: Not a gzipped file" in refusal(capsys, "--transcripts", tmp_path / "plain.jsonl.gz")
+    assert "plain.jsonl.gz cannot be read: Not a gzipped file" in refusal(
+        capsys, "--transcripts", tmp_path / "plain.jsonl.gz"
+    )
 
 
 def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no output token" in refusal(capsys, "--transcripts", write(tmp_path / "a.jsonl", {**ROW, "output": []}))
+    assert "no output token" in refusal(
+        capsys, "--transcripts", write(tmp_path / "a.jsonl", {**ROW, "output": []})
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,16 +183,28 @@ def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.Captu
     [
         (["--num_drafts", "0"], "num_drafts is 0; it must be at least 1"),
         (["--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
-        (["--speculate", "adaptive", "--row_price", "0.1", "0"], "--row_price is [0.1, 0.0]; a price is a probability above 0"),
-        (["--batch_size", "1", "4"], "--batch_size is [1, 4]; several can be compared with --cost_model alone"),
+        (
+            ["--speculate", "adaptive", "--row_price", "0.1", "0"],
+            "--row_price is [0.1, 0.0]; a price is a probability above 0",
+        ),
+        (
+            ["--batch_size", "1", "4"],
+            "--batch_size is [1, 4]; several can be compared with --cost_model alone",
+        ),
         (["--cost_model", "none.json"], "none.json cannot be read: No such file"),
         (["--cost_model", "README.md"], "README.md is no cost model"),
         (["--cost_model", "none.json", "--row_price", "0.1"], "--row_price and --cost_model are both given"),
         (["--thinking_us", "5"], "--thinking_us is 5.0; it must be 0 or more, and goes with --cost_model"),
         (["--cost_model", "none.json", "--thinking_us", "-1"], "--thinking_us is -1.0; it must be 0 or more"),
         (["--speculate", "mixed", "--sources", "context,oracle"], "'oracle'; known are context"),
-        (["--speculate", "mixed", "--sources", "unigram"], "unigram cannot be learned from text; make one with jobs/build_tables.py"),
-        (["--speculate", "mixed", "--sources", "bigram", "--tables", "nowhere"], "no bigram table in nowhere"),
+        (
+            ["--speculate", "mixed", "--sources", "unigram"],
+            "unigram cannot be learned from text; make one with jobs/build_tables.py",
+        ),
+        (
+            ["--speculate", "mixed", "--sources", "bigram", "--tables", "nowhere"],
+            "no bigram table in nowhere",
+        ),
         (["--tokenizer", "nowhere"], "tokenizer.json cannot be read"),
         (["--json", "nowhere/out.json"], "No such file"),
     ],
@@ -166,9 +216,14 @@ def test_bad_settings_are_refused_in_one_line(
 
 
 def test_a_sweep_of_prices_is_read_at_given_nodes_per_call(tmp_path: Path) -> None:
-    rows = [{"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7, 8]} for i in range(3)]
+    rows = [
+        {"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7, 8]}
+        for i in range(3)
+    ]
     transcripts = write(tmp_path / "a.jsonl", *rows)
-    figures = replayed(tmp_path, "--transcripts", transcripts, "--speculate", "adaptive", "--row_price", 1.0, 0.01)
+    figures = replayed(
+        tmp_path, "--transcripts", transcripts, "--speculate", "adaptive", "--row_price", 1.0, 0.01
+    )
     dear, cheap = figures["sweep"]
     assert (dear["tokens_per_call"], dear["nodes"]) == (1.0, 0)
     assert cheap["tokens_per_call"] > 3 and cheap["by_source"]["siblings"]["accepted"] > 0
@@ -188,12 +243,21 @@ def test_rows_that_run_at_once_are_counted_like_rows_one_by_one(tmp_path: Path) 
 
 
 def test_what_a_job_has_learned_about_guesses_lies_beside_the_tables(tmp_path: Path) -> None:
-    from drafting.calibration import Calibration
+    from drafting.adaptive.calibration import Calibration
 
     tables = tmp_path / "tables"
     tables.mkdir()
     np.savez(tables / "bigram.npz", ids=np.full((300, 4), -1, np.int32), made_from="a test")
-    arguments = ["--transcripts", write(tmp_path / "a.jsonl", ROW), "--speculate", "adaptive", "--row_price", 0.2, "--tables", tables]
+    arguments = [
+        "--transcripts",
+        write(tmp_path / "a.jsonl", ROW),
+        "--speculate",
+        "adaptive",
+        "--row_price",
+        0.2,
+        "--tables",
+        tables,
+    ]
     trusting = replayed(tmp_path, *arguments)
     calibration = Calibration()
     calibration.weights[:] = -3.0
@@ -204,17 +268,30 @@ def test_what_a_job_has_learned_about_guesses_lies_beside_the_tables(tmp_path: P
 
 def cost_file(tmp_path: Path) -> Path:
     """A machine whose steps cost 10 ms and 1 ms per row, measured with at most 4 sequences."""
-    sizes = [(sequences, nodes, context) for sequences in (1, 4) for nodes in (0, 1, 7) for context in (64, 512)]
+    sizes = [
+        (sequences, nodes, context) for sequences in (1, 4) for nodes in (0, 1, 7) for context in (64, 512)
+    ]
     shapes = [[s * (1 + n), s * c, s * (1 + n) * c, s, s * n] for s, n, c in sizes]
     path = tmp_path / "cost.json"
     fields = {"about": {"model": "tiny"}, "stairs": None, "coefficients": [1.0, 0, 0, 0, 0, 0], "scales": {}}
-    path.write_text(json.dumps({**fields, "shapes": shapes, "seconds": [0.010 + 0.001 * shape[0] for shape in shapes]}))
+    path.write_text(
+        json.dumps({**fields, "shapes": shapes, "seconds": [0.010 + 0.001 * shape[0] for shape in shapes]})
+    )
     return path
 
 
-def test_a_whole_job_is_simulated_at_each_batch_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_job_is_simulated_at_each_batch_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = [{"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6] * 24} for i in range(6)]
-    arguments = ["--transcripts", write(tmp_path / "a.jsonl", *rows), "--speculate", "adaptive", "--thinking_us", 0]
+    arguments = [
+        "--transcripts",
+        write(tmp_path / "a.jsonl", *rows),
+        "--speculate",
+        "adaptive",
+        "--thinking_us",
+        0,
+    ]
     arguments += ["--max_nodes_per_sequence", 8]
     figures = replayed(tmp_path, *arguments, "--cost_model", cost_file(tmp_path), "--batch_size", 1, 6)
     alone, together = figures["jobs"]
@@ -231,8 +308,19 @@ def test_a_whole_job_is_simulated_at_each_batch_size(tmp_path: Path, capsys: pyt
 
 
 def test_the_papers_fixed_strategy_is_simulated_too(tmp_path: Path) -> None:
-    arguments = ["--transcripts", write(tmp_path / "a.jsonl", ROW), "--speculate", "mixed", "--sources", "context", "--thinking_us", 0]
-    (job,) = replayed(tmp_path, *arguments, "--num_drafts", 2, "--draft_len", 3, "--cost_model", cost_file(tmp_path))["jobs"]
+    arguments = [
+        "--transcripts",
+        write(tmp_path / "a.jsonl", ROW),
+        "--speculate",
+        "mixed",
+        "--sources",
+        "context",
+        "--thinking_us",
+        0,
+    ]
+    (job,) = replayed(
+        tmp_path, *arguments, "--num_drafts", 2, "--draft_len", 3, "--cost_model", cost_file(tmp_path)
+    )["jobs"]
     # 7 guesses in 3 calls as without a machine; the first step also computes the 4 tokens of the prompt.
     assert (job["steps"], job["nodes_per_call"], job["price"]) == (3, 7 / 3, 0.0)
     assert job["seconds"] == pytest.approx(3 * 0.010 + 0.001 * (4 + 1 + 1 + 7))

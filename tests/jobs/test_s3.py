@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
-from actors.parts import list_parts
-from actors.storage import locate, write_file
 from jobs import offline
+from rows.parts import list_parts
+from rows.storage import locate, write_file
 
 pytestmark = pytest.mark.ray
 CSV = b"prompt,id\n" + b"".join(b'"row\n%d",%d\n' % (i, i) for i in range(20))
@@ -22,7 +22,11 @@ def files(folder: str) -> dict[str, bytes]:
     """All objects below a URI."""
     filesystem, root = locate(folder)
     infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
-    return {i.path[len(root) + 1 :]: filesystem.open_input_file(i.path).read() for i in infos if i.type == fs.FileType.File}
+    return {
+        i.path[len(root) + 1 :]: filesystem.open_input_file(i.path).read()
+        for i in infos
+        if i.type == fs.FileType.File
+    }
 
 
 def rows(folder: str) -> list[dict[str, Any]]:
@@ -31,17 +35,29 @@ def rows(folder: str) -> list[dict[str, Any]]:
 
 
 def test_parts_are_committed_to_s3_and_what_is_missing_is_made_up(
-    s3: Callable[[str], str], ray_session: None, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    s3: Callable[[str], str],
+    ray_session: None,
+    tiny_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_file(s3("in"), "a.csv.gz", gzip.compress(CSV))
     write_file(s3("in"), "deep/b.jsonl", b'{"prompt": "json", "id": "20"}\nnot json\n')
-    flags = ["--model", str(tiny_folder), "--model.dtype=float64", "--generation.max_tokens=8", "--generation.temperature=0.8"]
+    flags = [
+        "--model",
+        str(tiny_folder),
+        "--model.dtype=float64",
+        "--generation.max_tokens=8",
+        "--generation.temperature=0.8",
+    ]
     # Of the fixed strategy, for what adaptive speculation verifies depends on the load; the texts do not.
     flags += ["--input.rows_per_shard=4", "--input", s3("in"), "--output", s3("out"), "--speculate=mixed"]
     assert offline.main(flags) == 0
     whole = rows(s3("out"))
     assert [row["id"] for row in whole] == [*map(str, range(21)), None]
-    assert [row["error"] for row in whole[:21]] == [None] * 21 and whole[21]["error"].startswith("the line is not JSON")
+    assert [row["error"] for row in whole[:21]] == [None] * 21 and whole[21]["error"].startswith(
+        "the line is not JSON"
+    )
     assert len({row["generated_text"] for row in whole}) > 15
     assert set(files(s3("out"))) == {f"part-{i:08d}.parquet" for i in range(6)} | {
         f"_run/{name}" for name in ("run.json", "plan.parquet", "report.json")

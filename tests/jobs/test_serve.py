@@ -14,10 +14,10 @@ import openai
 import pyarrow.parquet as pq
 import pytest
 
-from actors.prompts import Prompt, make_request
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.serve import check_resources, main, start_failure
+from rows.prompts import Prompt, make_request
 from serving.config import ServeConfig
 from tests.jobs.served import ROOT, Server
 from tests.serving.fakes import EOS, ByteCodec
@@ -44,9 +44,14 @@ def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
     return lines[0]
 
 
-def test_a_model_that_is_not_there_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_not_there_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = refusal(capsys, monkeypatch, "--model", "/no/such/model")
-    assert line == "error: model.path '/no/such/model' does not exist; give a folder in Hugging Face format or a hub name"
+    assert (
+        line
+        == "error: model.path '/no/such/model' does not exist; give a folder in Hugging Face format or a hub name"
+    )
 
 
 def test_a_port_that_is_taken_is_refused_in_one_line(
@@ -55,17 +60,26 @@ def test_a_port_that_is_taken_is_refused_in_one_line(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         line = refusal(capsys, monkeypatch, "--model", str(model_folder), "--port", port)
-    assert line == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host"
+    assert (
+        line
+        == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host"
+    )
 
 
-def test_an_unknown_setting_is_refused_and_the_nearest_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_setting_is_refused_and_the_nearest_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = refusal(capsys, monkeypatch, "--model", "x", "--serve.max_replica", "2")
     assert line == "error: unknown setting --serve.max_replica; did you mean --serve.max_replicas?"
 
 
-def test_settings_that_contradict_each_other_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_contradict_each_other_are_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = refusal(capsys, monkeypatch, "--model", "x", "--serve.min_replicas", "2")
-    assert "serve.max_replicas is 1, below serve.min_replicas (2); raise the first or lower the second" in line
+    assert (
+        "serve.max_replicas is 1, below serve.min_replicas (2); raise the first or lower the second" in line
+    )
 
 
 def test_replicas_that_the_cluster_can_never_hold_are_refused() -> None:
@@ -74,7 +88,9 @@ def test_replicas_that_the_cluster_can_never_hold_are_refused() -> None:
         check_resources(config, {"CPU": 4.0}, {})
     problem, remedy = str(refused.value).split("; ")
     assert problem == "2 replicas need 2 GPUs, but this cluster has 0"
-    assert remedy == "lower serve.min_replicas or serve.gpus_per_replica (0 = decode on CPUs), or add machines"
+    assert (
+        remedy == "lower serve.min_replicas or serve.gpus_per_replica (0 = decode on CPUs), or add machines"
+    )
     check_resources(config, {"CPU": 4.0}, {"GPU": 8.0})  # an autoscaler may add them
 
 
@@ -84,16 +100,34 @@ def save_tiny_model(folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(3)
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = LlamaConfig(
-        vocab_size=257, max_position_embeddings=32768, initializer_range=0.3, bos_token_id=None, eos_token_id=EOS, pad_token_id=EOS, **shape
+        vocab_size=257,
+        max_position_embeddings=32768,
+        initializer_range=0.3,
+        bos_token_id=None,
+        eos_token_id=EOS,
+        pad_token_id=EOS,
+        **shape,
     )
     LlamaForCausalLM(config).double().save_pretrained(folder)
     ByteCodec().tokenizer.save_pretrained(folder)
     return folder
 
 
-ENDLESS = {"model": "tiny", "prompt": "x", "max_tokens": 30000, "temperature": 2, "extra_body": {"ignore_eos": True}}
+ENDLESS = {
+    "model": "tiny",
+    "prompt": "x",
+    "max_tokens": 30000,
+    "temperature": 2,
+    "extra_body": {"ignore_eos": True},
+}
 LIMITS = ("--serve.max_ongoing_requests", "32", "--serve.max_queued_requests", "32")
 MODEL_FLAGS = (
     "--model.dtype",
@@ -147,7 +181,11 @@ async def client(server: Server) -> AsyncIterator[openai.AsyncOpenAI]:
 class TestServer:
     """The official client against one server of the tiny model."""
 
-    @pytest.mark.parametrize("sampling", [{"temperature": 0}, {"temperature": 1, "top_p": 0.9, "seed": 11}], ids=["greedy", "sampled"])
+    @pytest.mark.parametrize(
+        "sampling",
+        [{"temperature": 0}, {"temperature": 1, "top_p": 0.9, "seed": 11}],
+        ids=["greedy", "sampled"],
+    )
     def test_streamed_unstreamed_and_the_bare_engine_give_the_same_text(
         self, server: Server, folder: Path, sampling: dict[str, Any]
     ) -> None:
@@ -165,28 +203,51 @@ class TestServer:
         settings: list[Any] = [{"temperature": 0.0, "seed": 0}, {"temperature": 1.0, "seed": 11}]
         rows = [{"prompt": prompt, "sampling": sampling} for prompt in PROMPTS for sampling in settings]
         (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        places = ("--input", str(tmp_path / "in.jsonl"), "--output", str(tmp_path / "out"), "--model", str(folder))
+        places = (
+            "--input",
+            str(tmp_path / "in.jsonl"),
+            "--output",
+            str(tmp_path / "out"),
+            "--model",
+            str(folder),
+        )
         server.run_job(*places, *MODEL_FLAGS)
         texts = pq.read_table(tmp_path / "out").column("generated_text").to_pylist()
         client = server.client()
-        replies = [client.completions.create(model="tiny", prompt=row["prompt"], **row["sampling"]) for row in rows]
+        replies = [
+            client.completions.create(model="tiny", prompt=row["prompt"], **row["sampling"]) for row in rows
+        ]
         assert [reply.choices[0].text for reply in replies] == texts
 
-    def test_a_chat_streamed_is_the_chat_whole_and_usage_counts_its_tokens(self, server: Server, folder: Path) -> None:
+    def test_a_chat_streamed_is_the_chat_whole_and_usage_counts_its_tokens(
+        self, server: Server, folder: Path
+    ) -> None:
         client = server.client()
         messages: Any = [{"role": "system", "content": "x"}, {"role": "user", "content": "hi"}]
         whole = client.chat.completions.create(model="tiny", messages=messages, max_tokens=12)
         assert whole.usage and whole.usage.prompt_tokens == len("<system>x<user>hi<assistant>")
         stream = client.chat.completions.create(
-            model="tiny", messages=messages, max_tokens=12, stream=True, stream_options={"include_usage": True}
+            model="tiny",
+            messages=messages,
+            max_tokens=12,
+            stream=True,
+            stream_options={"include_usage": True},
         )
         *chunks, last = stream
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.choices[0].message.content
+        assert (
+            "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+            == whole.choices[0].message.content
+        )
         assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
         assert last.usage == whole.usage
-        assert whole.choices[0].message.content == engine_texts(folder, ["<system>x<user>hi<assistant>"], max_tokens=12)[0]
+        assert (
+            whole.choices[0].message.content
+            == engine_texts(folder, ["<system>x<user>hi<assistant>"], max_tokens=12)[0]
+        )
 
-    async def test_many_clients_at_once_get_what_each_gets_alone(self, client: openai.AsyncOpenAI, folder: Path) -> None:
+    async def test_many_clients_at_once_get_what_each_gets_alone(
+        self, client: openai.AsyncOpenAI, folder: Path
+    ) -> None:
         expected = engine_texts(folder, PROMPTS)
         calls = [client.completions.create(model="tiny", prompt=prompt) for prompt in PROMPTS * 4]
         assert [reply.choices[0].text for reply in await asyncio.gather(*calls)] == expected * 4
@@ -202,14 +263,20 @@ class TestServer:
         assert long.value.code == "context_length_exceeded"
         with pytest.raises(openai.BadRequestError) as outside:
             client.completions.create(model="tiny", prompt=[5, 257], stream=True)
-        assert outside.value.message.endswith("the prompt holds token id 257; ids of this model go from 0 to 256")
+        assert outside.value.message.endswith(
+            "the prompt holds token id 257; ids of this model go from 0 to 256"
+        )
         with pytest.raises(openai.BadRequestError) as unsupported:
-            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "a"}], stop=["b"])
+            client.chat.completions.create(
+                model="tiny", messages=[{"role": "user", "content": "a"}], stop=["b"]
+            )
         assert unsupported.value.param == "stop"
         assert httpx.get(f"{server.url}/v1/nothing").json()["error"]["type"] == "invalid_request_error"
 
     @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "unstreamed"])
-    async def test_clients_that_leave_free_their_places_in_the_engine(self, client: openai.AsyncOpenAI, stream: bool) -> None:
+    async def test_clients_that_leave_free_their_places_in_the_engine(
+        self, client: openai.AsyncOpenAI, stream: bool
+    ) -> None:
         """Two endless requests hold both places: a third one gets its turn only once they are gone."""
         holders = [asyncio.create_task(read_all(client, ENDLESS | {"stream": stream})) for _ in range(2)]
         await asyncio.sleep(1)
@@ -260,7 +327,9 @@ def test_the_demo_is_served_and_stopped_by_its_configuration() -> None:
         prompt = "def leapdays(y1, y2):\n"
         whole = client.completions.create(model="demo", prompt=prompt, max_tokens=24)
         chunks = client.completions.create(model="demo", prompt=prompt, max_tokens=24, stream=True)
-        assert whole.choices[0].text and whole.choices[0].text == "".join(chunk.choices[0].text for chunk in chunks)
+        assert whole.choices[0].text and whole.choices[0].text == "".join(
+            chunk.choices[0].text for chunk in chunks
+        )
     finally:
         status = server.stop()
     assert status == 0
@@ -271,7 +340,10 @@ def test_the_reason_of_a_failed_start_is_an_earlier_one_when_the_last_replica_wa
     killed = "The deployment failed to start 3 times in a row. Error:\nThe actor is dead because it was killed by `ray.kill`.\n"
     assert start_failure(["Deploying failed", "", first, killed]) == "ValueError: the cache is too small"
     assert start_failure(["Deploying failed", first]) == "ValueError: the cache is too small"
-    assert start_failure(["Deploying failed", killed]) == "The actor is dead because it was killed by `ray.kill`."
+    assert (
+        start_failure(["Deploying failed", killed])
+        == "The actor is dead because it was killed by `ray.kill`."
+    )
     assert start_failure(["Serve is gone"]) == "Serve is gone"
 
 
@@ -280,6 +352,9 @@ def test_a_model_that_does_not_start_ends_the_server_with_its_reason(folder: Pat
     server = Server("--model", str(folder), "--model.cache_tokens", "64")
     try:
         assert server.process.wait(120) == 1
-        assert "failed: the model did not start: ValueError: the K/V cache holds 64 tokens" in server.log.read_text()
+        assert (
+            "failed: the model did not start: ValueError: the K/V cache holds 64 tokens"
+            in server.log.read_text()
+        )
     finally:
         server.stop()

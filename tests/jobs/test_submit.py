@@ -33,14 +33,32 @@ class Head:
         token.write_text(secrets.token_hex(32))
         self.log = folder / "head.log"
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        self.env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        self.env |= {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }
         self.env |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         ports = free_ports(7)
-        names = ["port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port"]
+        names = [
+            "port",
+            "dashboard-port",
+            "dashboard-agent-listen-port",
+            "dashboard-agent-grpc-port",
+            "metrics-export-port",
+        ]
         names += ["runtime-env-agent-port", "ray-client-server-port"]
         flags = [f"--{name}={port}" for name, port in zip(names, ports, strict=True)]
         self.address = f"http://127.0.0.1:{ports[1]}"
-        command = [BIN / "ray", "start", "--head", "--block", "--num-cpus=2", "--disable-usage-stats", f"--temp-dir={folder}"]
+        command = [
+            BIN / "ray",
+            "start",
+            "--head",
+            "--block",
+            "--num-cpus=2",
+            "--disable-usage-stats",
+            f"--temp-dir={folder}",
+        ]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", *flags],
@@ -59,11 +77,23 @@ class Head:
 
     def submit(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Submits jobs/offline.py from the repository's root and waits for its end."""
-        job = ["job", "submit", "--address", self.address, "--working-dir", ".", "--", "python", "jobs/offline.py"]
+        job = [
+            "job",
+            "submit",
+            "--address",
+            self.address,
+            "--working-dir",
+            ".",
+            "--",
+            "python",
+            "jobs/offline.py",
+        ]
         return self._run(*job, *arguments)
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([BIN / "ray", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240)
+        return subprocess.run(
+            [BIN / "ray", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240
+        )
 
     def stop(self) -> None:
         """Ends the head, then whatever it left: its agents outlive a head that had no time to end them."""
@@ -131,20 +161,28 @@ def config(tmp_path: Path) -> str:
     return str(tmp_path / "job.yaml")
 
 
-def test_a_submitted_job_leaves_every_row_once_and_ends_with_0(head: Head, config: str, tmp_path: Path) -> None:
+def test_a_submitted_job_leaves_every_row_once_and_ends_with_0(
+    head: Head, config: str, tmp_path: Path
+) -> None:
     done = head.submit("--config", config, "--output", str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     parts = sorted(path.name for path in (tmp_path / "out").glob("*.parquet"))
     assert parts == ["part-00000000.parquet", "part-00000001.parquet", "part-00000002.parquet"]
     rows = [row for part in parts for row in pq.read_table(tmp_path / "out" / part).to_pylist()]
-    prompts = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
+    prompts = [
+        json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [row["id"] for row in rows] == [prompt["id"] for prompt in prompts]
     assert {row["error"] for row in rows} == {None}
     assert {row["num_generated_tokens"] for row in rows} == {4}
 
 
-def test_a_job_whose_input_is_missing_ends_the_command_with_1_and_says_so(head: Head, config: str, tmp_path: Path) -> None:
-    done = head.submit("--config", config, "--input", str(tmp_path / "absent.jsonl"), "--output", str(tmp_path / "out"))
+def test_a_job_whose_input_is_missing_ends_the_command_with_1_and_says_so(
+    head: Head, config: str, tmp_path: Path
+) -> None:
+    done = head.submit(
+        "--config", config, "--input", str(tmp_path / "absent.jsonl"), "--output", str(tmp_path / "out")
+    )
     assert done.returncode == 1
     assert "absent.jsonl" in done.stdout
     assert "Traceback" not in done.stdout

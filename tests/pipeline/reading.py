@@ -5,11 +5,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from actors.outputs import OutputColumns
 from engine.config import ModelConfig
 from pipeline import prepare
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.plan import carried_schema, make_plan
+from rows.output_columns import OutputColumns
 
 
 def prepared(path: Path | str, columns: list[str] | None = None, **settings: Any) -> list[dict[str, Any]]:
@@ -22,7 +22,10 @@ def prepared(path: Path | str, columns: list[str] | None = None, **settings: Any
     for shard in prepare.prepare_shards(plan.pieces, job):
         tables = [pa.ipc.open_stream(shard[name][0]).read_all() for name in ("carried", "prompts")]
         assert tables[0].schema == carried
-        rows += [{"carried": one, **other} for one, other in zip(tables[0].to_pylist(), tables[1].to_pylist(), strict=True)]
+        rows += [
+            {"carried": one, **other}
+            for one, other in zip(tables[0].to_pylist(), tables[1].to_pylist(), strict=True)
+        ]
     return rows
 
 

@@ -20,7 +20,9 @@ def names(*paths: object, format_: str = "auto") -> list[str]:
 
 
 def test_a_file_is_named_by_its_base_name(folder: Path) -> None:
-    assert list_files([str(folder / "a.jsonl")]) == [InputFile("a.jsonl", str(folder / "a.jsonl"), "jsonl", 5)]
+    assert list_files([str(folder / "a.jsonl")]) == [
+        InputFile("a.jsonl", str(folder / "a.jsonl"), "jsonl", 5)
+    ]
 
 
 def test_a_folder_gives_its_data_files_in_order_but_no_hidden_ones_and_no_readme(folder: Path) -> None:
@@ -37,7 +39,9 @@ def test_globs_cross_folders_with_two_stars_only(folder: Path) -> None:
 
 def test_a_file_uri_works_like_its_path(folder: Path) -> None:
     files = list_files([f"file://{folder}/*.jsonl"])
-    assert [(file.name, file.path) for file in files] == [(name, f"file://{folder}/{name}") for name in ("a.jsonl", "b.jsonl")]
+    assert [(file.name, file.path) for file in files] == [
+        (name, f"file://{folder}/{name}") for name in ("a.jsonl", "b.jsonl")
+    ]
 
 
 def test_files_of_several_paths_never_share_a_name(folder: Path) -> None:

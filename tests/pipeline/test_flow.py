@@ -6,15 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors.config import PoolConfig
-from actors.outputs import OutputColumns
-from actors.parts import Summary
 from actors.worker import WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from pipeline.config import InputConfig
 from pipeline.plan import make_plan
 from pipeline.prepare import PrepareJob
-from pipeline.session import JobFailed
+from pipeline.ray_session import JobFailed
+from rows.output_columns import OutputColumns
+from rows.parts import Summary
 from tests.actors.fakes import load_byte_codec, start_reversing_loop
 
 pytestmark = pytest.mark.ray
@@ -32,7 +32,9 @@ def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple
     return list(run_flow(plan.pieces, prepare, worker, PoolConfig(num_workers=num_workers)))
 
 
-def test_a_pool_shares_the_shards_and_every_row_comes_out_once(ray_session: None, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_pool_shares_the_shards_and_every_row_comes_out_once(
+    ray_session: None, tiny_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt": "row {i}"}}\n' for i in range(81)))
     summaries = run(tmp_path / "in.jsonl", tmp_path / "out", tiny_folder, num_workers=2)
     total = sum((summary for summary, _ in summaries), Summary())
@@ -43,8 +45,12 @@ def test_a_pool_shares_the_shards_and_every_row_comes_out_once(ray_session: None
     assert texts == [f"row {i}"[::-1] for i in range(81)]
 
 
-def test_a_row_that_kills_every_engine_ends_the_job_after_so_many_faults(ray_session: None, tiny_folder: Path, tmp_path: Path) -> None:
+def test_a_row_that_kills_every_engine_ends_the_job_after_so_many_faults(
+    ray_session: None, tiny_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "in.jsonl").write_text('{"prompt": "fine"}\n{"prompt": "fine"}\n{"prompt": "!"}\n')
-    with pytest.raises(JobFailed, match=r"the engine failed 2 times .*; the last time: RuntimeError: the device is gone"):
+    with pytest.raises(
+        JobFailed, match=r"the engine failed 2 times .*; the last time: RuntimeError: the device is gone"
+    ):
         run(tmp_path / "in.jsonl", tmp_path / "out", tiny_folder, num_workers=1)
     assert not (tmp_path / "out" / "part-00000001.parquet").exists()

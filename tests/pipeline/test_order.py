@@ -50,7 +50,10 @@ def test_by_group_keeps_the_files_of_a_folder_together(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("order", "shards"), [("as_is", [0, 2, 3, 1]), ("longest_first", [2, 3, 0, 1]), ("by_group", [2, 3, 0, 1])])
+@pytest.mark.parametrize(
+    ("order", "shards"),
+    [("as_is", [0, 2, 3, 1]), ("longest_first", [2, 3, 0, 1]), ("by_group", [2, 3, 0, 1])],
+)
 def test_a_small_shard_comes_last_in_any_order(tmp_path: Path, order: str, shards: list[int]) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.jsonl").write_text(lines(*[40] * 41))
@@ -88,5 +91,7 @@ def test_an_order_changes_neither_the_plan_nor_its_digest(tmp_path: Path, order:
 
 
 def test_an_order_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="input.order is 'longest'; it must be one of as_is, longest_first, by_group"):
+    with pytest.raises(
+        ValueError, match="input.order is 'longest'; it must be one of as_is, longest_first, by_group"
+    ):
         InputConfig(path="x", order="longest")

@@ -9,14 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from actors.outputs import OutputColumns
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.plan import Plan, carried_schema, make_plan
+from rows.output_columns import OutputColumns
 from tests.pipeline.reading import prepared
 
 
 def write_jsonl(path: Path, count: int, start: int = 0) -> Path:
-    path.write_text("".join(json.dumps({"id": i, "prompt": f"p{i}"}) + "\n" for i in range(start, start + count)))
+    path.write_text(
+        "".join(json.dumps({"id": i, "prompt": f"p{i}"}) + "\n" for i in range(start, start + count))
+    )
     return path
 
 
@@ -40,8 +42,12 @@ def test_shards_cover_every_row_of_every_file_once(tmp_path: Path) -> None:
     assert (made.num_rows, made.schema) == (7, pa.schema([("id", pa.int64()), ("prompt", pa.string())]))
 
 
-@pytest.mark.parametrize(("count", "workers", "size"), [(20, 1, 16), (64 * 40, 1, 32), (64 * 100, 2, 48), (64 * 5000, 1, 4096)])
-def test_auto_gives_each_worker_64_shards_of_16_to_4096_rows(tmp_path: Path, count: int, workers: int, size: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "workers", "size"), [(20, 1, 16), (64 * 40, 1, 32), (64 * 100, 2, 48), (64 * 5000, 1, 4096)]
+)
+def test_auto_gives_each_worker_64_shards_of_16_to_4096_rows(
+    tmp_path: Path, count: int, workers: int, size: int
+) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"prompt": ""}\n' * count)
     made = plan(tmp_path / "a.jsonl", workers)
     assert made.rows_per_shard == size
@@ -57,12 +63,19 @@ def test_a_run_that_is_continued_keeps_its_shards_whatever_the_pool(tmp_path: Pa
 def test_the_limit_counts_over_files_and_cuts_inside_a_shard(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", 5)
     write_jsonl(tmp_path / "b.jsonl", 5)
-    assert rows(plan(tmp_path, rows_per_shard=2, limit=6)) == [("a.jsonl", 0, 2), ("a.jsonl", 2, 2), ("a.jsonl", 4, 1), ("b.jsonl", 0, 1)]
+    assert rows(plan(tmp_path, rows_per_shard=2, limit=6)) == [
+        ("a.jsonl", 0, 2),
+        ("a.jsonl", 2, 2),
+        ("a.jsonl", 4, 1),
+        ("b.jsonl", 0, 1),
+    ]
     assert plan(tmp_path, limit=99).num_rows == 10
 
 
 def test_a_parquet_shard_never_divides_what_is_read_at_once(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"prompt": [str(i) for i in range(10)]}), tmp_path / "a.parquet", row_group_size=3)
+    pq.write_table(
+        pa.table({"prompt": [str(i) for i in range(10)]}), tmp_path / "a.parquet", row_group_size=3
+    )
     shards = plan(tmp_path, rows_per_shard=4).pieces.to_pylist()
     assert [(s["unit"], s["row_groups"], s["first_row"], s["skip_rows"], s["num_rows"]) for s in shards] == [
         (0, [0, 1], 0, 0, 4),
@@ -106,7 +119,9 @@ def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
 
 def carried(made: Plan, output: dict[str, Any], **source: Any) -> list[str]:
     added = OutputColumns(output.get("prefix", ""))
-    return carried_schema(made, InputConfig(path="x", **source), OutputConfig(path="y", **output), added).names
+    return carried_schema(
+        made, InputConfig(path="x", **source), OutputConfig(path="y", **output), added
+    ).names
 
 
 def test_all_columns_are_carried_unless_some_are_chosen_and_the_id_always(tmp_path: Path) -> None:
@@ -119,15 +134,37 @@ def test_all_columns_are_carried_unless_some_are_chosen_and_the_id_always(tmp_pa
 @pytest.mark.parametrize(
     ("output", "source", "error"),
     [
-        ({}, {"prompt_column": "promt"}, "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?"),
-        ({}, {"messages_column": "chat"}, "input.messages_column is 'chat', but the input has no such column; it has 'prompt', 'error'"),
+        (
+            {},
+            {"prompt_column": "promt"},
+            "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?",
+        ),
+        (
+            {},
+            {"messages_column": "chat"},
+            "input.messages_column is 'chat', but the input has no such column; it has 'prompt', 'error'",
+        ),
         ({}, {"id_column": "key"}, "input.id_column is 'key', but the input has no such column"),
-        ({}, {"group_column": "eror"}, "input.group_column is 'eror', but the input has no such column; did you mean 'error'?"),
-        ({"columns": ["eror"]}, {}, "output.columns is 'eror', but the input has no such column; did you mean 'error'?"),
-        ({}, {}, "the input already has columns error; set output.prefix to rename the added ones, or output.columns"),
+        (
+            {},
+            {"group_column": "eror"},
+            "input.group_column is 'eror', but the input has no such column; did you mean 'error'?",
+        ),
+        (
+            {"columns": ["eror"]},
+            {},
+            "output.columns is 'eror', but the input has no such column; did you mean 'error'?",
+        ),
+        (
+            {},
+            {},
+            "the input already has columns error; set output.prefix to rename the added ones, or output.columns",
+        ),
     ],
 )
-def test_columns_that_are_missing_or_clash_are_refused(tmp_path: Path, output: Any, source: Any, error: str) -> None:
+def test_columns_that_are_missing_or_clash_are_refused(
+    tmp_path: Path, output: Any, source: Any, error: str
+) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "error": "old"}\n')
     made = plan(tmp_path / "a.jsonl")
     with pytest.raises(ValueError) as caught:
@@ -157,7 +194,10 @@ def test_files_without_rows_take_no_place(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", 1)
     (tmp_path / "b.jsonl").touch()
     (tmp_path / "c.txt").write_text("x\n")
-    assert [(piece["shard"], piece["file"]) for piece in plan(tmp_path).pieces.to_pylist()] == [(0, "a.jsonl"), (0, "c.txt")]
+    assert [(piece["shard"], piece["file"]) for piece in plan(tmp_path).pieces.to_pylist()] == [
+        (0, "a.jsonl"),
+        (0, "c.txt"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -174,9 +214,13 @@ def test_files_without_rows_take_no_place(tmp_path: Path) -> None:
         (pa.array(["a"]), None, pa.string()),
     ],
 )
-def test_columns_of_files_that_differ_are_unified_where_nothing_is_lost(tmp_path: Path, one: Any, other: Any, merged: Any) -> None:
+def test_columns_of_files_that_differ_are_unified_where_nothing_is_lost(
+    tmp_path: Path, one: Any, other: Any, merged: Any
+) -> None:
     pq.write_table(pa.table({"prompt": ["p"], "x": one}), tmp_path / "a.parquet")
-    pq.write_table(pa.table({"prompt": ["q"]} | ({} if other is None else {"x": other})), tmp_path / "b.parquet")
+    pq.write_table(
+        pa.table({"prompt": ["q"]} | ({} if other is None else {"x": other})), tmp_path / "b.parquet"
+    )
     assert plan(tmp_path).schema == pa.schema([("prompt", pa.string()), ("x", merged)])
     (first, second) = [row["carried"]["x"] for row in prepared(tmp_path)]
     keys = {"x": None, "y": None} if isinstance(first, dict) else None
@@ -192,12 +236,17 @@ def test_columns_of_files_that_differ_are_unified_where_nothing_is_lost(tmp_path
         ("a.jsonl", '{"prompt": "p", "id": true}\n', "bool"),
     ],
 )
-def test_columns_that_cannot_be_unified_are_refused_naming_both_files_and_types(tmp_path: Path, one: str, other: str, types: str) -> None:
+def test_columns_that_cannot_be_unified_are_refused_naming_both_files_and_types(
+    tmp_path: Path, one: str, other: str, types: str
+) -> None:
     (tmp_path / one).write_text(other)
     (tmp_path / "b.csv").write_text("id,prompt\n007,q\n")
     with pytest.raises(ValueError) as caught:
         plan(tmp_path)
-    assert f"column 'id' is {types} in {tmp_path}/a.jsonl and string in {tmp_path}/b.csv; convert one of the files" in str(caught.value)
+    assert (
+        f"column 'id' is {types} in {tmp_path}/a.jsonl and string in {tmp_path}/b.csv; convert one of the files"
+        in str(caught.value)
+    )
 
 
 def test_a_value_that_a_wider_type_cannot_hold_is_an_error_of_its_row(tmp_path: Path) -> None:

@@ -39,7 +39,11 @@ def test_seeds_do_not_depend_on_how_the_input_is_cut(tmp_path: Path) -> None:
 
 def test_parquet_rows_come_in_order_with_equal_seeds_for_any_cut(tmp_path: Path) -> None:
     table = pa.table(
-        {"prompt": [str(i) for i in range(10)], "x": pa.array(range(10), pa.int8()), "when": pa.array(range(10), pa.timestamp("us"))}
+        {
+            "prompt": [str(i) for i in range(10)],
+            "x": pa.array(range(10), pa.int8()),
+            "when": pa.array(range(10), pa.timestamp("us")),
+        }
     )
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
     cuts = [prepared(tmp_path, rows_per_shard=size) for size in (2, 4, 100)]
@@ -53,12 +57,18 @@ def test_a_group_is_read_also_where_it_is_not_carried(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a", "b"], "kind": [1, None]}), tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text('{"prompt": "c", "kind": 1}\n')
     rows = prepared(tmp_path, columns=["prompt"], group_column="kind")
-    assert [(row["carried"], row["group"]) for row in rows] == [({"prompt": "a"}, "1"), ({"prompt": "b"}, ""), ({"prompt": "c"}, "1")]
+    assert [(row["carried"], row["group"]) for row in rows] == [
+        ({"prompt": "a"}, "1"),
+        ({"prompt": "b"}, ""),
+        ({"prompt": "c"}, "1"),
+    ]
 
 
 def test_a_prompt_need_not_be_carried(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a"], "x": [1]}), tmp_path / "a.parquet")
-    assert [(row["carried"], row["token_ids"]) for row in prepared(tmp_path, columns=["x"])] == [({"x": 1}, [97])]
+    assert [(row["carried"], row["token_ids"]) for row in prepared(tmp_path, columns=["x"])] == [
+        ({"x": 1}, [97])
+    ]
 
 
 def test_files_of_both_formats_with_different_columns_share_one_schema(tmp_path: Path) -> None:
@@ -71,7 +81,11 @@ def test_files_of_both_formats_with_different_columns_share_one_schema(tmp_path:
 
 
 def test_a_rows_own_settings_reach_the_worker_also_when_the_first_rows_had_none(tmp_path: Path) -> None:
-    lines = [{"prompt": "a"}, {"prompt": "b", "sampling": {"top_k": 3}}, {"prompt": "c", "sampling": {"top_k": 3, "seed": 9}}]
+    lines = [
+        {"prompt": "a"},
+        {"prompt": "b", "sampling": {"top_k": 3}},
+        {"prompt": "c", "sampling": {"top_k": 3, "seed": 9}},
+    ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     rows = prepared(tmp_path, schema_rows=2)
     assert [row["sampling"] for row in rows] == ["{}", '{"top_k": 3}', '{"top_k": 3, "seed": 9}']
@@ -85,5 +99,7 @@ def test_an_input_that_changes_after_the_plan_fails_the_job_by_name(tmp_path: Pa
     plan = make_plan(source, 1)
     file.write_text('{"prompt": "a"}\n')
     job = prepare.PrepareJob(ModelConfig(), source, plan.schema, plan.schema, True, 0, None)
-    with pytest.raises(ValueError, match=r"a.jsonl has changed since the plan: shard 0 has 1 rows of it, not 2"):
+    with pytest.raises(
+        ValueError, match=r"a.jsonl has changed since the plan: shard 0 has 1 rows of it, not 2"
+    ):
         list(prepare.prepare_shards(plan.pieces, job))

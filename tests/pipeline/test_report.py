@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from actors.parts import Summary
 from pipeline.progress import ProgressLine, format_seconds
 from pipeline.report import make_report, print_report
+from rows.parts import Summary
 
 PART = Summary(
     num_parts=1, num_rows=16, num_errors=1, num_prompt_tokens=160, num_generated_tokens=1200, num_steps=400,
@@ -25,11 +25,22 @@ ENGINE = {
     "proposed": {"context 9+ 17+": 900, "bigram 1 none": 700, "context 1 none": 30, "context 1 3-4": 400},
     "verified": {"context 9+ 17+": 600, "bigram 1 none": 300, "context 1 3-4": 300},
     "accepted": {"context 9+ 17+": 500, "bigram 1 none": 200, "context 1 3-4": 100},
-    "seconds": {"propose": 0.9, "choose": 0.3, "plan": 1.0, "forward": 6.0, "sample": 1.0, "verify": 0.2, "commit": 0.4, "learn": 0.2},
+    "seconds": {
+        "propose": 0.9,
+        "choose": 0.3,
+        "plan": 1.0,
+        "forward": 6.0,
+        "sample": 1.0,
+        "verify": 0.2,
+        "commit": 0.4,
+        "learn": 0.2,
+    },
 }
 
 
-def test_the_line_tells_rows_tokens_rate_acceptance_length_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_line_tells_rows_tokens_rate_acceptance_length_and_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(time, "time", lambda: 110.0)
     progress = ProgressLine(num_rows=80, num_done=32)
     assert progress.line() == "rows 32/80  starting"
@@ -57,15 +68,42 @@ def test_the_report_divides_what_was_counted() -> None:
 
 def test_what_the_engines_did_is_told_in_figures_of_the_whole_run() -> None:
     report = make_report(replace(PART, engine=ENGINE) + replace(PART, engine=ENGINE), PART, 10.0, "out")
-    assert report["steps"] == {"all": 100, "proposed": 80, "paused": 10, "verified_per_step": 24.0, "mean_price": 150.0}
+    assert report["steps"] == {
+        "all": 100,
+        "proposed": 80,
+        "paused": 10,
+        "verified_per_step": 24.0,
+        "mean_price": 150.0,
+    }
     assert list(report["steps_by_verified"].items()) == [("0", 20), ("4-7", 20), ("16-31", 60)]
     assert list(report["calls_by_tokens"]) == ["1", "2", "3", "4", "5", "8", "9", "10"]
     assert report["seconds_by_phase"]["forward"] == 12.0
     assert report["guesses"] == [
-        {"source": "bigram", "depth": "1", "match": "none", "proposed": 1400, "verified": 600, "accepted": 400},
+        {
+            "source": "bigram",
+            "depth": "1",
+            "match": "none",
+            "proposed": 1400,
+            "verified": 600,
+            "accepted": 400,
+        },
         {"source": "context", "depth": "1", "match": "none", "proposed": 60, "verified": 0, "accepted": 0},
-        {"source": "context", "depth": "1", "match": "3-4", "proposed": 800, "verified": 600, "accepted": 200},
-        {"source": "context", "depth": "9+", "match": "17+", "proposed": 1800, "verified": 1200, "accepted": 1000},
+        {
+            "source": "context",
+            "depth": "1",
+            "match": "3-4",
+            "proposed": 800,
+            "verified": 600,
+            "accepted": 200,
+        },
+        {
+            "source": "context",
+            "depth": "9+",
+            "match": "17+",
+            "proposed": 1800,
+            "verified": 1200,
+            "accepted": 1000,
+        },
     ]
 
 
@@ -88,9 +126,19 @@ def test_the_table_tells_what_guesses_gave_and_where_the_time_went() -> None:
 
 def test_without_speculation_the_table_has_no_line_for_it() -> None:
     plain = Summary(num_parts=1, num_rows=1, num_generated_tokens=5, num_steps=5)
-    engine = {"steps": {"all": 5}, "step_nodes": {"0": 5}, "call_lengths": {"1": 5}, "seconds": {"forward": 0.9, "plan": 0.1}}
+    engine = {
+        "steps": {"all": 5},
+        "step_nodes": {"0": 5},
+        "call_lengths": {"1": 5},
+        "seconds": {"forward": 0.9, "plan": 0.1},
+    }
     lines = printed(replace(plain, engine=engine))
-    assert [line.split("  ")[0] for line in lines[5:]] == ["calls", "acceptance length", "time by phase", "output"]
+    assert [line.split("  ")[0] for line in lines[5:]] == [
+        "calls",
+        "acceptance length",
+        "time by phase",
+        "output",
+    ]
 
 
 @pytest.mark.parametrize(("seconds", "rate"), [(10.0, "120  (in 0:10)"), (0.0, "nothing left to do")])
@@ -112,7 +160,11 @@ def test_the_table_names_every_figure(seconds: float, rate: str) -> None:
 
 def test_nothing_generated_is_no_division_by_zero() -> None:
     report = make_report(Summary(num_rows=1, num_errors=1, first_error="x"), Summary(), 1.0, "out")
-    assert (report["acceptance_length"], report["accepted_share"], report["cache_hit_rate"]) == (None, {}, None)
+    assert (report["acceptance_length"], report["accepted_share"], report["cache_hit_rate"]) == (
+        None,
+        {},
+        None,
+    )
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (125.4, "2:05"), (3723, "1:02:03")])

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.parts import Summary, write_part
-from actors.storage import write_file
 from pipeline.plan import PIECES_SCHEMA, Plan
 from pipeline.run_folder import RunRecord, check_same, hold_output, make_record, open_run, read_record
+from rows.parts import Summary, write_part
+from rows.storage import write_file
 
 PLAN = Plan(PIECES_SCHEMA.empty_table(), pa.schema([]), num_rows=7, rows_per_shard=2, digest="abc")
 CONFIG: dict[str, dict[str, Any]] = {
@@ -77,7 +77,10 @@ def test_what_does_not_change_the_rows_may_change_between_starts(group: str, key
 def test_a_different_run_is_refused_with_the_difference(new: RunRecord, difference: str) -> None:
     with pytest.raises(ValueError) as caught:
         check_same(RECORD, new, "out")
-    assert f"output.path 'out' belongs to a different run ({difference}); name another folder, or remove this one" == str(caught.value)
+    assert (
+        f"output.path 'out' belongs to a different run ({difference}); name another folder, or remove this one"
+        == str(caught.value)
+    )
 
 
 def test_parts_without_a_record_are_somebody_elses(tmp_path: Path) -> None:
@@ -89,7 +92,9 @@ def test_parts_without_a_record_are_somebody_elses(tmp_path: Path) -> None:
 def test_a_torn_record_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     write_file(str(tmp_path), "_run/run.json", b'{"config"')
     write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
-    with pytest.raises(ValueError, match=r"_run/run.json cannot be read .*; name another folder, or remove this one"):
+    with pytest.raises(
+        ValueError, match=r"_run/run.json cannot be read .*; name another folder, or remove this one"
+    ):
         read_record(str(tmp_path))
 
 
@@ -116,7 +121,10 @@ def test_a_second_driver_is_kept_off(tmp_path: Path) -> None:
     with hold_output(str(tmp_path)):
         pass
     with subprocess.Popen(
-        [sys.executable, "-c", hold, tmp_path / "_run" / "lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", hold, tmp_path / "_run" / "lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match="another process is writing"), hold_output(str(tmp_path)):

@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from actors.prompts import SAMPLING_FIELDS
 from pipeline.schema import SAMPLING_TYPE, fit_rows, learn, unify
+from rows.prompts import SAMPLING_FIELDS
 
 
 def types(*values: Any) -> pa.DataType:
@@ -27,7 +27,9 @@ def types(*values: Any) -> pa.DataType:
         ((2**70, 1), pa.int64()),
     ],
 )
-def test_the_commonest_type_wins_and_takes_in_what_can_be_merged(values: tuple[Any, ...], type_: pa.DataType) -> None:
+def test_the_commonest_type_wins_and_takes_in_what_can_be_merged(
+    values: tuple[Any, ...], type_: pa.DataType
+) -> None:
     assert types(*values) == type_
 
 
@@ -36,7 +38,9 @@ def test_a_rows_settings_have_a_type_each() -> None:
 
 
 def test_columns_keep_the_order_in_which_they_appear() -> None:
-    assert learn([{"b": 1}, {"a": 1, "b": 2}], {"a": pa.string()}) == pa.schema([("b", pa.int64()), ("a", pa.string())])
+    assert learn([{"b": 1}, {"a": 1, "b": 2}], {"a": pa.string()}) == pa.schema(
+        [("b", pa.int64()), ("a", pa.string())]
+    )
 
 
 SCHEMA = pa.schema(
@@ -63,10 +67,15 @@ REMEDY = "mend the row, or raise input.schema_rows so that types are learned fro
         ({"tags": ["a", 5]}, f"column 'tags' is ['a', 5]: not string; {REMEDY}"),
         ({"tags": "a"}, f"column 'tags' is 'a': not list<item: string>; {REMEDY}"),
         ({"meta": {"a": 1, "b": 2}}, f"column 'meta' is {{'a': 1, 'b': 2}}: its field 'b' is new; {REMEDY}"),
-        ({"extra": "x" * 99}, f"column 'extra' is '{'x' * 56}..., a column that the first rows do not have; {REMEDY}"),
+        (
+            {"extra": "x" * 99},
+            f"column 'extra' is '{'x' * 56}..., a column that the first rows do not have; {REMEDY}",
+        ),
     ],
 )
-def test_a_value_that_does_not_fit_is_an_error_of_its_row_and_never_changed(row: dict[str, Any], error: str) -> None:
+def test_a_value_that_does_not_fit_is_an_error_of_its_row_and_never_changed(
+    row: dict[str, Any], error: str
+) -> None:
     table, errors = fit_rows([{"id": 1}, row], SCHEMA, strict=True)
     assert errors == [None, error]
     assert [column[1] for column in table.to_pydict().values()] == [None] * 5
@@ -93,7 +102,12 @@ def test_a_table_without_columns_keeps_its_rows() -> None:
 
 
 def test_schemas_of_files_are_merged_and_a_conflict_names_both_files() -> None:
-    one, other = pa.schema([("a", pa.int64()), ("b", pa.null())]), pa.schema([("b", pa.string()), ("a", pa.float64())])
+    one, other = (
+        pa.schema([("a", pa.int64()), ("b", pa.null())]),
+        pa.schema([("b", pa.string()), ("a", pa.float64())]),
+    )
     assert unify({"one": one, "other": other}) == pa.schema([("a", pa.float64()), ("b", pa.string())])
-    with pytest.raises(ValueError, match="column 'a' is int64 in one and string in third; convert one of the files"):
+    with pytest.raises(
+        ValueError, match="column 'a' is int64 in one and string in third; convert one of the files"
+    ):
         unify({"one": one, "third": pa.schema([("a", pa.string())])})

@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from actors.storage import locate, read_file, write_file
 from pipeline.files import list_files
+from rows.storage import locate, read_file, write_file
 from tests.pipeline import hub
 from tests.pipeline.reading import prepared, told
 
@@ -44,8 +44,14 @@ def test_a_file_is_read_over_http() -> None:
             "sftp://host/a.jsonl",
             r"'sftp://host/a.jsonl' cannot be opened: SFTPFileSystem requires \"paramiko\" to be installed; give a path",
         ),
-        ("az://container/a.jsonl", r"cannot be opened: Install adlfs to access Azure Datalake Gen2 and Azure Blob Storage; give a path"),
-        ("zzz://host/a.jsonl", r"cannot be opened: Protocol not known: zzz; give a path or a URI such as s3://bucket/prompts"),
+        (
+            "az://container/a.jsonl",
+            r"cannot be opened: Install adlfs to access Azure Datalake Gen2 and Azure Blob Storage; give a path",
+        ),
+        (
+            "zzz://host/a.jsonl",
+            r"cannot be opened: Protocol not known: zzz; give a path or a URI such as s3://bucket/prompts",
+        ),
         ("s3://bucket/a?endpont=x", r"cannot be opened: Unexpected query parameter in S3 URI: 'endpont'"),
     ],
 )
@@ -55,7 +61,10 @@ def test_a_uri_that_cannot_be_opened_says_what_is_missing(uri: str, error: str) 
 
 
 def test_the_hub_offline_is_told_in_one_line() -> None:
-    with pytest.raises(ValueError, match=r"input.path 'hf://datasets/owner/name' cannot be read: Cannot reach .*: offline mode is enabled"):
+    with pytest.raises(
+        ValueError,
+        match=r"input.path 'hf://datasets/owner/name' cannot be read: Cannot reach .*: offline mode is enabled",
+    ):
         list_files(["hf://datasets/owner/name"])
 
 
@@ -63,7 +72,10 @@ def test_s3_folders_globs_and_files_keep_the_query_of_their_uri(s3: Callable[[st
     for name in ("b.jsonl", "a.jsonl", "deep/c.txt", "_run/x.jsonl"):
         write_file(s3("uris"), name, b'{"prompt": "x"}\n')
     assert [file.name for file in list_files([s3("uris")])] == ["a.jsonl", "b.jsonl", "deep/c.txt"]
-    assert [file.path for file in list_files([s3("uris/*.jsonl")])] == [s3("uris/a.jsonl"), s3("uris/b.jsonl")]
+    assert [file.path for file in list_files([s3("uris/*.jsonl")])] == [
+        s3("uris/a.jsonl"),
+        s3("uris/b.jsonl"),
+    ]
     assert told(prepared(s3("uris/deep/c.txt"))) == ['{"prompt": "x"}']
     for missing in ("uris/nope.jsonl", "nope"):
         with pytest.raises(ValueError, match=f"input.path 's3://bucket/{missing}.*' does not exist"):
@@ -83,13 +95,26 @@ for uri in sys.argv[1:]:
 
 @pytest.mark.slow
 def test_data_sets_of_the_hub_are_read_by_file_folder_and_glob() -> None:
-    uris = ["hf://datasets/owner/name", "hf://datasets/owner/name/data/a.jsonl", "hf://datasets/owner/name/**/*.txt"]
+    uris = [
+        "hf://datasets/owner/name",
+        "hf://datasets/owner/name/data/a.jsonl",
+        "hf://datasets/owner/name/**/*.txt",
+    ]
     with hub.serve() as server:
         environment = {**os.environ, "HF_ENDPOINT": server, "HF_HUB_OFFLINE": "0"}
         done = subprocess.run(
-            [sys.executable, "-c", READ_ALL, *uris], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+            [sys.executable, "-c", READ_ALL, *uris],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
         )
-    assert done.stdout.splitlines() == ["['from the hub', 'two', 'three']", "['from the hub', 'two']", "['three']"], done.stderr
+    assert done.stdout.splitlines() == [
+        "['from the hub', 'two', 'three']",
+        "['from the hub', 'two']",
+        "['three']",
+    ], done.stderr
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import httpx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from actors.text import TextCodec
 from engine.config import GenerationConfig
 from engine.request import Event, Request, SequenceStats
+from rows.text_codec import TextCodec
 from serving.app import build_app
 
 CHAT_TEMPLATE = (
@@ -23,7 +23,9 @@ class ByteCodec(TextCodec):
     """One token per byte (its id is the byte), and token 256 is the special <eos>."""
 
     def __init__(self, chat_template: str | None = CHAT_TEMPLATE) -> None:
-        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=byte_tokenizer(), eos_token="<eos>", chat_template=chat_template)
+        self.tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=byte_tokenizer(), eos_token="<eos>", chat_template=chat_template
+        )
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -47,7 +49,10 @@ class ScriptedBackend:
     """Gives the events of a script to every request. An exception in the script is raised; None waits until the request is left."""
 
     def __init__(
-        self, script: Sequence[Sequence[int] | Exception | None], finish_reason: str = "stop", codec: TextCodec | None = None
+        self,
+        script: Sequence[Sequence[int] | Exception | None],
+        finish_reason: str = "stop",
+        codec: TextCodec | None = None,
     ) -> None:
         self.codec = codec or ByteCodec()
         self.max_context = 64
@@ -74,7 +79,12 @@ class ScriptedBackend:
                 num_tokens += len(step)
                 finished = number == len(script)
                 stats = SequenceStats(len(request.prompt_ids), num_tokens) if finished else None
-                yield Event(request.id, tuple(step), finish_reason=self._finish_reason if finished else None, stats=stats)  # type: ignore[arg-type]
+                yield Event(
+                    request.id,
+                    tuple(step),
+                    finish_reason=self._finish_reason if finished else None,
+                    stats=stats,
+                )  # type: ignore[arg-type]
         finally:
             if not finished:
                 self.left.append(request.id)

@@ -40,26 +40,44 @@ def test_the_endpoint_listens_on_loopback_unless_asked_otherwise() -> None:
 
 def test_the_settings_reach_ray_serve() -> None:
     config = ServeConfig(
-        min_replicas=2, max_replicas=5, target_ongoing_requests=7, max_ongoing_requests=9, max_queued_requests=11, gpus_per_replica=0.5
+        min_replicas=2,
+        max_replicas=5,
+        target_ongoing_requests=7,
+        max_ongoing_requests=9,
+        max_queued_requests=11,
+        gpus_per_replica=0.5,
     )
     app = application(config, ModelConfig(path="folder/tiny"), GenerationConfig(), SpeculationConfig())
     deployment = app._bound_deployment
     scaling = deployment._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 5, 7)
     assert (deployment.max_ongoing_requests, deployment.max_queued_requests) == (9, 11)
-    assert (deployment.backpressure_config.status_code, deployment.backpressure_config.retry_after_s) == (503, 5.0)
+    assert (deployment.backpressure_config.status_code, deployment.backpressure_config.retry_after_s) == (
+        503,
+        5.0,
+    )
     assert deployment.ray_actor_options["num_gpus"] == 0.5
 
 
 @pytest.mark.parametrize(
-    ("path", "own", "name"), [("org/tiny-model", None, "tiny-model"), ("models/tiny/", None, "tiny"), ("org/tiny", "mine", "mine")]
+    ("path", "own", "name"),
+    [("org/tiny-model", None, "tiny-model"), ("models/tiny/", None, "tiny"), ("org/tiny", "mine", "mine")],
 )
-def test_a_model_is_called_by_the_last_part_of_its_path_unless_it_has_a_name(path: str, own: str | None, name: str) -> None:
+def test_a_model_is_called_by_the_last_part_of_its_path_unless_it_has_a_name(
+    path: str, own: str | None, name: str
+) -> None:
     assert served_name(ServeConfig(model_name=own), ModelConfig(path=path)) == name
 
 
-@pytest.mark.parametrize(("setting", "value"), [("stop", ["x"]), ("include_stop", True), ("n", 2), ("logprobs", 0)])
-def test_a_generation_setting_that_the_endpoint_would_not_keep_is_refused(setting: str, value: object) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"generation.{setting} is {value!r}, which the endpoint does not support yet")):
+@pytest.mark.parametrize(
+    ("setting", "value"), [("stop", ["x"]), ("include_stop", True), ("n", 2), ("logprobs", 0)]
+)
+def test_a_generation_setting_that_the_endpoint_would_not_keep_is_refused(
+    setting: str, value: object
+) -> None:
+    with pytest.raises(
+        ValueError,
+        match=re.escape(f"generation.{setting} is {value!r}, which the endpoint does not support yet"),
+    ):
         check_served(GenerationConfig(**{setting: value}))
     check_served(GenerationConfig(max_tokens=5, temperature=1))

@@ -32,7 +32,9 @@ async def started(monkeypatch: pytest.MonkeyPatch, codec: Any) -> tuple[Any, Fak
     monkeypatch.setattr(actors.replica, "TextCodec", lambda *_: codec)
     monkeypatch.setattr(actors.replica, "start_loop", lambda *_: loop)
     replica = Replica.__new__(Replica)
-    await replica.__init__(ModelConfig(path="tiny"), SpeculationConfig(), lambda replica: f"app of {replica.max_context}")
+    await replica.__init__(
+        ModelConfig(path="tiny"), SpeculationConfig(), lambda replica: f"app of {replica.max_context}"
+    )
     return replica, loop
 
 
@@ -42,7 +44,9 @@ async def test_the_app_is_built_from_the_loaded_replica(monkeypatch: pytest.Monk
     assert replica.stream("a") == "events of a"
 
 
-async def test_a_dead_engine_fails_the_health_check_so_that_serve_replaces_the_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dead_engine_fails_the_health_check_so_that_serve_replaces_the_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     replica, loop = await started(monkeypatch, ByteCodec())
     replica.check_health()
     loop.alive, loop.fault = False, MemoryError("no pages")
@@ -50,8 +54,13 @@ async def test_a_dead_engine_fails_the_health_check_so_that_serve_replaces_the_r
         replica.check_health()
 
 
-async def test_a_tokenizer_that_cannot_stream_is_refused_before_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tokenizer_that_cannot_stream_is_refused_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     codec = ByteCodec()
     codec.tokenizer = object()
-    with pytest.raises(ValueError, match="the tokenizer of 'tiny' is a object; serving needs one that comes as a tokenizer.json"):
+    with pytest.raises(
+        ValueError,
+        match="the tokenizer of 'tiny' is a object; serving needs one that comes as a tokenizer.json",
+    ):
         await started(monkeypatch, codec)

@@ -19,11 +19,18 @@ async def streamed(backend: ScriptedBackend, path: str, body: dict[str, Any]) ->
     assert reply.status_code == 200 and reply.headers["content-type"].startswith("text/event-stream")
     events = reply.text.split("\n\n")
     assert events.pop() == "" and all(event.startswith("data: ") for event in events)
-    return [data if data == "[DONE]" else json.loads(data) for data in (event.removeprefix("data: ") for event in events)]
+    return [
+        data if data == "[DONE]" else json.loads(data)
+        for data in (event.removeprefix("data: ") for event in events)
+    ]
 
 
 async def test_a_completion() -> None:
-    reply = (await client_for(ScriptedBackend([*text_steps("He", "llo"), [EOS]])).post("/v1/completions", json=COMPLETION)).json()
+    reply = (
+        await client_for(ScriptedBackend([*text_steps("He", "llo"), [EOS]])).post(
+            "/v1/completions", json=COMPLETION
+        )
+    ).json()
     assert reply.pop("id").startswith("cmpl-") and reply.pop("created") > 0
     assert reply == {
         "object": "text_completion",
@@ -64,14 +71,24 @@ async def test_a_streamed_chat_begins_with_the_role() -> None:
 async def test_usage_comes_last_in_a_stream_that_asks_for_it() -> None:
     body = COMPLETION | {"prompt": ["ab", "c"], "stream_options": {"include_usage": True}}
     *chunks, usage, done = await streamed(ScriptedBackend(text_steps("He", "llo")), "/v1/completions", body)
-    assert (usage["choices"], usage["usage"], done) == ([], {"prompt_tokens": 3, "completion_tokens": 10, "total_tokens": 13}, "[DONE]")
+    assert (usage["choices"], usage["usage"], done) == (
+        [],
+        {"prompt_tokens": 3, "completion_tokens": 10, "total_tokens": 13},
+        "[DONE]",
+    )
     assert all(chunk["usage"] is None for chunk in chunks)
 
 
 async def test_many_prompts_are_many_choices_whole_and_streamed() -> None:
     body = {"model": "tiny", "prompt": ["a", "b", "c"]}
-    whole = (await client_for(ScriptedBackend(text_steps("x", "é"))).post("/v1/completions", json=body)).json()
-    assert [(choice["index"], choice["text"]) for choice in whole["choices"]] == [(0, "xé"), (1, "xé"), (2, "xé")]
+    whole = (
+        await client_for(ScriptedBackend(text_steps("x", "é"))).post("/v1/completions", json=body)
+    ).json()
+    assert [(choice["index"], choice["text"]) for choice in whole["choices"]] == [
+        (0, "xé"),
+        (1, "xé"),
+        (2, "xé"),
+    ]
     *chunks, _ = await streamed(ScriptedBackend(text_steps("x", "é")), "/v1/completions", body)
     texts = dict.fromkeys(range(3), "")
     for chunk in chunks:
@@ -90,7 +107,10 @@ async def test_line_separators_in_the_text_do_not_break_the_events() -> None:
 async def test_what_the_engine_refuses_is_a_400_also_for_a_stream(stream: bool) -> None:
     backend = ScriptedBackend([ValueError("the prompt holds token id 9; ids go to 8")])
     reply = await client_for(backend).post("/v1/completions", json=COMPLETION | {"stream": stream})
-    assert (reply.status_code, reply.json()["error"]["message"]) == (400, "the prompt holds token id 9; ids go to 8")
+    assert (reply.status_code, reply.json()["error"]["message"]) == (
+        400,
+        "the prompt holds token id 9; ids go to 8",
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -102,7 +122,9 @@ async def test_an_engine_that_dies_before_the_first_token_is_a_503(stream: bool)
 
 
 async def test_an_engine_that_dies_midway_ends_the_stream_with_an_error_and_without_done() -> None:
-    first, last = await streamed(ScriptedBackend([*text_steps("He"), RuntimeError("boom")]), "/v1/completions", COMPLETION)
+    first, last = await streamed(
+        ScriptedBackend([*text_steps("He"), RuntimeError("boom")]), "/v1/completions", COMPLETION
+    )
     assert first["choices"][0]["text"] == "He"
     assert last["error"]["type"] == "server_error" and "boom" in last["error"]["message"]
 
@@ -115,7 +137,9 @@ async def test_one_prompt_that_fails_takes_the_others_of_its_request_along() -> 
 
     backend = SecondFails([])
     reply = await client_for(backend).post("/v1/completions", json={"model": "tiny", "prompt": ["a", "b"]})
-    assert reply.status_code == 400 and sorted(backend.left) == sorted(request.id for request in backend.requests)
+    assert reply.status_code == 400 and sorted(backend.left) == sorted(
+        request.id for request in backend.requests
+    )
 
 
 @pytest.mark.parametrize("stream", [False, True])

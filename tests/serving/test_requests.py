@@ -18,7 +18,9 @@ def backend() -> ScriptedBackend:
     return ScriptedBackend(text_steps("ok"))
 
 
-async def sent(body: dict[str, Any], generation: GenerationConfig | None = None, path: str = "/v1/completions") -> ScriptedBackend:
+async def sent(
+    body: dict[str, Any], generation: GenerationConfig | None = None, path: str = "/v1/completions"
+) -> ScriptedBackend:
     """The backend after a request that was taken."""
     replica = backend()
     reply = await client_for(replica, generation).post(path, json=body)
@@ -30,7 +32,9 @@ async def refusal(body: Any, path: str = "/v1/completions") -> dict[str, Any]:
     """The error of a request that was refused with 400 and never reached the engine."""
     replica = backend()
     content = json.dumps(body).encode()  # ASCII, so that half a surrogate pair can be sent
-    reply = await client_for(replica).post(path, content=content, headers={"Content-Type": "application/json"})
+    reply = await client_for(replica).post(
+        path, content=content, headers={"Content-Type": "application/json"}
+    )
     assert (reply.status_code, replica.requests) == (400, [])
     error = reply.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
@@ -38,7 +42,9 @@ async def refusal(body: Any, path: str = "/v1/completions") -> dict[str, Any]:
 
 
 async def test_a_request_without_settings_has_those_of_the_configuration() -> None:
-    generation = GenerationConfig(max_tokens=7, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1, ignore_eos=True, stop_token_ids=[10])
+    generation = GenerationConfig(
+        max_tokens=7, temperature=0.5, top_p=0.9, top_k=3, min_p=0.1, ignore_eos=True, stop_token_ids=[10]
+    )
     [request] = (await sent(COMPLETION, generation)).requests
     sampling = request.sampling
     assert (request.max_tokens, request.ignore_eos, request.stop_ids) == (7, True, frozenset({10}))
@@ -46,8 +52,19 @@ async def test_a_request_without_settings_has_those_of_the_configuration() -> No
 
 
 async def test_the_settings_of_a_request_win_also_when_they_are_zero_or_false() -> None:
-    own = {"max_tokens": 2, "temperature": 0, "top_p": 1, "top_k": 0, "min_p": 0, "seed": 0, "ignore_eos": False, "stop_token_ids": []}
-    generation = GenerationConfig(temperature=1.0, top_p=0.5, top_k=5, min_p=0.5, seed=9, ignore_eos=True, stop_token_ids=[1])
+    own = {
+        "max_tokens": 2,
+        "temperature": 0,
+        "top_p": 1,
+        "top_k": 0,
+        "min_p": 0,
+        "seed": 0,
+        "ignore_eos": False,
+        "stop_token_ids": [],
+    }
+    generation = GenerationConfig(
+        temperature=1.0, top_p=0.5, top_k=5, min_p=0.5, seed=9, ignore_eos=True, stop_token_ids=[1]
+    )
     [request] = (await sent(COMPLETION | own, generation)).requests
     assert (request.max_tokens, request.ignore_eos, request.stop_ids) == (2, False, frozenset())
     assert request.sampling == Sampling(temperature=0, top_p=1, top_k=0, min_p=0, seed=0)
@@ -70,18 +87,27 @@ async def test_two_requests_without_a_seed_differ_and_the_prompts_of_one_share_i
         ("<eos>", [(EOS,)]),
     ],
 )
-async def test_a_prompt_is_text_or_token_ids_one_or_many(prompt: Any, expected: list[tuple[int, ...]]) -> None:
-    assert [request.prompt_ids for request in (await sent({"model": "tiny", "prompt": prompt})).requests] == expected
+async def test_a_prompt_is_text_or_token_ids_one_or_many(
+    prompt: Any, expected: list[tuple[int, ...]]
+) -> None:
+    assert [
+        request.prompt_ids for request in (await sent({"model": "tiny", "prompt": prompt})).requests
+    ] == expected
 
 
-@pytest.mark.parametrize("prompt", [None, 5, [], [[]], ["a", 5], [5, "a"], [1.5], [True], {"text": "a"}, "\ud800"])
+@pytest.mark.parametrize(
+    "prompt", [None, 5, [], [[]], ["a", 5], [5, "a"], [1.5], [True], {"text": "a"}, "\ud800"]
+)
 async def test_anything_else_is_no_prompt(prompt: Any) -> None:
     assert (await refusal({"model": "tiny", "prompt": prompt}))["param"] == "prompt"
 
 
 async def test_a_chat_goes_through_the_models_template_up_to_the_assistants_turn() -> None:
     parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
-    body = {"model": "tiny", "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": parts}]}
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "system", "content": "x"}, {"role": "user", "content": parts}],
+    }
     [request] = (await sent(body, path="/v1/chat/completions")).requests
     assert bytes(request.prompt_ids).decode() == "<system>x<user>hi<assistant>"
 
@@ -107,11 +133,17 @@ async def test_max_completion_tokens_is_the_newer_name_of_max_tokens() -> None:
         ("ignore_eos", 1, "ignore_eos is 1; it must be true or false"),
         ("stop_token_ids", [-1], "stop_token_ids is [-1]; it must be a list of token ids"),
         ("stream", "yes", "stream: input should be a valid boolean"),
-        ("stream_options", {"include_usage": True}, "stream_options needs stream: true; leave it out or stream"),
+        (
+            "stream_options",
+            {"include_usage": True},
+            "stream_options needs stream: true; leave it out or stream",
+        ),
     ],
 )
 @pytest.mark.parametrize("kind", PATHS)
-async def test_a_value_out_of_range_is_refused_with_its_limit(kind: str, field: str, value: Any, message: str) -> None:
+async def test_a_value_out_of_range_is_refused_with_its_limit(
+    kind: str, field: str, value: Any, message: str
+) -> None:
     path, body = PATHS[kind]
     error = await refusal(body | {field: value}, path)
     assert (error["param"], error["message"]) == (field, message)
@@ -138,11 +170,15 @@ async def test_a_value_out_of_range_is_refused_with_its_limit(kind: str, field: 
         ("chat", "reasoning_effort", "low"),
     ],
 )
-async def test_what_is_not_supported_yet_is_refused_by_name_never_ignored(kind: str, field: str, value: Any) -> None:
+async def test_what_is_not_supported_yet_is_refused_by_name_never_ignored(
+    kind: str, field: str, value: Any
+) -> None:
     path, body = PATHS[kind]
     error = await refusal(body | {field: value}, path)
     assert error["param"] == field
-    assert error["message"].startswith(f"{field} is {value!r}, which this server does not support yet; leave it out")
+    assert error["message"].startswith(
+        f"{field} is {value!r}, which this server does not support yet; leave it out"
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,10 +256,16 @@ async def test_a_model_without_a_chat_template_says_so() -> None:
 
 @pytest.mark.parametrize("kind", PATHS)
 async def test_a_prompt_as_long_as_the_context_is_refused(kind: str) -> None:
-    long = {"completion": {"prompt": ["a", "x" * 64]}, "chat": {"messages": [{"role": "user", "content": "x" * 64}]}}
+    long = {
+        "completion": {"prompt": ["a", "x" * 64]},
+        "chat": {"messages": [{"role": "user", "content": "x" * 64}]},
+    }
     path, body = PATHS[kind]
     error = await refusal(body | long[kind], path)
-    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt" if kind == "completion" else "messages")
+    assert (error["code"], error["param"]) == (
+        "context_length_exceeded",
+        "prompt" if kind == "completion" else "messages",
+    )
     assert "this model's context is 64 and needs room for one more: shorten it" in error["message"]
 
 
@@ -236,23 +278,41 @@ async def test_another_models_name_is_not_found() -> None:
 @pytest.mark.parametrize(
     ("content", "headers", "message"),
     [
-        (b"{", {"Content-Type": "application/json"}, "the body is not valid JSON: Expecting property name enclosed in double quotes"),
-        (b"[]", {"Content-Type": "application/json"}, "the body must be a JSON object, sent with Content-Type: application/json"),
-        (b'{"model": "tiny"}', {"Content-Type": "text/plain"}, "the body must be a JSON object, sent with Content-Type: application/json"),
+        (
+            b"{",
+            {"Content-Type": "application/json"},
+            "the body is not valid JSON: Expecting property name enclosed in double quotes",
+        ),
+        (
+            b"[]",
+            {"Content-Type": "application/json"},
+            "the body must be a JSON object, sent with Content-Type: application/json",
+        ),
+        (
+            b'{"model": "tiny"}',
+            {"Content-Type": "text/plain"},
+            "the body must be a JSON object, sent with Content-Type: application/json",
+        ),
         (b"", {}, "the body must be a JSON object, sent with Content-Type: application/json"),
     ],
 )
-async def test_a_body_that_is_no_json_object_is_refused(content: bytes, headers: dict[str, str], message: str) -> None:
+async def test_a_body_that_is_no_json_object_is_refused(
+    content: bytes, headers: dict[str, str], message: str
+) -> None:
     reply = await client_for(backend()).post("/v1/completions", content=content, headers=headers)
     assert (reply.status_code, reply.json()["error"]["message"]) == (400, message)
 
 
 async def test_broken_utf8_is_refused_in_the_one_shape() -> None:
-    reply = await client_for(backend()).post("/v1/completions", content=b'{"model": "\xff"}', headers={"Content-Type": "application/json"})
+    reply = await client_for(backend()).post(
+        "/v1/completions", content=b'{"model": "\xff"}', headers={"Content-Type": "application/json"}
+    )
     assert (reply.status_code, reply.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/completions", 405)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v1/nothing", 404), ("GET", "/v1/completions", 405)]
+)
 async def test_a_wrong_address_is_answered_in_the_one_shape(method: str, path: str, status: int) -> None:
     reply = await client_for(backend()).request(method, path)
     assert (reply.status_code, reply.json()["error"]["type"]) == (status, "invalid_request_error")

@@ -1,0 +1,108 @@
+"""The tokens of all rows in linked blocks, and the chains that lead from a token to where the same was said before: compiled.
+
+Owns how rows are written, followed and hashed. Does not know what is looked for, nor how rows end.
+A place is a token's index in the arena. Chain c links each place to the earlier one that followed the same ORDERS[c] tokens in
+the same scope. Links may be stale or collide, so every use compares tokens.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from drafting.adaptive.layout import (
+    BLOCK_TOKENS,
+    GROUP,
+    MAX_ORDER,
+    NONE,
+    NUM_CHAINS,
+    NUM_SAID,
+    ORDERS,
+    OWN,
+    SCOPES,
+    Arena,
+    Int64,
+    Records,
+)
+from drafting.compiled import compiled_lean
+from drafting.tree import Int32
+
+MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
+
+
+@compiled_lean
+def mix(key: int, value: int) -> int:
+    mixed = (key + value + 1) * MULTIPLIER
+    return int(mixed ^ (mixed >> 29))
+
+
+@compiled_lean
+def head_of(heads_CH: Int32, chain: int, row: Any, recent: Int32) -> int:
+    scope = SCOPES[chain]
+    key = (row.id if scope == OWN else -row.group if scope == GROUP else 0) * NUM_CHAINS + chain
+    for i in range(ORDERS[chain]):
+        key = mix(key, recent[i])
+    return int((key * MULTIPLIER >> 32) & (heads_CH.shape[1] - 1))
+
+
+@compiled_lean
+def place_after(arena: Arena, place: int) -> int:
+    if (place + 1) & (BLOCK_TOKENS - 1):
+        return place + 1
+    return int(arena.blocks[place // BLOCK_TOKENS].next * BLOCK_TOKENS)  # negative where there is none
+
+
+@compiled_lean
+def place_before(arena: Arena, place: int) -> int:
+    if place & (BLOCK_TOKENS - 1):
+        return place - 1
+    return int(arena.blocks[place // BLOCK_TOKENS].previous * BLOCK_TOKENS + BLOCK_TOKENS - 1)
+
+
+@compiled_lean
+def write_recent(arena: Arena, place: int, out: Int32) -> int:
+    """Writes the tokens that end at `place`, newest first; returns how many there are."""
+    for i in range(len(out)):
+        if place < 0:
+            return i
+        out[i] = arena.tokens[place]
+        place = place_before(arena, place)
+    return len(out)
+
+
+@compiled_lean
+def append(
+    arena: Arena, rows: Records, slots: Int64, token_ids: Int32, offsets: Int64, recent: Int32
+) -> None:
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]; free blocks and scratch `recent` must be enough."""
+    for i in range(len(slots)):
+        row, said = rows[slots[i]], arena.said_SN[slots[i]]
+        size = write_recent(arena, row.last, recent)
+        for t in range(offsets[i], offsets[i + 1]):
+            place = _new_place(arena, row)
+            arena.tokens[place] = token_ids[t]
+            said[token_ids[t] & (NUM_SAID - 1)] = min(said[token_ids[t] & (NUM_SAID - 1)] + 1, 255)
+            for chain in range(NUM_CHAINS):
+                if size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0):
+                    head = head_of(arena.heads_CH, chain, row, recent)
+                    arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
+                    arena.heads_CH[chain, head] = place
+            recent[2], recent[1], recent[0] = recent[1], recent[0], token_ids[t]
+            size = min(size + 1, MAX_ORDER)
+
+
+@compiled_lean
+def _new_place(arena: Arena, row: Any) -> int:
+    place = row.last + 1
+    if place % BLOCK_TOKENS == 0:
+        arena.num_free[0] -= 1
+        number, previous = arena.free[arena.num_free[0]], row.last // BLOCK_TOKENS
+        block = arena.blocks[number]
+        block.next, block.previous, block.row, block.group = NONE, previous, row.id, row.group
+        if previous >= 0:
+            arena.blocks[previous].next = number
+        else:
+            row.first_block = number
+        place = number * BLOCK_TOKENS
+        arena.tokens[place : place + BLOCK_TOKENS] = NONE
+    row.last, row.length = place, row.length + 1
+    return int(place)

@@ -1,0 +1,128 @@
+"""The records and arrays that the compiled half of the adaptive proposer shares with its Python half.
+
+Owns names, types and sizes only.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting.tree import Int32, UInt8
+
+Records = NDArray[np.void]
+Int64 = NDArray[np.int64]
+BLOCK_TOKENS, NONE = 64, -1  # a row owns whole blocks
+OWN, GROUP, ALL, NUM_SCOPES = 0, 1, 2, 3  # scopes: the row itself, its group, all rows
+GAP, NUM_VOTERS, BIGRAM = (
+    3,
+    4,
+    3,
+)  # votes of matches that end before the last token are counted apart; a source without votes
+ORDERS, SCOPES, NUM_CHAINS, MAX_ORDER = (3, 1, 2, 2), (OWN, OWN, GROUP, ALL), 4, 3
+WALK, SHORT_WALK = (
+    16,
+    8,
+)  # links of a chain followed at most: for the root; for a node, or before the last token
+MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
+MAX_MATCH, MAX_CHILDREN, MAX_GUESSES = (
+    32,
+    24,
+    512,
+)  # tokens compared backwards; continuations of a node; those weighed per tree
+NUM_SAID = 1 << 12  # counters of the tokens that a row has said
+
+NUM_TABLES, NUM_BUCKETS = 7, 64  # of weights; a guess has one bucket in each table
+NUM_BIASES, NUM_HASHES = 6, 1 << 16  # tables of biases, and entries of each
+NUM_FEATURES = (
+    NUM_TABLES + NUM_BIASES
+)  # of a guess: where its bucket in each table, and its entry of each bias, lie among all scores
+
+ROW = np.dtype(
+    [
+        ("id", np.int64),
+        ("group", np.int64),
+        ("first_block", np.int64),
+        ("last", np.int64),
+        ("length", np.int64),
+    ]
+)
+BLOCK = np.dtype([("next", np.int32), ("previous", np.int32), ("row", np.int64), ("group", np.int64)])
+POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32), ("gap", np.int32)])
+# By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them is next.
+NODE = np.dtype(
+    [
+        ("first", np.int32),
+        ("last", np.int32),
+        ("guess", np.int32),
+        ("depth", np.int32),
+        ("survival", np.float32),
+    ]
+    + [
+        ("first_guess", np.int32),
+        ("last_guess", np.int32),
+        ("best", np.int32),
+        ("best_survival", np.float32),
+        ("longest", np.int32),
+    ]
+)
+GUESS = np.dtype(
+    [
+        ("parent", np.int32),
+        ("token", np.int32),
+        ("node", np.int32),
+        ("depth", np.int32),
+        ("source", np.int16),
+        ("match", np.int16),
+    ]
+    + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32)]
+)
+
+
+class Arena(NamedTuple):
+    """The tokens of all rows int32 [P], in linked blocks, and the chains through them. free[: num_free[0]] are unused blocks.
+
+    said_SN uint8 [slots, NUM_SAID]: how often a running row has said a token, prompt included, by the token's low bits.
+    """
+
+    tokens: Int32
+    blocks: Records
+    chains_CP: Int32
+    heads_CH: Int32
+    free: Int32
+    num_free: NDArray[np.int64]
+    said_SN: UInt8
+
+
+class Model(NamedTuple):
+    """What was learned: scores float32, those of all buckets and then those of all biases; bigram_VR int32."""
+
+    scores: NDArray[np.float32]
+    bigram_VR: Int32
+
+
+class Scratch(NamedTuple):
+    """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses, features].
+
+    num_chains int64 [1]: chains that are followed. votes_CV float32 [children, voters], longest_CV int32 alike.
+    """
+
+    pointers: Records
+    nodes: Records
+    guesses: Records
+    features_GF: Int32
+    context: Int32
+    recent: Int32
+    num_chains: Int64
+    places_WC: Int32
+    votes_CV: NDArray[np.float32]
+    longest_CV: Int32
+    totals_V: NDArray[np.float32]
+
+
+class Guesses(NamedTuple):
+    """Every continuation that was weighed, GUESS [G], with its features int32 [G, features]; those of row b from offsets[b] on."""
+
+    guesses: Records
+    features_GF: Int32
+    offsets: Int64

@@ -1,0 +1,103 @@
+"""The paper's fixed strategy: sources are asked in the order given until num_drafts distinct drafts are found.
+
+Owns that order. What a sequence remembers is its ContextIndex; tables are shared by all sequences. Does not know the model.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting.bigram import fill_bigram_drafts
+from drafting.context import ContextIndex
+from drafting.tables import Tables
+from drafting.tree import Candidates, Int32, certain, merge_drafts
+from drafting.unigram import fill_unigram_drafts
+
+
+class MixedProposer:
+    """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see SpeculationConfig."""
+
+    def __init__(
+        self,
+        *,
+        num_drafts: int,
+        draft_len: int,
+        query_len: int,
+        sources: Sequence[str],
+        max_nodes: int,
+        tables: Tables,
+    ) -> None:
+        self.source_names = tuple(sources)
+        self.max_nodes = max_nodes
+        self.max_depth = draft_len
+        self._num_drafts = num_drafts
+        self._query_len = query_len
+        self._matches_S = np.array(
+            [min(query_len, 255) if name == "context" else 0 for name in sources], np.uint8
+        )
+        self._tables = tables
+
+    def start(self, token_ids: Int32, group: str = "") -> ContextIndex:
+        """The state of a sequence that begins with these tokens, at least one; it learns nothing from its group."""
+        return ContextIndex(token_ids, self._query_len)
+
+    def extend(self, states: Sequence[ContextIndex], token_ids: Int32, offsets: NDArray[np.int64]) -> None:
+        """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b."""
+        for state, first, last in zip(states, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+            state.extend(token_ids[first:last])
+
+    def propose(
+        self, states: Sequence[ContextIndex], max_depths: Int32, min_survival: float = 0.0
+    ) -> Candidates:
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of it shall be verified."""
+        depths_B = np.minimum(max_depths, self.max_depth)
+        shape = (len(self.source_names), len(states), self._num_drafts)
+        drafts_SBKW = np.empty((*shape, self.max_depth), np.int32)
+        lengths_SBK = np.zeros(shape, np.int32)
+        for name, drafts_BKW, lengths_BK in zip(self.source_names, drafts_SBKW, lengths_SBK, strict=True):
+            self._fill(name, states, depths_B, drafts_BKW, lengths_BK)
+        return certain(
+            merge_drafts(
+                drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes, self._matches_S
+            )
+        )
+
+    def learn(
+        self,
+        states: Sequence[ContextIndex],
+        candidates: Candidates,
+        token_ids: Int32,
+        offsets: NDArray[np.int64],
+    ) -> None:
+        """Takes in the tokens that a step gave; there is nothing to calibrate."""
+        self.extend(states, token_ids, offsets)
+
+    def wants_successors(self) -> int:
+        """None: the paper's tables stay as they were built."""
+        return 0
+
+    def reward(self, sources: NDArray[np.uint8]) -> None:
+        """The fill order is fixed, whatever comes of it."""
+
+    def recycle(self, token_ids: Int32, successors: Int32) -> None:
+        """The paper's tables stay as they were built."""
+
+    def finish(self, state: ContextIndex) -> None:
+        """What one sequence said is of no use to another."""
+
+    def drop(self, state: ContextIndex) -> None:
+        """Nothing is shared, so there is nothing to free."""
+
+    def _fill(
+        self, name: str, states: Sequence[ContextIndex], depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32
+    ) -> None:
+        if name == "context":
+            for row, (state, depth) in enumerate(zip(states, depths_B.tolist(), strict=True)):
+                if depth > 0:
+                    state.fill(depth, drafts_BKW, lengths_BK, row)
+        elif name == "bigram" and self._tables.bigram is not None:
+            last_ids_B = np.array([state.tokens[state.length - 1] for state in states], np.int32)
+            fill_bigram_drafts(self._tables.bigram, last_ids_B, depths_B, drafts_BKW, lengths_BK)
+        elif name == "unigram" and self._tables.unigram is not None:
+            fill_unigram_drafts(self._tables.unigram, depths_B, drafts_BKW, lengths_BK)

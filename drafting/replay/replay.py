@@ -1,0 +1,167 @@
+"""Recorded outputs fed through a proposer as if a model produced them: what would drafting have given?
+
+Owns the counting. Does not know files, text, or how the proposer makes its drafts.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from drafting.bigram import learn_successors
+from drafting.outcomes import GuessCounts
+from drafting.proposer import Proposer
+from drafting.replay.transcripts import Transcript
+from drafting.tree import Candidates, DraftTrees, Int32, UInt8, walk
+
+NO_LIMIT = np.iinfo(np.int32).max
+Choose = Callable[[Candidates], DraftTrees]
+Step = tuple[Candidates, DraftTrees, list[Int32]]  # what was proposed, what was verified, what each row said
+
+
+@dataclass
+class Counts:
+    """calls: forward passes that gave output. nodes: guesses verified, of which by_source says whose, and whose were accepted."""
+
+    calls: int = 0
+    tokens: int = 0
+    nodes: int = 0
+    verified: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class _Row:
+    """A transcript on its way: text is prompt and output, of which `done` tokens have been said."""
+
+    text: Int32
+    done: int
+    state: Any
+    counts: Counts
+
+
+def replay(
+    transcripts: Iterable[Transcript],
+    proposer: Proposer,
+    choose: Choose,
+    learned_bigram: Int32 | None = None,
+    batch_size: int = 1,
+    min_survival: float = 0.0,
+    guesses: GuessCounts | None = None,
+) -> dict[str, Counts]:
+    """The counts by group. choose: which candidates are verified; batch_size: rows that run at once, in the order given.
+
+    learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival: the proposer's.
+    guesses: counts what became of them.
+    """
+    groups: dict[str, Counts] = {}
+    running: list[_Row] = []
+    waiting = iter(transcripts)
+    while True:
+        while len(running) < batch_size and (transcript := next(waiting, None)) is not None:
+            text = np.concatenate([transcript.prompt_ids, transcript.output_ids])
+            state = proposer.start(transcript.prompt_ids, transcript.group)
+            counts = groups.setdefault(transcript.group, Counts())
+            running.append(_Row(text, len(transcript.prompt_ids), state, counts))
+            if learned_bigram is not None:
+                learn_successors(learned_bigram, transcript.prompt_ids)
+            running = _without_finished(running, proposer)
+        if not running:
+            return groups
+        candidates, trees, emitted = _step(running, proposer, choose, learned_bigram, min_survival)
+        if guesses:
+            paths = [
+                trees.offsets[number] + walk(trees, number, tokens) - 1
+                for number, tokens in enumerate(emitted)
+            ]
+            guesses.add(candidates, trees, np.concatenate(paths))
+        running = _without_finished(running, proposer)
+
+
+def accept(
+    trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: Counts
+) -> tuple[Int32, UInt8]:
+    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are right, and one token more;
+    and the sources of these guesses."""
+    sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
+    path = walk(trees, number, rest)
+    emitted = rest[: len(path) + 1]
+    counts.calls += 1
+    counts.tokens += len(emitted)
+    counts.nodes += len(sources)
+    counts.verified.update(source_names[source] for source in sources.tolist())
+    counts.accepted.update(source_names[source] for source in sources[path - 1].tolist())
+    return emitted, sources[path - 1]
+
+
+def _without_finished(running: list[_Row], proposer: Proposer) -> list[_Row]:
+    for row in running:
+        if row.done == len(row.text):
+            proposer.finish(row.state)
+    return [row for row in running if row.done < len(row.text)]
+
+
+def report(groups: dict[str, Counts], source_names: Iterable[str]) -> dict[str, Any]:
+    """The figures in all, by source and by group, ready for JSON. acceptance rate = accepted / verified."""
+    total = Counts()
+    for counts in groups.values():
+        total.calls, total.tokens, total.nodes = (
+            total.calls + counts.calls,
+            total.tokens + counts.tokens,
+            total.nodes + counts.nodes,
+        )
+        total.verified, total.accepted = total.verified + counts.verified, total.accepted + counts.accepted
+    if not total.calls:
+        raise ValueError("the transcripts hold no output token; there is nothing to replay")
+    return {
+        **_per_call(total),
+        "calls": total.calls,
+        "tokens": total.tokens,
+        "nodes": total.nodes,
+        "by_source": {
+            name: {"verified": total.verified[name], "accepted": total.accepted[name]}
+            for name in source_names
+        },
+        "by_group": {name: _per_call(counts) for name, counts in sorted(groups.items()) if counts.calls},
+    }
+
+
+def at_nodes(sweep: Sequence[dict[str, Any]], nodes_per_call: Sequence[float]) -> dict[str, float | None]:
+    """Tokens per call at the given nodes per call, linearly between the figures of a sweep; None where it does not reach."""
+    points = sorted((figures["nodes_per_call"], figures["tokens_per_call"]) for figures in sweep)
+    nodes, tokens = [nodes for nodes, _ in points], [tokens for _, tokens in points]
+    return {
+        f"{n:g}": float(np.interp(n, nodes, tokens)) if nodes[0] <= n <= nodes[-1] else None
+        for n in nodes_per_call
+    }
+
+
+def _per_call(counts: Counts) -> dict[str, float]:
+    return {"tokens_per_call": counts.tokens / counts.calls, "nodes_per_call": counts.nodes / counts.calls}
+
+
+def _step(
+    running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None, min_survival: float
+) -> Step:
+    """Output [5 6 7 8 9] with 2, 0, then all guesses right: calls emit 5 6 7, 8, 9: 3 calls, 5 tokens.
+
+    A recording does not say where it would have ended, so drafts are not shortened towards its end.
+    """
+    states = [row.state for row in running]
+    candidates = proposer.propose(states, np.full(len(running), NO_LIMIT, np.int32), min_survival)
+    trees = choose(candidates)
+    names, emitted, accepted = proposer.source_names, [], []
+    for number, row in enumerate(running):
+        tokens, sources = accept(trees, number, row.text[row.done :], names, row.counts)
+        emitted.append(tokens)
+        accepted.append(sources)
+    if len(trees.token_ids):
+        proposer.reward(np.concatenate(accepted))
+    proposer.learn(states, candidates, np.concatenate(emitted), np.cumsum([0, *map(len, emitted)]))
+    for row, tokens in zip(running, emitted, strict=True):
+        if learned_bigram is not None:
+            learn_successors(learned_bigram, row.text[row.done - 1 : row.done + len(tokens)])
+        row.done += len(tokens)
+    return candidates, trees, emitted

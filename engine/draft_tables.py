@@ -1,0 +1,186 @@
+"""The draft tables of a model: computed once from its weights, then shared through a folder by all workers and jobs.
+
+The one place that makes tables from a model. Their files are drafting/tables.py's; what drafts do with them, the sources'.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from drafting.tables import Tables, load_table, save_table
+from drafting.tree import Int32
+from drafting.unigram import nearest_to_mean
+from engine.config import ModelConfig
+from engine.model.hub import local_folder
+
+logger = logging.getLogger(__name__)
+NUM_SUCCESSORS = 25  # the paper's largest k
+MAX_SECONDS = 60.0
+LOCK_SECONDS = 600.0
+LOGITS_AT_ONCE = 2**25  # 128 MiB of float32
+SAMPLED_BYTES, NUM_SAMPLES = 65536, 16
+LastLogits = Callable[[Tensor], Tensor]
+
+
+def load_or_build_tables(
+    model: Any,
+    fingerprint: str,
+    cache: Path,
+    sources: Collection[str],
+    num_successors: int = NUM_SUCCESSORS,
+    prefix_ids: tuple[int, ...] = (),
+) -> Tables:
+    """The tables that `sources` need, from cache / fingerprint; built there by the first worker that asks."""
+    folder = cache / fingerprint
+    tables: dict[str, Int32 | None] = {}
+    if "bigram" in sources:
+        made_from = json.dumps(
+            {"weights": fingerprint, "num_successors": num_successors, "prefix_ids": prefix_ids}
+        )
+        tables["bigram"] = _load_or_build(
+            folder, "bigram", made_from, lambda: bigram_of(model, num_successors, prefix_ids)
+        )
+    if "unigram" in sources:
+        made_from = json.dumps({"weights": fingerprint, "num_tokens": num_successors})
+        tables["unigram"] = _load_or_build(
+            folder, "unigram", made_from, lambda: unigram_of(model, num_successors)
+        )
+    return Tables(**tables)
+
+
+def _load_or_build(
+    folder: Path, name: str, made_from: str, build: Callable[[], Int32 | None]
+) -> Int32 | None:
+    """The table in the folder, or a new one. A file appears whole or not at all, so only building needs the lock."""
+    table = load_table(folder, name, made_from)
+    if table is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS):
+            table = load_table(
+                folder, name, made_from
+            )  # another worker may have built it while this one waited
+            if table is None:
+                table = build()
+                if table is not None:
+                    save_table(folder, name, table, made_from)
+    return table
+
+
+def bigram_of(model: Any, num_successors: int, prefix_ids: tuple[int, ...] = ()) -> Int32 | None:
+    """The bigram table of a transformers model; see build_bigram."""
+    with own_attention(model) as last_logits:
+        return build_bigram(
+            last_logits, model.config.get_text_config().vocab_size, num_successors, prefix_ids
+        )
+
+
+def build_bigram(
+    last_logits: LastLogits,
+    vocab_size: int,
+    num_successors: int,
+    prefix_ids: tuple[int, ...] = (),
+    max_seconds: float = MAX_SECONDS,
+) -> Int32 | None:
+    """Successors int32 [V, R] of every token x: the top of last_logits([prefix, x]), best first.
+
+    None, with a notice, when the whole would take longer than max_seconds: batches grow from 8 rows, and the estimate is
+    made from those that are of full size or took a second, so that a start-up cost is not taken for the speed.
+    """
+    if any(not 0 <= token < vocab_size for token in prefix_ids):
+        raise ValueError(f"prefix_ids is {list(prefix_ids)}; ids of this model go from 0 to {vocab_size - 1}")
+    started, rows, most_rows = time.monotonic(), 8, max(16, min(4096, LOGITS_AT_ONCE // vocab_size))
+    table_VR = np.empty((vocab_size, min(num_successors, vocab_size)), np.int32)
+    first = 0
+    while first < vocab_size:
+        batch_started = time.monotonic()
+        last = min(first + rows, vocab_size)
+        ids_BT = torch.tensor([[*prefix_ids, token] for token in range(first, last)])
+        table_VR[first:last] = (
+            last_logits(ids_BT)[:, :vocab_size].topk(table_VR.shape[1]).indices.cpu().numpy()
+        )
+        now = time.monotonic()
+        estimate = now - started + (now - batch_started) * (vocab_size - last) / (last - first)
+        if estimate > max_seconds and first > 0 and (rows == most_rows or now - batch_started > 1):
+            logger.warning(
+                "no bigram table: it would take %.0f s, the limit is %.0f s; speculation goes on without it",
+                estimate,
+                max_seconds,
+            )
+            return None
+        first, rows = last, min(2 * rows, most_rows)
+    return table_VR
+
+
+def unigram_of(model: Any, num_tokens: int) -> Int32:
+    """The unigram list of a transformers model; see drafting/unigram.py."""
+    embeddings = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    own, output = (weight.detach().to("cpu", torch.float32).numpy() for weight in embeddings)
+    return nearest_to_mean(own, output, num_tokens)
+
+
+@contextmanager
+def own_attention(model: Any) -> Iterator[LastLogits]:
+    """While it lasts, a function ids [B, T] -> logits [B, V] of the last position, by the model's own attention code."""
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+
+    def last_logits(ids_BT: Tensor) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = model(
+                input_ids=ids_BT.to(model.device), use_cache=False, logits_to_keep=1
+            ).logits[:, -1]
+            return logits
+
+    try:
+        yield last_logits
+    finally:
+        model.set_attn_implementation(implementation)
+
+
+def model_fingerprint(config: ModelConfig) -> str:
+    """16 hex digits of what decides the logits: the weights, their quantisation, the adapter."""
+    own = weights_fingerprint(local_folder(config.path, config.revision))
+    if not (config.adapter or config.quantization):
+        return own
+    adapter = config.adapter and weights_fingerprint(
+        local_folder(config.adapter, config.adapter_revision, setting="model.adapter")
+    )
+    return hashlib.sha256(json.dumps([own, config.quantization, adapter]).encode()).hexdigest()[:16]
+
+
+def weights_fingerprint(folder: Path) -> str:
+    """16 hex digits of the model's or adapter's config, and of each weight file its name, size and 16 samples spread over its bytes."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "adapter_config.json"):
+        digest.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with open(path, "rb") as file:
+            for sample in range(NUM_SAMPLES):
+                file.seek(max(0, size - SAMPLED_BYTES) * sample // (NUM_SAMPLES - 1))
+                digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def default_cache() -> Path:
+    """Where tables are kept when no place was named: this user's cache, or the temp folder where there can be none."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ngram-tables"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home, as containers have it
+        return Path(tempfile.gettempdir()) / f"ngram-tables-{os.getuid()}"
+    return cache

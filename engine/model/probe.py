@@ -1,0 +1,133 @@
+"""What a loaded model does with attention, found by running it: shapes and windows, and whether ours gives its own logits.
+
+The second line of defence behind engine/model/families.py. Raises ValueError with what failed and the remedy.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AttentionInterface
+
+from drafting.tree import DraftTrees
+from engine import attention
+
+# Largest |difference of logits| / largest |logit| between our attention and the model's own. Many families compute
+# norms and rotary angles in float32 whatever their dtype, hence no finer limit for float64.
+PARITY_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+# Keyword arguments by which some models say more about who sees whom than our attention knows.
+UNKNOWN_TO_US = ("position_bias", "indices", "block_indices", "sinks")
+SHORT_WINDOW = 5
+Windows = tuple[int | None, ...]
+
+
+class _Recorder:
+    """Stands in for the attention function and notes how each layer calls it."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, tuple[int, int, int], int | None]] = []
+
+    def __call__(
+        self, module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **given: Any
+    ) -> tuple[Any, None]:
+        if attention_mask is not None:
+            raise ValueError("its layers make attention masks of their own")
+        for name in UNKNOWN_TO_US:
+            if given.get(name) is not None:
+                raise ValueError(f"its attention needs {name!r}, which this engine does not compute")
+        self.calls.append(
+            (module.layer_idx, (key.shape[1], key.shape[3], value.shape[3]), given.get("sliding_window"))
+        )
+        return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3]), None
+
+
+@torch.inference_mode()
+def probe(model: Any) -> tuple[list[tuple[int, int, int]], Windows]:
+    """Shapes (Hkv, D, Dv) per layer and the windows that occur, from one forward pass in which every layer must call our function once."""
+    name, recorder = type(model).__name__, _Recorder()
+    AttentionInterface.register(attention.NAME, recorder)
+    try:
+        ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+        model(input_ids=ids, position_ids=torch.arange(2, device=model.device)[None], use_cache=False)
+    except Exception as error:  # modelling code that is not made for this may raise anything
+        raise ValueError(
+            f"{name} cannot run on this engine: {error}; use another model, or transformers' own generate"
+        ) from error
+    finally:
+        AttentionInterface.register(attention.NAME, attention.tree_attention)
+    layers = [layer for layer, _, _ in recorder.calls]
+    wanted = model.config.get_text_config().num_hidden_layers
+    if layers != list(range(wanted)):
+        raise ValueError(
+            f"{name} cannot run on this engine: {len(layers)} of its {wanted} layers called the attention function; use another model"
+        )
+    return [shapes for _, shapes, _ in recorder.calls], tuple(
+        {window: None for _, _, window in recorder.calls}
+    )
+
+
+@torch.inference_mode()
+def check_parity(runner: Any) -> float:
+    """Compares prefill, a second chunk and a two-branch tree with the model's own attention; returns the relative difference.
+
+    Raises ValueError above PARITY_TOLERANCE. Catches what the probe cannot see: ALiBi, chunked masks, a cap or a sink that
+    is wrong. Windows are longer than the ten positions that are compared, so it compares with short ones as well.
+    """
+    loaded = runner.loaded
+    difference = _difference(runner)
+    with _short_windows(loaded.model) as windows:
+        if windows:
+            runner.loaded = replace(loaded, windows=windows)
+            difference = max(difference, _difference(runner))
+            runner.loaded = loaded
+    # Quantised layers may round their inputs too, to bfloat16 or coarser.
+    limit = PARITY_TOLERANCE[torch.bfloat16 if getattr(loaded.model, "is_quantized", False) else loaded.dtype]
+    if not difference <= limit:
+        raise ValueError(
+            f"{type(loaded.model).__name__} cannot run on this engine: its logits differ by {difference:.1e} of the largest from the "
+            f"model's own attention (limit {limit:.0e}); use another model, or transformers' own generate"
+        )
+    return difference
+
+
+def _difference(runner: Any) -> float:
+    loaded = runner.loaded
+    tokens = [1 + (7 * i) % (loaded.vocab_size - 1) for i in range(12)]
+    branches = [tokens[:8] + [tokens[8], tokens[9]], tokens[:8] + [tokens[10], tokens[11]]]
+    tree = DraftTrees(
+        np.array([tokens[8], tokens[9], tokens[10], tokens[11]], np.int32), np.array([0, 1, 0, 3], np.int32),
+        np.array([1, 2, 1, 2], np.int32), np.zeros(4, np.uint8), np.zeros(4, np.uint8), np.array([0, 4]),
+    )  # fmt: skip
+    ours = runner.score_tree(tokens[:8], tree)  # rows: token 7, then the four nodes
+    model = loaded.model
+    model.set_attn_implementation("eager")
+    try:
+        own = [
+            model(input_ids=torch.tensor([ids], device=loaded.device), use_cache=False).logits[0, 7:]
+            for ids in branches
+        ]
+    finally:
+        model.set_attn_implementation(attention.NAME)
+    theirs = torch.cat([own[0], own[1][1:]]).double()
+    return float((ours.double() - theirs).abs().max() / theirs.abs().max())
+
+
+@contextmanager
+def _short_windows(model: Any) -> Iterator[Windows]:
+    """While it lasts, a model's windows are of SHORT_WINDOW tokens, in its own masks and in its layers; yields those that occur now."""
+    holders = [
+        holder
+        for holder in (model.config.get_text_config(), *model.modules())
+        if getattr(holder, "sliding_window", None)
+    ]
+    before = [holder.sliding_window for holder in holders]
+    for holder in holders:
+        holder.sliding_window = SHORT_WINDOW
+    try:
+        yield probe(model)[1] if holders else ()
+    finally:
+        for holder, window in zip(holders, before, strict=True):
+            holder.sliding_window = window

@@ -1,0 +1,178 @@
+"""OpenAI batch files: JSON lines of custom_id, method, url and body. A body's fields become the row's prompt and settings.
+
+What would change the text and cannot be done is an error of the row that names the field; what cannot change it has no
+effect. The job's model answers: body.model is carried, not obeyed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from engine.config import check_generation
+from pipeline.formats.jsonl import parse_object
+from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter
+from pipeline.schema import SAMPLING_TYPE
+from rows.prompts import SAMPLING_FIELDS, shown
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+SCHEMA = pa.schema(
+    [
+        ("custom_id", pa.string()),
+        ("url", pa.string()),
+        ("model", pa.string()),
+        ("prompt", pa.string()),
+        (
+            "messages",
+            pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("name", pa.string())])),
+        ),
+        ("sampling", SAMPLING_TYPE),
+    ]
+)
+# Fields of OpenAI's that cannot change a text, and values with which others ask for nothing
+NO_EFFECT = {
+    "model",
+    "user",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "service_tier",
+    "metadata",
+    "store",
+}
+NO_EFFECT |= {"parallel_tool_calls"}
+HARMLESS: dict[str, tuple[Any, ...]] = {
+    "stream": (False,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},), "top_logprobs": (0,),
+    "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,),
+    "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},), "modalities": (["text"],),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenAIBatch:
+    """A request per line, for either endpoint."""
+
+    has_header = False
+
+    def columns(self, header: bytes) -> list[str]:
+        """None need to be known."""
+        return []
+
+    def splitter(self) -> Splitter:
+        """As JSON lines."""
+        return NewlineSplitter()
+
+    def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
+        """A row with the columns of SCHEMA; raises BadRow, with what is known of the request where it has a custom_id."""
+        request = parse_object(row, first)
+        known = {name: _string(request, name) for name in ("custom_id", "url")}
+        try:
+            return known | _read_request(request)
+        except ValueError as error:
+            raise BadRow(str(error), known) from error
+
+    def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
+        """The same for every file."""
+        return SCHEMA
+
+
+def _string(request: Mapping[str, Any], name: str) -> str | None:
+    return value if isinstance(value := request.get(name), str) else None
+
+
+def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(request.get("custom_id"), str):
+        raise BadRow(f"custom_id is {shown(request.get('custom_id'))}; it must be a string")
+    if request.get("method", "POST") != "POST":
+        raise BadRow(f"method is {shown(request['method'])}; it must be POST")
+    url, body = request.get("url"), request.get("body")
+    if url not in (CHAT, COMPLETIONS):
+        raise BadRow(f"url is {shown(url)}; it must be {CHAT} or {COMPLETIONS}")
+    if not isinstance(body, dict):
+        raise BadRow(
+            f"body is {shown(body)}; it must be an object with model and {'messages' if url == CHAT else 'prompt'}"
+        )
+    name, read = ("messages", _messages) if url == CHAT else ("prompt", _prompt)
+    sampling = _sampling(
+        {
+            key: value
+            for key, value in body.items()
+            if value is not None and key not in NO_EFFECT and key != name
+        }
+    )
+    return {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
+
+
+def _prompt(prompt: Any) -> Any:
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise BadRow(
+            f"body.prompt is {shown(prompt)}; it must be one string (a request for each, with a custom_id of its own)"
+        )
+    return prompt
+
+
+def _messages(messages: Any) -> Any:
+    if (
+        not isinstance(messages, list)
+        or not messages
+        or not all(isinstance(message, dict) for message in messages)
+    ):
+        raise BadRow(
+            f"body.messages is {shown(messages)}; it must be a list of messages, each with role and content"
+        )
+    return [_message(message, f"body.messages[{index}]") for index, message in enumerate(messages)]
+
+
+def _message(message: dict[str, Any], place: str) -> dict[str, str]:
+    """Role, content as one text, and the name where there is one."""
+    given = {name: value for name, value in message.items() if value is not None}
+    unknown = sorted(set(given) - {"role", "content", "name"})
+    if unknown:
+        raise BadRow(f"{place}.{unknown[0]} is not supported; a message has role, content and name")
+    if isinstance(parts := given.get("content"), list):
+        if not all(
+            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+            for part in parts
+        ):
+            raise BadRow(f"{place}.content is {shown(parts)}; only parts of type text are supported")
+        given["content"] = "".join(part["text"] for part in parts)
+    for name in ("role", "content", *(["name"] if "name" in given else [])):
+        if not isinstance(given.get(name), str):
+            raise BadRow(f"{place}.{name} is {shown(given.get(name))}; it must be a string")
+    return given
+
+
+def _sampling(given: dict[str, Any]) -> dict[str, Any]:
+    """The row's own settings: OpenAI's names are ours, but for these that are spelt differently."""
+    if "max_completion_tokens" in given:
+        newer = given.pop("max_completion_tokens")
+        if given.setdefault("max_tokens", newer) != newer:
+            raise BadRow(
+                f"body.max_completion_tokens is {newer!r} and body.max_tokens is {given['max_tokens']!r}; give one of them"
+            )
+    if isinstance(given.get("stop"), str):
+        given["stop"] = [given["stop"]] if given["stop"] else []
+    if isinstance(given.get("logprobs"), bool):  # of a chat, which has the number elsewhere
+        asked, number = given.pop("logprobs"), given.pop("top_logprobs", 0)
+        given |= {"logprobs": number} if asked else {"top_logprobs": number}
+    unsupported = sorted(
+        name for name, value in given.items() if name not in SAMPLING_FIELDS and not _harmless(name, value)
+    )
+    if unsupported:
+        named = ", ".join(f"{name} ({shown(given[name])})" for name in unsupported)
+        raise BadRow(f"body sets {named}, which is not supported; leave it out")
+    settings = {name: value for name, value in given.items() if name in SAMPLING_FIELDS}
+    check_generation(settings, "body.")
+    return settings
+
+
+def _harmless(name: str, value: Any) -> bool:
+    # True equals 1 in Python, but means something else in a body
+    return any(
+        value == known and isinstance(value, bool) == isinstance(known, bool)
+        for known in HARMLESS.get(name, ())
+    )

@@ -1,0 +1,42 @@
+"""What engines counted, as numbers by kind and name: added up over parts, and handed out so that each is counted once.
+
+Does not know what is counted: see EngineStats.counts.
+"""
+
+import threading
+from collections.abc import Callable
+
+Counts = dict[str, dict[str, float]]
+DECIMALS = 6  # of seconds: what is smaller only lengthens a part's footer
+
+
+def add_counts(one: Counts, other: Counts, sign: int = 1) -> Counts:
+    """The sum, or with sign -1 the difference; without zeros."""
+    found: Counts = {}
+    for kind in {**one, **other}:
+        mine, theirs = one.get(kind, {}), other.get(kind, {})
+        sums = {
+            name: round(mine.get(name, 0) + sign * theirs.get(name, 0), DECIMALS)
+            for name in {**mine, **theirs}
+        }
+        found[kind] = {name: count for name, count in sums.items() if count}
+    return {kind: named for kind, named in found.items() if named}
+
+
+class NewCounts:
+    """Gives what was counted since it was last asked, so that the parts of a worker add up to what its engine did.
+
+    read: the counts since the engine was made. Threads may ask at once.
+    """
+
+    def __init__(self, read: Callable[[], Counts]) -> None:
+        self._read = read
+        self._given: Counts = {}
+        self._lock = threading.Lock()
+
+    def take(self) -> Counts:
+        """What nobody has been given yet."""
+        with self._lock:
+            counts = self._read()
+            new, self._given = add_counts(counts, self._given, sign=-1), counts
+            return new

@@ -1,0 +1,70 @@
+"""A row through the engine: its settings become one request per sample, and their completions what the row gave."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from engine.config import GenerationConfig
+from engine.request import Completion, Request
+from rows.output_columns import Generated, OutputColumns
+from rows.prompts import Prompt, make_request, row_seed
+from rows.stop_strings import StopStringCheck, StopStrings
+from rows.text_codec import TextCodec
+
+
+class Loop(Protocol):
+    """What a row needs of an engine loop."""
+
+    def complete(self, request: Request) -> Awaitable[Completion]:
+        """All of a request's tokens; raises ValueError for one that cannot run, RuntimeError when the engine has ended."""
+
+
+async def generate_row(
+    loop: Loop,
+    row_id: str,
+    prompt: Prompt,
+    seed: int,
+    *,
+    generation: GenerationConfig,
+    columns: OutputColumns,
+    codec: TextCodec,
+) -> Generated | str:
+    """What a row gives, or its error. Raises RuntimeError when the engine has ended."""
+    if prompt.error is not None:
+        return prompt.error
+    settings: dict[str, Any] = {**asdict(generation), **prompt.sampling}
+    stops = StopStrings(tuple(settings["stop"]), settings["include_stop"]) if settings["stop"] else None
+    try:
+        columns.check(settings)
+        request = _stopping(make_request(row_id, prompt, generation, seed), stops, codec)
+        completions = await asyncio.gather(*map(loop.complete, sample_requests(request, settings["n"])))
+    except ValueError as error:  # the output has no place for it, or the engine cannot run it
+        return str(error)
+    return Generated(completions, settings["n"], stops)
+
+
+def sample_requests(request: Request, num_samples: int) -> list[Request]:
+    """A request per sample, in one group, the row's if it has one: the first as it is alone, the others with seeds made of its
+    seed and their number.
+
+    Greedy samples are all the same: one request stands for them.
+    """
+    if num_samples == 1 or request.sampling.temperature == 0:
+        return [request]
+    requests = [replace(request, group=request.group or request.id)]
+    for number in range(1, num_samples):
+        sampling = replace(request.sampling, seed=row_seed(request.sampling.seed, "sample", number))
+        requests.append(replace(requests[0], id=f"{request.id}/{number}", sampling=sampling))
+    return requests
+
+
+def _stopping(request: Request, stops: StopStrings | None, codec: TextCodec) -> Request:
+    if stops is None:
+        return request
+    if not codec.can_stream:
+        kind = type(codec.tokenizer).__name__
+        raise ValueError(
+            f"stop needs a tokenizer that comes as a tokenizer.json, and this model's is a {kind}; use stop_token_ids"
+        )
+    return replace(request, make_stop_check=lambda: StopStringCheck(stops.texts, codec.tokenizer))

@@ -1,0 +1,42 @@
+"""Stop strings: the token that completes one ends its sequence, and the text is cut there. Does not know the engine.
+
+An output ends at the first token after which its decoded text holds a stop string. Replacement marks at the text's end
+do not count: they may be half a character.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rows.detokenizer import Detokenizer
+
+
+@dataclass(frozen=True)
+class StopStrings:
+    """texts: at least one, none empty; include: the one that ended the output stays in its text."""
+
+    texts: tuple[str, ...]
+    include: bool = False
+
+    def cut(self, text: str) -> str:
+        """The text up to the stop string that is completed first, of those completed together the longest; whole if it has none."""
+        starts = ((text.rstrip("\ufffd").find(stop), stop) for stop in self.texts)
+        found = [(start + len(stop), start) for start, stop in starts if start >= 0]
+        end, start = min(found, default=(len(text), len(text)))
+        return text[: end if self.include else start]
+
+
+class StopStringCheck:
+    """Sees one sequence's output tokens in order (engine/request.py StopCheck). Costs as much per token however long the text is."""
+
+    def __init__(self, texts: tuple[str, ...], tokenizer: Any) -> None:
+        self._texts = texts
+        self._detokenizer = Detokenizer(tokenizer)
+        self._room = max(map(len, texts)) - 1
+        self._tail = ""  # the last characters given out: as many as a stop string may begin in
+
+    def __call__(self, token_id: int) -> bool:
+        """Whether the text holds a stop string with this token."""
+        text = self._tail + self._detokenizer.push([token_id])
+        self._tail = text[max(0, len(text) - self._room) :]
+        seen = text + self._detokenizer.held().rstrip("\ufffd")
+        return any(stop in seen for stop in self._texts)

@@ -1,0 +1,90 @@
+"""Where a path or URI lies (local disk or object store), and writing a file there so that it is either whole or absent.
+
+Does not know what the files hold.
+"""
+
+import os
+import uuid
+
+import pyarrow as pa
+from pyarrow import fs
+
+RUN_FOLDER = "_run"  # readers of Parquet folders skip names that begin with an underscore
+SCRATCH = f"{RUN_FOLDER}/tmp"
+
+
+def is_uri(path: str) -> bool:
+    """Whether a path names a file system of its own, as in s3://bucket/prompts."""
+    return "://" in path
+
+
+def locate(path: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a path or URI and the path within it."""
+    if not is_uri(path):
+        return fs.LocalFileSystem(), os.path.abspath(path)
+    try:
+        return fs.FileSystem.from_uri(path)
+    except pa.ArrowInvalid as error:
+        if "Unrecognized filesystem type" in str(error):
+            return _through_fsspec(path)
+        raise _cannot_open(path, error) from error
+    except OSError as error:
+        raise _cannot_open(path, error) from error
+
+
+def _through_fsspec(path: str) -> tuple[fs.FileSystem, str]:
+    """File systems that pyarrow does not know itself: http, memory, sftp and so on; each may need a package of its own."""
+    from fsspec.core import url_to_fs
+
+    try:
+        filesystem, inner = url_to_fs(path)
+    except (
+        ImportError,
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:  # ImportError names the package; TypeError: an option is missing
+        raise _cannot_open(path, error) from error
+    return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), inner
+
+
+def _cannot_open(path: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path!r} cannot be opened: {first_line(error)}; give a path or a URI such as s3://bucket/prompts"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without the advice and traces that some libraries put below."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def write_file(folder: str, name: str, data: bytes | pa.Buffer) -> None:
+    """Writes folder/name whole or not at all: temp name, fsync and rename on a local disk, one put on an object store."""
+    filesystem, root = locate(folder)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_output_stream(f"{root}/{name}", compression=None) as stream:
+            stream.write(data)
+        return
+    for folder in (SCRATCH, os.path.dirname(name)):
+        os.makedirs(f"{root}/{folder}", exist_ok=True)
+    temp = f"{root}/{SCRATCH}/{os.path.basename(name)}.{uuid.uuid4().hex}"
+    with open(temp, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temp, f"{root}/{name}")
+    descriptor = os.open(os.path.dirname(f"{root}/{name}"), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)  # the rename itself
+    finally:
+        os.close(descriptor)
+
+
+def read_file(folder: str, name: str) -> bytes | None:
+    """The bytes of folder/name, None when there is no such file."""
+    filesystem, root = locate(folder)
+    if filesystem.get_file_info(f"{root}/{name}").type != fs.FileType.File:
+        return None
+    with filesystem.open_input_stream(f"{root}/{name}", compression=None) as stream:
+        return stream.read()

@@ -1,0 +1,145 @@
+"""A simulated job, by hand: three rows through two places, on a machine whose steps cost 10 ms and 1 ms per row."""
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+
+from drafting.adaptive.cost_model import CostModel, Profile, StepShape
+from drafting.adaptive.price import Budget
+from drafting.replay.simulation import Job, compare
+from drafting.replay.transcripts import Transcript
+from drafting.speculation import Speculation
+from drafting.tree import Candidates
+
+
+def machine() -> CostModel:
+    sizes = [
+        (sequences, nodes, context) for sequences in (1, 4) for nodes in (0, 1, 7) for context in (64, 512)
+    ]
+    shapes = [StepShape(s, s * c, s * c, s).with_nodes(s * n) for s, n, c in sizes]
+    return CostModel(
+        Profile(shapes, [0.010 + 0.001 * shape.rows for shape in shapes]), np.array([1.0, 0, 0, 0, 0, 0])
+    )
+
+
+class SameGuess:
+    """Proposes the chain 6 7 for every sequence, each node as likely as it is told; remembers what it was told."""
+
+    source_names = ("script",)
+    max_nodes = max_depth = 2
+
+    def __init__(self, survival: float = 1.0) -> None:
+        self.survival = survival
+        self.texts: dict[int, list[int]] = {}
+        self.finished: list[list[int]] = []
+
+    def start(self, token_ids, group=""):
+        self.texts[len(self.texts)] = token_ids.tolist()
+        return len(self.texts) - 1
+
+    def extend(self, states, token_ids, offsets):
+        for number, state in enumerate(states):
+            self.texts[state] += token_ids[offsets[number] : offsets[number + 1]].tolist()
+
+    def propose(self, states, max_depths, min_survival=0.0):
+        count = len(states)
+        depths, none = np.tile(np.array([1, 2], np.int32), count), np.zeros(2 * count, np.uint8)
+        survival = np.full(2 * count, self.survival, np.float32)
+        return Candidates(depths + 5, depths - 1, depths, none, none, 2 * np.arange(count + 1), survival)
+
+    def learn(self, states, candidates, token_ids, offsets):
+        self.extend(states, token_ids, offsets)
+
+    def reward(self, sources):
+        pass
+
+    def finish(self, state):
+        self.finished.append(self.texts[state])
+
+    def drop(self, state):
+        self.texts[state] = []
+
+
+def row(prompt: list[int], output: list[int]) -> Transcript:
+    return Transcript("", "g", np.array(prompt, np.int32), np.array(output, np.int32))
+
+
+ROWS = [row([1, 2, 3], [5, 6, 7, 8]), row([4, 4], [9, 9]), row([1, 2, 3], [5])]
+
+
+def test_rows_are_prefilled_in_chunks_decoded_together_and_follow_one_another():
+    plain = Job(machine(), batch_size=2, prefill_chunk=4).run(ROWS)
+    # 3 + 1 prompt tokens; then the first row, with the last token of the second's prompt; both; then the second has ended, and the
+    # third, whose prompt is known, takes its place: 4, 2, 2 and 2 rows.
+    assert (plain.steps, plain.counts.tokens, plain.counts.calls) == (4, 7, 7)
+    assert plain.seconds == pytest.approx(0.014 + 3 * 0.012)
+    assert plain.tokens_per_second == pytest.approx(7 / 0.050)
+
+
+def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
+    proposer = SameGuess()
+    guessed = Job(machine(), 2, 4, Speculation(proposer), think_seconds=0.001).run(ROWS)
+    # The first row's guesses are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; thought for 1, 2 and 2 sequences.
+    assert (guessed.steps, guessed.speculating, guessed.counts.calls) == (3, 3, 5)
+    assert (guessed.counts.nodes, guessed.counts.accepted["script"]) == (10, 2)
+    assert guessed.thinking == pytest.approx(0.005)
+    assert guessed.seconds == pytest.approx(3 * 0.016 + 0.005)
+    assert sorted(proposer.finished) == [[1, 2, 3, 5], [1, 2, 3, 5, 6, 7, 8], [4, 4, 9, 9]]
+    figures = compare(Job(machine(), 2, 4).run(ROWS), guessed, proposer.source_names)
+    assert figures["speedup"] == pytest.approx(0.050 / 0.053)
+    assert figures["acceptance_length"] == 7 / 5
+
+
+def test_thinking_is_measured_where_nothing_is_assumed():
+    ticks = iter(range(100))
+    guessed = Job(machine(), 2, 4, Speculation(SameGuess()), clock=lambda: next(ticks)).run(ROWS)
+    assert (
+        guessed.thinking == 2 * 3
+    )  # from before proposing to after choosing, and for learning: a tick each in every step
+
+
+def test_guesses_that_are_not_worth_their_price_leave_the_job_as_it_was():
+    rows = [row([1], [9] * 300)]
+    plain, hostile = Job(machine(), 1, 4).run(rows), SameGuess(survival=0.01)
+    guessed = Job(machine(), 1, 4, Speculation(hostile, Budget(machine())), think_seconds=0.002).run(rows)
+    assert guessed.seconds - guessed.thinking == pytest.approx(plain.seconds)
+    assert guessed.speculating == guessed.counts.nodes == 0
+    assert guessed.priced < 50, "proposing pauses"
+    assert hostile.finished == [], "nothing is kept for guesses that are worth nothing"
+
+
+def test_what_was_said_in_pauses_is_known_too():
+    rows, short = [row([1], [9] * 50)], SameGuess(survival=0.01)
+    Job(machine(), 1, 4, Speculation(short, Budget(machine())), think_seconds=0.0).run(rows)
+    assert short.finished == [[1] + [9] * 50]
+
+
+def test_the_price_is_the_plain_rate_times_what_guesses_have_gained_lately():
+    rows = [row([1], [6, 7, 5] * 50)]
+    guessed = Job(
+        machine(), 1, 4, Speculation(SameGuess(survival=0.9), Budget(machine())), think_seconds=0.0
+    ).run(rows)
+    # Three plain steps of 1 token in 11 ms come first, to be looked at; then 6 7 is guessed and 5 follows: 3 tokens in 13 ms.
+    assert (guessed.steps, guessed.counts.nodes) == (52, 98)
+    # Plain steps give a token in 11 ms. The speedup begins at 1 and counts for 4 steps, then come 3 x 11 ms in 13 ms.
+    saved, spent, prices = 4 * 0.013, 4 * 0.013, []
+    for _ in range(49):
+        prices.append(max(1.0, saved / spent) / 0.011)
+        saved, spent = saved * 31 / 32 + 3 * 0.011, spent * 31 / 32 + 0.013
+    assert guessed.price_sum == pytest.approx(sum(prices))
+
+
+def test_costs_stay_what_they_are_while_steps_take_what_is_predicted():
+    cost = machine()
+    cost.coefficients[5] = 0.0001
+    budget = Budget(CostModel(cost.profile, cost.coefficients))
+    Job(deepcopy(budget.cost), 1, 4, Speculation(SameGuess(survival=0.9), budget), think_seconds=0.0).run(
+        [row([1], [6, 7, 5] * 50)]
+    )
+    assert [scale.value for scale in budget.cost.scales[1]] == pytest.approx([1.0, 1.0])
+
+
+def test_outputs_without_tokens_are_nothing_to_simulate():
+    with pytest.raises(ValueError, match="no output token"):
+        Job(machine(), 1, 4).run([row([1], [])])

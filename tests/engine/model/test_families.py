@@ -1,0 +1,161 @@
+"""Every supported family gives generate's text, docs/models.md says so, and all others are refused at once."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from engine.config import ModelConfig
+from engine.model import families
+from engine.model.families import context_of
+from engine.model.loading import load_model
+from pipeline.resolve_model import resolve_model
+from tests.engine import family_table
+from tests.engine.harness import Case, make_engine, mixed_proposer, random_prompts
+from tests.tiny_families import TINY
+from tests.tiny_models import reference_greedy, tiny_family
+
+MISSING = [model_type for model_type in families.SUPPORTED if model_type not in CONFIG_MAPPING]
+REFUSED = [model_type for _, _, model_types in families.REFUSALS for model_type in model_types]
+
+
+def test_every_supported_family_is_compared_and_none_is_refused() -> None:
+    assert list(TINY) == list(families.SUPPORTED)
+    assert not set(REFUSED) & set(families.SUPPORTED)
+    assert len(set(REFUSED)) == len(REFUSED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", TINY)
+def test_a_family_gives_the_text_of_generate(model_type: str) -> None:
+    if model_type in MISSING:
+        pytest.skip(f"the installed transformers has no {model_type}")
+    found = family_table.compare(model_type)
+    assert min(found.num_greedy, found.num_sampled) > 200
+
+
+@pytest.mark.slow
+def test_the_documents_table_says_what_was_found() -> None:
+    if MISSING:
+        pytest.skip(f"the installed transformers has no {', '.join(MISSING)}: the table cannot be made whole")
+    found = {model_type: family_table.compare(model_type) for model_type in families.SUPPORTED}
+    assert family_table.written() == family_table.table(found), (
+        "docs/models.md is old; python -m tests.engine.family_table writes it"
+    )
+
+
+def folder_of(tmp_path: Path, model_type: str, **settings: Any) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **settings}))
+    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "why"),
+    [
+        ("bloom", {"n_layer": 2}, r"its positions are a bias on the attention scores \(ALiBi\)"),
+        ("falcon", {}, "its code computes attention itself"),
+        (
+            "falcon",
+            {"auto_map": {"AutoModelForCausalLM": "modeling_falcon.FalconForCausalLM"}},
+            "its code computes attention itself",
+        ),
+        ("mpt", {}, r"\(ALiBi\)"),
+        ("mamba", {}, "its layers keep a running state"),
+        ("qwen3_next", {}, "its layers keep a running state"),
+        ("llama4", {}, "its attention is cut into chunks"),
+        ("qwen2_5_vl", {}, r"it takes images or sound, .*; use a release of its text model alone"),
+        ("t5", {}, "an encoder comes with it"),
+        ("longcat_flash", {}, "nobody has compared its text"),
+    ],
+)
+def test_a_family_that_does_not_run_is_refused_within_a_second_by_driver_and_worker(
+    model_type, settings, why, tmp_path
+) -> None:
+    folder = folder_of(tmp_path, model_type, **settings)
+    for refuse in (resolve_model, load_model):
+        started = time.monotonic()
+        with pytest.raises(
+            ValueError,
+            match=f"model type '{model_type}' is not supported: .*{why}.*transformers' own generate",
+        ) as error:
+            refuse(ModelConfig(path=str(folder)))
+        assert time.monotonic() - started < 1
+        assert "\n" not in str(error.value)
+
+
+LONGROPE = {
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [3.0] * 8,
+    },
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "context"),
+    [
+        ({"max_position_embeddings": 256}, 256),
+        ({"n_positions": 48}, 48),
+        ({"text_config": {"max_position_embeddings": 99}}, 99),
+        ({"max_position_embeddings": 256, **LONGROPE}, 64),
+        (
+            {
+                "max_position_embeddings": 256,
+                "rope_scaling": {"type": "su"},
+                "original_max_position_embeddings": 64,
+            },
+            64,
+        ),
+        (
+            {
+                "max_position_embeddings": 256,
+                "rope_scaling": {"rope_type": "longrope", "original_max_position_embeddings": 32},
+            },
+            32,
+        ),
+        ({"max_position_embeddings": 256, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 256),
+        ({}, None),
+    ],
+)
+def test_a_models_context_ends_where_its_positions_or_its_rotary_angles_do(settings, context) -> None:
+    assert context_of(settings, None) == context
+    assert context_of(settings, 16) == 16
+    if context:
+        with pytest.raises(
+            ValueError, match=f"model.max_context is 1000, but .* {context} positions; lower it"
+        ):
+            context_of(settings, 1000)
+
+
+def test_a_longrope_model_gives_the_text_of_generate_within_its_first_context(monkeypatch) -> None:
+    monkeypatch.setitem(TINY, "phi3", {"sliding_window": None, **LONGROPE})
+    reference = tiny_family("phi3", "sdpa")
+    cases = [
+        Case(f"{n}", p, tuple(reference_greedy(reference, list(p), 64 - len(p))))
+        for n, p in enumerate(random_prompts(3, seed=0))
+    ]
+    engine = make_engine(tiny_family("phi3"), mixed_proposer(5, 4, cases), max_running=3)
+    assert engine.max_context == 64
+    for case, completion in zip(cases, engine.generate([case.request() for case in cases]), strict=True):
+        assert completion.token_ids == case.token_ids
+
+
+def test_float64_experts_run_one_by_one_since_grouped_mm_takes_no_float64(monkeypatch) -> None:
+    model = tiny_family("mixtral")
+    model.set_experts_implementation("grouped_mm")
+    make_engine(model)
+    assert model.config._experts_implementation == "eager"
+    with pytest.raises(RuntimeError, match="Double"):
+        torch.nn.functional.grouped_mm(
+            torch.ones(2, 16).double(),
+            torch.ones(1, 16, 16).double(),
+            offs=torch.tensor([2], dtype=torch.int32),
+        )
