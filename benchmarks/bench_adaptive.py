@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from benchmarks.measure import alternate, report
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.config import SpeculationConfig
+from drafting.speculation import Speculation
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -54,8 +55,9 @@ def contender(engine: Engine, requests: list[Request]) -> Callable[[], dict[str,
     """Runs the requests and says what speculation cost and gave."""
 
     def run() -> dict[str, Any]:
-        if engine.speculation and isinstance(engine.speculation.proposer, AdaptiveProposer):
-            engine.speculation.proposer.clear()
+        speculation = engine.speculation
+        if isinstance(speculation, Speculation) and isinstance(speculation.proposer, AdaptiveProposer):
+            speculation.proposer.clear()
         before = deepcopy(engine.stats)
         outputs = [completion.token_ids for completion in engine.generate(requests)]
         return {"outputs": outputs, **gains(before, engine.stats)}

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from benchmarks.measure import environment
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
-from drafting.adaptive.budget import choose
+from drafting.adaptive.controller import choose
 from drafting.tables import Tables
 from drafting.tree import DraftTrees, walk
 
@@ -76,7 +76,7 @@ def measure(
     while (done + 65 < [len(text) for text in texts]).all():
         candidates = timed("propose", proposer.propose, states, depths, min_survival)
         costs = 2 * min_survival * np.arange(len(candidates.token_ids) + 1.0)
-        trees = timed("choose", choose, candidates, costs, 1.0)[0]
+        trees = timed("choose", choose, candidates, costs, 1.0)
         emitted = [
             accepted(trees, number, text[start:])
             for number, (text, start) in enumerate(zip(texts, done, strict=True))

@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from benchmarks.workloads import DEMO, demo_prompts
-from drafting.adaptive.cost_model import StepShape
+from drafting.adaptive.controller import Controller
 from drafting.config import SpeculationConfig
+from drafting.speculation import Speculation
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -33,7 +34,7 @@ class Step(NamedTuple):
     running: int
     nodes: int
     tokens: int
-    row_price: float
+    node_price: float
 
 
 def job(num_rows: int, max_running: int, max_tokens: int) -> tuple[Engine, list[Request]]:
@@ -54,18 +55,19 @@ def job(num_rows: int, max_running: int, max_tokens: int) -> tuple[Engine, list[
 
 def run(engine: Engine, requests: list[Request]) -> list[Step]:
     """Every step of the job."""
-    assert engine.speculation and engine.speculation.budget
-    budget, steps = engine.speculation.budget, []
-    observe = budget.observe
+    assert isinstance(engine.speculation, Speculation)
+    controller = engine.speculation.controller
+    assert isinstance(controller, Controller)
+    steps = []
 
-    def record(plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
-        extra = budget.cost.extra(plain, 32)
-        steps.append(
-            Step(int(plain.sequences), num_nodes, num_tokens, budget.last.price * (extra[32] - extra[1]) / 31)
-        )
-        observe(plain, num_nodes, seconds, thinking, num_tokens)
+    def record(seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        step = controller.step
+        node_seconds = controller.cost.node_seconds(step.plain, 32)
+        node_price = step.price * (node_seconds[32] - node_seconds[1]) / 31
+        steps.append(Step(int(step.plain.sequences), step.num_nodes, num_tokens, node_price))
+        controller.observe(seconds, drafting_seconds, num_tokens)
 
-    budget.observe = record  # type: ignore[method-assign]
+    engine.speculation.observe = record
     engine.generate(requests)
     return steps
 

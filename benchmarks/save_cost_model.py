@@ -20,8 +20,10 @@ import torch
 
 from benchmarks.workloads import DEMO, demo_prompts, model_folder
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
-from drafting.adaptive.cost_model import CostModel, StepShape
+from drafting.adaptive.controller import Controller, LoadState
+from drafting.adaptive.cost_model import CostModel, StepShape, load_class
 from drafting.config import SpeculationConfig
+from drafting.speculation import Speculation
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -59,21 +61,25 @@ def real_steps(
     engine: Engine, widths: list[int], vocab_size: int, max_tokens: int
 ) -> list[tuple[StepShape, float]]:
     """Decoding steps of real runs at these widths, eight with and eight without guesses in turn: shapes and seconds."""
-    assert (
-        engine.speculation
-        and engine.speculation.budget
-        and isinstance(engine.speculation.proposer, AdaptiveProposer)
-    )
-    budget, steps, turns = engine.speculation.budget, [], cycle([True] * 8 + [False] * 8)
-    observe = budget.observe
+    speculation = engine.speculation
+    assert isinstance(speculation, Speculation)
+    controller = speculation.controller
+    assert isinstance(controller, Controller) and isinstance(speculation.proposer, AdaptiveProposer)
+    steps: list[tuple[StepShape, float]] = []
+    turns = cycle([0] * 8 + [1] * 8)
 
-    def record(plain: StepShape, num_nodes: int, seconds: float, thinking: float, num_tokens: int) -> None:
-        observe(plain, num_nodes, seconds, thinking, num_tokens)
-        if plain.decoding and plain.sequences in widths:
-            steps.append((plain.with_nodes(num_nodes), seconds))
+    def wants_drafts(plain: StepShape, num_sequences: int) -> bool:
+        controller.loads = {load_class(num_sequences): LoadState(plain_left=next(turns))}
+        return controller.wants_drafts(plain, num_sequences)
 
-    budget.observe = record  # type: ignore[method-assign]
-    budget.pauses.wants = lambda load: next(turns)  # type: ignore[method-assign]
+    def record(seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        plain = controller.step.plain
+        controller.observe(seconds, drafting_seconds, num_tokens)
+        if not plain.has_prompts and plain.sequences in widths:
+            steps.append((plain.with_nodes(controller.step.num_nodes), seconds))
+
+    speculation.wants_drafts = wants_drafts
+    speculation.observe = record
     prompts = [tuple(token % vocab_size for token in ids) for ids in demo_prompts(max(widths))]
     for width in widths:
         requests = [
@@ -81,7 +87,7 @@ def real_steps(
         ]
         first, started = len(steps), time.perf_counter()
         while len(steps) - first < CHECKED_STEPS and time.perf_counter() - started < MAX_SECONDS:
-            engine.speculation.proposer.clear()  # or the second round would find the answers of the first
+            speculation.proposer.clear()  # or the second round would find the answers of the first
             engine.generate(requests)
     return steps
 

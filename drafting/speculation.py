@@ -1,29 +1,29 @@
-"""A proposer at work: which sequences are guessed for, which guesses are verified, what is learned from a step.
+"""Drafting for the sequences of a step: what is proposed, what is verified, what is learned.
 
-Owns the proposer, its state of each sequence and the budget (None = every guess is verified, the paper's fixed strategy).
-Does not know pages, rows or logits, nor whether a model runs or a recording is replayed.
+A Speculation owns the proposer, what the proposer knows of each sequence, and the controller that decides how much is
+verified. It does not know pages, packed tokens or logits, nor whether a model runs or a recording is replayed.
 """
 
 from collections.abc import Sequence as Many
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drafting.adaptive.cost_model import StepShape
-from drafting.adaptive.price import Budget
 from drafting.proposer import Proposer
 from drafting.tree import Candidates, DraftTrees, Int32
 
 
-class Sequence(Protocol):
-    """What is read of a sequence in flight; draft_state is what the proposer knows of it, of its first num_drafted tokens."""
+class DraftedSequence(Protocol):
+    """What is read of a sequence in flight. draft_state: what the proposer knows of its first num_drafted tokens."""
 
     draft_state: Any
     num_drafted: int
 
     @property
     def group(self) -> str:
-        """Rows that resemble each other have the same."""
+        """The name that rows which resemble each other share."""
 
     @property
     def token_ids(self) -> Int32:
@@ -31,90 +31,162 @@ class Sequence(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """Their number."""
+        """The number of tokens of prompt and output so far."""
+
+
+class StepController(Protocol):
+    """Decides about one step after the other; drafting/adaptive/controller.py prices drafts, VerifyAll does not."""
+
+    num_pauses: int
+
+    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
+        """Whether a step of this shape, which gives num_sequences sequences a token, should draft."""
 
     @property
-    def finish_reason(self) -> str | None:
-        """None while it runs."""
-
-
-class Speculation:
-    """Once in a step, for the sequences that it gives a token: wants, then propose, choose and learn where wanted, then observe."""
-
-    def __init__(self, proposer: Proposer, budget: Budget | None = None) -> None:
-        self.proposer = proposer
-        self.budget = budget
-        self.watches = False  # whether the shape and the time of this step are asked for
-        self.num_pauses = 0  # steps that could have guessed and did not even propose
+    def min_survival(self) -> float:
+        """The least survival that a candidate of this step can be worth."""
 
     @property
     def price(self) -> float:
-        """Tokens per second by which the last choice priced a row's time; 0 where nothing is priced."""
-        return self.budget.last.price if self.budget else 0.0
+        """The price by which this step's nodes were chosen, in tokens per second; 0 where nothing is priced."""
 
-    def wants(self, num_sequences: int) -> bool:
-        """Whether this step should propose: not while thinking of guesses costs more than they give."""
-        if self.budget is None:
-            return True
-        wanted = self.budget.wants(num_sequences)
-        self.watches = wanted or self.budget.looks
-        self.num_pauses += not wanted
-        return wanted
+    def choose(self, candidates: Candidates) -> DraftTrees:
+        """The nodes to verify in this step."""
 
-    def propose(self, sequences: Many[Sequence], max_depths: Int32, plain: StepShape) -> Candidates | None:
-        """The candidates, none deeper than max_depths [B]; None when nothing may be guessed."""
+    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        """Takes in how long this step took without drafting, how long drafting took, and how many tokens came."""
+
+
+class VerifyAll:
+    """The paper's fixed strategy: every step drafts, and every node is verified."""
+
+    num_pauses = 0
+    min_survival = 0.0
+    price = 0.0
+
+    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
+        """Every step drafts."""
+        return True
+
+    def choose(self, candidates: Candidates) -> DraftTrees:
+        """Every node is verified."""
+        return candidates
+
+    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        """A fixed strategy learns nothing from what steps cost."""
+
+
+class NoSpeculation:
+    """Plain decoding: a Speculation that never drafts, so that the step needs no case of its own for it."""
+
+    source_names: tuple[str, ...] = ()
+    max_nodes = 0
+    max_depth = 0
+    num_pauses = 0
+    price = 0.0
+
+    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
+        """No step drafts."""
+        return False
+
+    def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> None:
+        """There is nothing to propose."""
+
+    def choose(self, candidates: Candidates) -> DraftTrees:
+        """Without candidates nothing is chosen."""
+        raise AssertionError("plain decoding has no candidates")
+
+    def learn(
+        self, sequences: Many[DraftedSequence], candidates: Candidates, tokens: Many[tuple[int, ...]]
+    ) -> None:
+        """There is nothing to learn."""
+
+    def reward(self, sources: NDArray[np.uint8]) -> None:
+        """No node was accepted."""
+
+    def wants_successors(self) -> int:
+        """No successors are of use."""
+        return 0
+
+    def recycle(self, token_ids: Int32, successors: Int32) -> None:
+        """No table takes successors in."""
+
+    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        """Nothing depends on what steps cost."""
+
+    def finish(self, sequence: DraftedSequence) -> None:
+        """Nothing is known of the sequence."""
+
+    def drop(self, sequence: DraftedSequence) -> None:
+        """Nothing is known of the sequence."""
+
+
+class Speculation:
+    """In each step, for the sequences that it gives a token: wants_drafts, propose, choose, learn, observe."""
+
+    def __init__(self, proposer: Proposer, controller: StepController) -> None:
+        self.proposer = proposer
+        self.controller = controller
+        self.source_names = proposer.source_names
+        self.max_nodes = proposer.max_nodes
+        self.max_depth = proposer.max_depth
+        self.wants_drafts = controller.wants_drafts
+        self.choose = controller.choose
+        self.observe = controller.observe
+        self.reward = proposer.reward
+        self.wants_successors = proposer.wants_successors
+        self.recycle = proposer.recycle
+
+    @property
+    def num_pauses(self) -> int:
+        """Steps that could have drafted and did not even propose."""
+        return self.controller.num_pauses
+
+    @property
+    def price(self) -> float:
+        """The price by which the latest nodes were chosen, in tokens per second; 0 where nothing is priced."""
+        return self.controller.price
+
+    def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> Candidates | None:
+        """Candidate trees that are not deeper than max_depths [B]; None where no sequence has room for a draft."""
         if not max_depths.any():
             return None
-        least = self.budget.least_survival(plain, len(sequences)) if self.budget else 0.0
-        return self.proposer.propose(self._states(sequences), max_depths, least)
+        return self.proposer.propose(self._states(sequences), max_depths, self.controller.min_survival)
 
-    def choose(self, candidates: Candidates, plain: StepShape) -> DraftTrees:
-        """The guesses to verify in a step that has shape `plain` without them."""
-        return self.budget.choose(candidates, plain) if self.budget else candidates
-
-    def learn(self, sequences: Many[Sequence], candidates: Candidates, taken: Many[tuple[int, ...]]) -> None:
-        """Each of the sequences that were proposed for got its `taken` tokens."""
-        offsets = np.cumsum([0, *map(len, taken)])
-        token_ids = np.fromiter((token for tokens in taken for token in tokens), np.int32, int(offsets[-1]))
+    def learn(
+        self, sequences: Many[DraftedSequence], candidates: Candidates, tokens: Many[tuple[int, ...]]
+    ) -> None:
+        """Takes in the tokens that the step gave each of the sequences for which there were candidates."""
+        offsets = np.cumsum([0, *map(len, tokens)])
+        token_ids = np.fromiter((token for some in tokens for token in some), np.int32, int(offsets[-1]))
         self.proposer.learn([sequence.draft_state for sequence in sequences], candidates, token_ids, offsets)
         for sequence in sequences:
             sequence.num_drafted = sequence.num_tokens
 
-    def observe(
-        self, plain: StepShape, trees: DraftTrees, seconds: float, thinking: float, num_tokens: int
-    ) -> None:
-        """A step of shape `plain` and these trees took so long, and `thinking` seconds beside that, and gave so many tokens."""
-        if self.budget:
-            self.budget.observe(plain, len(trees.token_ids), seconds, thinking, num_tokens)
-
-    def finish(self, sequence: Sequence) -> None:
-        """The sequence has ended; others may learn from it, unless guesses have long been worth nothing."""
-        if self.budget and self.budget.pauses.hopeless:
-            self.drop(sequence)
-            return
+    def finish(self, sequence: DraftedSequence) -> None:
+        """Ends a sequence; others may draft from what it said."""
         self.proposer.finish(self._states([sequence])[0])
         sequence.draft_state = None
 
-    def drop(self, sequence: Sequence) -> None:
+    def drop(self, sequence: DraftedSequence) -> None:
         """Forgets a sequence that is given up."""
         if sequence.draft_state is not None:
             self.proposer.drop(sequence.draft_state)
             sequence.draft_state = None
 
-    def _states(self, sequences: Many[Sequence]) -> list[Any]:
-        """What the proposer knows of each sequence, made or brought up to its last token: in pauses it lags behind."""
+    def _states(self, sequences: Many[DraftedSequence]) -> list[Any]:
+        """What the proposer knows of each sequence, brought up to its last token: pauses leave it behind."""
         for sequence in sequences:
             if sequence.draft_state is None:
                 sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.group)
                 sequence.num_drafted = sequence.num_tokens
-        behind = [sequence for sequence in sequences if sequence.num_drafted < sequence.num_tokens]
-        if behind:
-            missing = [sequence.token_ids[sequence.num_drafted :] for sequence in behind]
-            states, offsets = (
-                [sequence.draft_state for sequence in behind],
-                np.cumsum([0, *map(len, missing)]),
+        late = [sequence for sequence in sequences if sequence.num_drafted < sequence.num_tokens]
+        if late:
+            missing = [sequence.token_ids[sequence.num_drafted :] for sequence in late]
+            offsets = np.cumsum([0, *map(len, missing)])
+            self.proposer.extend(
+                [sequence.draft_state for sequence in late], np.concatenate(missing), offsets
             )
-            self.proposer.extend(states, np.concatenate(missing), offsets)
-            for sequence in behind:
+            for sequence in late:
                 sequence.num_drafted = sequence.num_tokens
         return [sequence.draft_state for sequence in sequences]

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
-from drafting.adaptive.budget import choose
+from drafting.adaptive.controller import MAX_STEP_NODES, Controller, choose
 from drafting.adaptive.cost_model import CostModel
-from drafting.adaptive.price import MAX_STEP_NODES, Budget
 from drafting.config import SpeculationConfig
 from drafting.mixed_proposer import MixedProposer
 from drafting.proposer import Proposer
-from drafting.speculation import Speculation
+from drafting.speculation import NoSpeculation, Speculation, VerifyAll
 from drafting.tables import Tables
 from engine import draft_tables as tables
 from engine.attention import KVCache
@@ -72,11 +71,13 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
         max_running,
         parity,
     )
-    budget = None
+    if proposer is None:
+        return Engine(runner, scheduler, NoSpeculation(), loaded.max_context)
+    controller: Controller | VerifyAll = VerifyAll()
     if adaptive:
         _compile_drafting()
-        budget = Budget(CostModel(profile_steps(runner, max_running, max_nodes, loaded.max_context)))
-    return Engine(runner, scheduler, Speculation(proposer, budget) if proposer else None, loaded.max_context)
+        controller = Controller(CostModel(profile_steps(runner, max_running, max_nodes, loaded.max_context)))
+    return Engine(runner, scheduler, Speculation(proposer, controller), loaded.max_context)
 
 
 def _compile_drafting() -> None:

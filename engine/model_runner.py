@@ -3,6 +3,8 @@
 Knows pages and rows; does not know requests, sampling or where drafts come from.
 """
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from engine.request import Request
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
 from engine.step_plan import Planner, StepPlan
+from engine.verify import Verified
 
 
 class ModelRunner:
@@ -44,7 +47,10 @@ class ModelRunner:
         self._planner = Planner(page_size, num_pages)
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:
-        """The packed rows of a step."""
+        """The packed tokens of a step. trees: one for each chunk that is the last of its sequence, in their order."""
+        if len(trees.offsets) <= len(chunks):
+            places = np.cumsum([0, *(chunk.last for chunk in chunks)])  # the other chunks get empty trees
+            trees = replace(trees, offsets=trees.offsets[places])
         return self._planner.plan(chunks, trees, self.loaded.windows)
 
     def inputs(self, plan: StepPlan) -> dict[str, Any]:
@@ -57,18 +63,28 @@ class ModelRunner:
                 plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device
             ),
         }
-        if len(plan.logits_rows) < len(
-            plan.token_ids
-        ):  # else the model gives them all, without gathering them first
-            inputs["logits_to_keep"] = torch.from_numpy(plan.logits_rows).to(loaded.device)
+        # Where all logits are needed, the model gives them without gathering them first.
+        if len(plan.logits_indices) < len(plan.token_ids):
+            inputs["logits_to_keep"] = torch.from_numpy(plan.logits_indices).to(loaded.device)
         return inputs
 
     @torch.inference_mode()
     def forward(self, inputs: dict[str, Any]) -> Tensor:
-        """One forward pass over all rows of a plan; logits [R, V] of its logits_rows, in the model's dtype."""
+        """One forward pass over all packed tokens of a plan; logits [R, V] of its logits_indices, in the model's dtype."""
         with attention.current(inputs["ngram_step"]):
             logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
         return logits
+
+    def keep_accepted(self, plan: StepPlan, sequences: list[Sequence], verified: Verified) -> None:
+        """Moves the K/V of accepted nodes to the slots after the last token of their sequence."""
+        if not len(verified.nodes):
+            return
+        slots: list[int] = []
+        for sequence, (first, end) in zip(sequences, pairwise(verified.offsets.tolist()), strict=True):
+            for position in range(sequence.num_tokens, sequence.num_tokens + end - first):
+                page, offset = divmod(position, self.page_size)
+                slots.append(sequence.page_ids[page] * self.page_size + offset)
+        self.keep(plan.staged_slots[verified.nodes], np.array(slots, np.int64))
 
     @torch.inference_mode()
     def keep(self, staged_slots: NDArray[np.int64], committed_slots: NDArray[np.int64]) -> None:
@@ -83,6 +99,6 @@ class ModelRunner:
         )
         sequence.page_ids = list(range(-(-len(token_ids) // self.page_size)))
         first = len(token_ids) - 3
-        self.forward(self.inputs(self.plan([Chunk(sequence, first, last=False)], DraftTrees.empty(1))))
+        self.forward(self.inputs(self.plan([Chunk(sequence, first, last=False)], DraftTrees.empty(0))))
         sequence.num_cached = first
         return self.forward(self.inputs(self.plan([Chunk(sequence, 3, last=True)], tree)))

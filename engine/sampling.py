@@ -7,25 +7,42 @@ Letters: R rows, V vocabulary.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drafting.tree import DraftTrees
 from engine.request import Sampling
+from engine.sequence import Sequence
 from engine.top_k_top_p import kept_by_rank
 
 
 @dataclass(frozen=True)
-class SamplingRows:
-    """Per row of logits: its request's sampling, and the output position that its target token will have."""
+class TargetSampling:
+    """For each row of logits: the sampling of its request, and the output position of its target token."""
 
     sampling: list[Sampling]
     positions: NDArray[np.int64]
 
 
-def target_tokens(logits: Tensor, rows: SamplingRows | None) -> NDArray[np.int64]:
+def target_sampling(sequences: list[Sequence], trees: DraftTrees) -> TargetSampling | None:
+    """How the target tokens after each sequence's last token and after its nodes are made; None = all are greedy."""
+    if not any(sequence.request.sampling.temperature > 0 for sequence in sequences):
+        return None
+    sampling: list[Sampling] = []
+    positions: list[int] = []
+    depths = trees.depths.tolist()
+    for sequence, (first, end) in zip(sequences, pairwise(trees.offsets.tolist()), strict=True):
+        position = sequence.num_output
+        sampling += [sequence.request.sampling] * (1 + end - first)
+        positions += [position, *(position + depth for depth in depths[first:end])]
+    return TargetSampling(sampling, np.array(positions, np.int64))
+
+
+def target_tokens(logits: Tensor, rows: TargetSampling | None) -> NDArray[np.int64]:
     """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins. rows: None = all are greedy."""
     logits = logits.float()
     # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
@@ -38,7 +55,7 @@ def target_tokens(logits: Tensor, rows: SamplingRows | None) -> NDArray[np.int64
 
 
 @torch.inference_mode()
-def _draw_rows(logits: Tensor, rows: SamplingRows, targets: NDArray[np.int64]) -> None:
+def _draw_rows(logits: Tensor, rows: TargetSampling, targets: NDArray[np.int64]) -> None:
     """Replaces the targets of the rows that are not greedy."""
     drawn = [index for index, sampling in enumerate(rows.sampling) if sampling.temperature > 0]
     if drawn:

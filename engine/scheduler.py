@@ -17,10 +17,13 @@ MAX_OVERTAKEN = 256
 
 
 class Chunk(NamedTuple):  # cheaper to make than a frozen dataclass: a step makes one for every sequence
-    """The next num_rows uncached tokens of a sequence; `last` when they end with its last token, whose logits are then needed."""
+    """The next num_tokens uncached tokens of a sequence.
+
+    last: they end with the last token of the sequence, whose logits are then needed.
+    """
 
     sequence: Sequence
-    num_rows: int
+    num_tokens: int
     last: bool
 
 
@@ -157,9 +160,9 @@ class Scheduler:
         for sequence in self.running:
             num_uncached = sequence.num_uncached
             if num_uncached > 1 and budget > 0:
-                num_rows = min(num_uncached, budget)
-                chunks.append(Chunk(sequence, num_rows, num_rows == num_uncached))
-                budget -= num_rows
+                num_tokens = min(num_uncached, budget)
+                chunks.append(Chunk(sequence, num_tokens, num_tokens == num_uncached))
+                budget -= num_tokens
         return chunks
 
     def _free_pages(self, sequence: Sequence, comes_back: bool = False) -> None:

@@ -44,13 +44,13 @@ class Group(NamedTuple):
 
 
 class StepPlan(NamedTuple):
-    """token_ids, positions, write_slots int64 [T]; logits_rows int64 [R]: for each chunk that is the last of its
+    """token_ids, positions, write_slots int64 [T]; logits_indices int64 [R]: for each chunk that is the last of its
     sequence, its last row and its nodes, in the order of the chunks; staged_slots int64 [N]: where each node's K/V waits."""
 
     token_ids: Ints
     positions: Ints
     write_slots: Ints
-    logits_rows: Ints
+    logits_indices: Ints
     staged_slots: Ints
     groups: list[Group]
 
@@ -66,7 +66,7 @@ class Planner:
     def plan(self, chunks: list[Chunk], trees: DraftTrees, windows: Windows) -> StepPlan:
         """The packed rows of a step; trees has one entry per chunk (empty where the chunk is not the last)."""
         sequences = [chunk.sequence for chunk in chunks]
-        rows = [chunk.num_rows for chunk in chunks]
+        rows = [chunk.num_tokens for chunk in chunks]
         known = np.array(
             [s.num_cached for s in sequences] + rows + [chunk.last for chunk in chunks], np.int64
         )
@@ -115,9 +115,9 @@ def _limits(windows: Windows) -> Ints:
 
 def _chunk_ids(chunks: list[Chunk]) -> Ints:
     """The known tokens that run, of all chunks."""
-    if all(chunk.last and chunk.num_rows == 1 for chunk in chunks):
+    if all(chunk.last and chunk.num_tokens == 1 for chunk in chunks):
         return np.array([chunk.sequence.last_token for chunk in chunks], np.int64)
-    starts = [(chunk.sequence, chunk.sequence.num_cached, chunk.num_rows) for chunk in chunks]
+    starts = [(chunk.sequence, chunk.sequence.num_cached, chunk.num_tokens) for chunk in chunks]
     return np.concatenate(
         [sequence.token_ids[start : start + count] for sequence, start, count in starts]
     ).astype(np.int64)
@@ -159,7 +159,7 @@ def _pack(
         np.empty(num_rows, np.int64),
         np.empty(num_rows, np.int64),
     )
-    logits_rows, staged_slots = np.empty(num_rows, np.int64), np.empty(len(node_ids), np.int64)
+    logits_indices, staged_slots = np.empty(num_rows, np.int64), np.empty(len(node_ids), np.int64)
     taken, num_logits = 0, 0
     for c in range(len(layout)):
         first, start, num_nodes, node = layout[c, FIRST], layout[c, START], layout[c, NODES], layout[c, NODE]
@@ -176,9 +176,9 @@ def _pack(
             staged_slots[node + i] = slots[row] = layout[c, STAGED] * page_size + i
         if layout[c, LAST]:
             for row in range(first + num_chunk - 1, first + num_chunk + num_nodes):
-                logits_rows[num_logits] = row
+                logits_indices[num_logits] = row
                 num_logits += 1
-    return token_ids, positions, slots, logits_rows[:num_logits], staged_slots
+    return token_ids, positions, slots, logits_indices[:num_logits], staged_slots
 
 
 @compiled

@@ -13,7 +13,7 @@ from drafting.tree import DraftTrees
 from engine.model.packed_linear import MAX_EXACT_ROWS, ROWS_STEP
 from engine.model_runner import ModelRunner
 from engine.request import Request, Sampling
-from engine.sampling import SamplingRows, target_tokens
+from engine.sampling import TargetSampling, target_tokens
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
 from engine.stats import step_clock
@@ -33,10 +33,7 @@ def profile_steps(
         max_running, max_nodes, min(max_context, runner.num_pages * runner.page_size)
     ):
         times = [_time_step(runner, num_sequences, num_nodes, context) for _ in range(1 + REPEATS)][1:]
-        rows = num_sequences * (1 + num_nodes)
-        shapes.append(
-            StepShape(rows, num_sequences * context, rows * context, num_sequences, num_sequences * num_nodes)
-        )
+        shapes.append(StepShape.decoding(num_sequences, context).with_nodes(num_sequences * num_nodes))
         seconds.append(min(times))
         if time.perf_counter() - started > max_seconds and len(shapes) > 3:
             break
@@ -77,7 +74,9 @@ def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context:
     started = clock()
     plan = runner.plan(chunks, trees)
     logits = runner.forward(runner.inputs(plan))
-    targets = target_tokens(logits, SamplingRows([Sampling()] * len(logits), np.zeros(len(logits), np.int64)))
+    targets = target_tokens(
+        logits, TargetSampling([Sampling()] * len(logits), np.zeros(len(logits), np.int64))
+    )
     verify(trees, targets)
     kept = plan.staged_slots[:: max(1, num_nodes)]  # one node of each sequence is right
     runner.keep(kept, kept)

@@ -140,10 +140,10 @@ def simulate(transcripts: list[Any], args: argparse.Namespace, config: Speculati
     """A whole job at each batch size, plain and with guesses."""
     from copy import deepcopy
 
+    from drafting.adaptive.controller import Controller
     from drafting.adaptive.cost_model import CostModel
-    from drafting.adaptive.price import Budget
     from drafting.replay.simulation import Job, compare
-    from drafting.speculation import Speculation
+    from drafting.speculation import Speculation, VerifyAll
     from engine.config import ModelConfig
 
     cost, chunk = CostModel.load(args.cost_model), ModelConfig.prefill_chunk
@@ -152,7 +152,9 @@ def simulate(transcripts: list[Any], args: argparse.Namespace, config: Speculati
     for batch_size in args.batch_size:
         plain = Job(cost, batch_size, chunk).run(transcripts)
         proposer, learned_bigram = start_proposer(transcripts, args, config)
-        speculation = Speculation(proposer, Budget(deepcopy(cost)) if config.mode == "adaptive" else None)
+        speculation = Speculation(
+            proposer, Controller(deepcopy(cost)) if config.mode == "adaptive" else VerifyAll()
+        )
         guessed = Job(cost, batch_size, chunk, speculation, learned_bigram, think_seconds).run(transcripts)
         jobs.append({"batch_size": batch_size, **compare(plain, guessed, proposer.source_names)})
     profiled = int(max(shape.sequences for shape in cost.profile.shapes))
@@ -163,9 +165,8 @@ def replay_once(
     transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig, row_price: float
 ) -> dict[str, Any]:
     """The figures of one run; each begins with a proposer that knows nothing."""
-    from drafting.adaptive.budget import choose_likely
     from drafting.outcomes import GuessCounts
-    from drafting.replay.replay import replay, report
+    from drafting.replay.replay import choose_likely, replay, report
 
     proposer, learned_bigram = start_proposer(transcripts, args, config)
     # Unlikelier guesses than are verified are looked for too: they are scored, and can become likely.

@@ -1,12 +1,14 @@
-"""What a step costs: seconds as a function of its rows, the keys they attend to, its sequences, and whether it verifies a tree.
+"""What a step costs: seconds as a function of its packed tokens, the cached tokens they attend to, and its sequences.
 
-Fitted to a profile when a worker starts, then corrected by measured steps. Knows no model: measurements come in, a curve
-goes out, and a model is one JSON file, so that jobs/replay.py can predict with a machine's costs away from it.
+The model is fitted to a profile when a worker starts and then corrected by measured steps. It knows no language model:
+measurements come in, predictions go out, and the whole is one JSON file, so that jobs/replay.py can predict with the
+costs of another machine.
 
-    seconds = a x table(rows) + b x keys + c x attended + d x sequences + e x (any tree) + f x nodes
+    seconds = a x curve(packed tokens) + b x cached tokens + c x attended tokens + d x sequences
+              + e x (1 if the step verifies any node) + f x nodes
 
-table is piecewise linear through the profiled row counts, over row counts rounded up to the stairs that the machine has
-(graph sizes on CUDA, packed linear layers on a CPU): rows alone do not predict, and cost is a staircase.
+The token curve is piecewise linear through the profiled numbers of packed tokens. Machines round these numbers up
+(CUDA graph sizes, packed linear layers on a CPU), so cost is a staircase.
 """
 
 import json
@@ -20,48 +22,63 @@ from numpy.typing import NDArray
 from drafting.compiled import compiled
 
 Floats = NDArray[np.float64]
-# A scale follows the measured steps of about the last 32, the first ones counting for more; a time by no more than a factor of 2
-# in one step: a shared machine stalls.
-MEMORY_STEPS, LARGEST_SURPRISE = 32.0, 2.0
-PRIOR_STEPS = 4.0  # how many measured steps the profile counts for
-NUM_TERMS = 6  # of the formula above
+MEMORY_STEPS = 32.0  # a scale follows about this many of the latest measured steps
+PRIOR_STEPS = 4.0  # the first value of a scale counts for this many measured steps
+MAX_SURPRISE = 2.0  # one step moves a scale by at most this factor: a shared machine stalls now and then
+NUM_TERMS = 6  # terms of the formula above
 
 
 class StepShape(NamedTuple):
-    """What decides a step's cost.
+    """What decides the cost of a step.
 
-    rows: of the packed pass, nodes included. keys: cached tokens of all sequences, read once however many rows see them.
-    attended: keys that each row sees, over all rows. nodes: guessed rows.
+    packed_tokens: entries of the packed forward pass, nodes included. cached_tokens: cached tokens of all sequences,
+    which are read once however many packed tokens attend to them. attended_tokens: cached tokens that each packed token
+    attends to, summed over the packed tokens. sequences: sequences in the step. nodes: draft nodes to verify.
     """
 
-    rows: float
-    keys: float
-    attended: float
+    packed_tokens: float
+    cached_tokens: float
+    attended_tokens: float
     sequences: float
     nodes: float = 0.0
 
+    @staticmethod
+    def decoding(num_sequences: float, context: float) -> "StepShape":
+        """The shape of a plain step in which each sequence runs its last token over `context` cached tokens."""
+        cached = num_sequences * context
+        return StepShape(num_sequences, cached, cached, num_sequences)
+
+    @property
+    def context(self) -> float:
+        """The mean number of cached tokens of a sequence."""
+        return self.cached_tokens / max(1.0, self.sequences)
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether the step runs prompt tokens besides the last token of each sequence."""
+        return self.packed_tokens - self.nodes != self.sequences
+
     @property
     def plain(self) -> "StepShape":
-        """The same step without its nodes, had they attended to a mean context."""
-        context = self.keys / max(1.0, self.sequences)
-        return StepShape(
-            self.rows - self.nodes, self.keys, self.attended - self.nodes * context, self.sequences
-        )
-
-    @property
-    def decoding(self) -> bool:
-        """Whether each sequence runs its last token only: a step without prompts."""
-        return self.rows - self.nodes == self.sequences
+        """The shape without its nodes, which are taken to attend to a mean context."""
+        return self.with_nodes(0.0)
 
     def with_nodes(self, nodes: float) -> "StepShape":
-        """The same step with so many guesses, which attend to a mean context."""
-        context = self.keys / max(1.0, self.sequences)
-        return StepShape(self.rows + nodes, self.keys, self.attended + nodes * context, self.sequences, nodes)
+        """The shape with another number of nodes, which are taken to attend to a mean context."""
+        more = nodes - self.nodes
+        return self._replace(
+            packed_tokens=self.packed_tokens + more,
+            attended_tokens=self.attended_tokens + more * self.context,
+            nodes=nodes,
+        )
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Measured steps: shapes and seconds; stairs: (first, step): beyond `first` rows a pass costs as the next multiple of `step`."""
+    """Measured steps: their shapes and seconds.
+
+    stairs: (first, step) says that more than `first` packed tokens cost as much as the next multiple of `step` tokens.
+    """
 
     shapes: list[StepShape]
     seconds: list[float]
@@ -70,207 +87,229 @@ class Profile:
 
 @dataclass
 class Scale:
-    """How many times what was predicted was measured, over the last steps; `value` to begin with counts as the first few of them."""
+    """The ratio of what was measured to what was predicted, over the latest steps."""
 
     value: float = 1.0
     predicted: float = 0.0
 
-    def observe(self, predicted: float, measured: float, limited: bool = True) -> None:
-        """Takes in a step; predicted: without this scale. limited: what was measured may be a stall."""
-        if limited:
-            expected = predicted * self.value
-            measured = min(max(measured, expected / LARGEST_SURPRISE), expected * LARGEST_SURPRISE)
+    def observe(self, predicted: float, measured: float) -> None:
+        """Takes in one step, whose prediction must not contain this scale."""
         before = (1.0 - 1.0 / MEMORY_STEPS) * (self.predicted or PRIOR_STEPS * predicted)
         self.value = (before * self.value + measured) / (before + predicted)
         self.predicted = before + predicted
 
+    def observe_time(self, predicted: float, measured: float) -> None:
+        """Takes in one step whose measured time may contain a stall of the machine."""
+        expected = predicted * self.value
+        self.observe(predicted, min(max(measured, expected / MAX_SURPRISE), expected * MAX_SURPRISE))
+
+
+class Scales(NamedTuple):
+    """What one load class has taught: the scale of plain steps, and the scale of what nodes add to a step."""
+
+    plain: Scale
+    nodes: Scale
+
 
 class CostModel:
-    """Predicts the seconds of a step and learns from those that were measured.
+    """Predicts the seconds of a step, and learns from measured steps.
 
-    What is learned are two scales for each class of loads (1, 2-3, 4-7 ... sequences): how far plain steps are from the profile (other
-    work on the machine, sampling, longer contexts), and how far what guesses add to a step is (trees of uneven widths). More could not be
-    told apart in so few steps. A class without measured steps has the scales of the nearest one.
+    Two scales are learned for each load class (1, 2-3, 4-7 ... sequences). One tells how far plain steps are from the
+    profile, because of other work on the machine, sampling, or longer contexts. The other tells how far the cost of
+    nodes is from it, because trees have uneven widths. A load class without measured steps borrows the scales of the
+    nearest class.
     """
 
     def __init__(
-        self, profile: Profile, coefficients: Floats | None = None, about: dict[str, Any] | None = None
+        self,
+        profile: Profile,
+        coefficients: Floats | None = None,
+        about: dict[str, Any] | None = None,
     ) -> None:
         """coefficients: of the formula, where they are known already. about: what was profiled, for people."""
-        self.profile, self.about = profile, about or {}
-        self._table = _row_table(profile)
-        features, seconds = (
-            np.array([self._features(shape) for shape in profile.shapes]),
-            np.array(profile.seconds),
-        )
-        self.coefficients = _fit(features, seconds) if coefficients is None else coefficients
-        self.scales: dict[int, tuple[Scale, Scale]] = {}
+        self.profile = profile
+        self.about = about or {}
+        self.scales: dict[int, Scales] = {}
+        self._curve = _token_curve(profile)
+        if coefficients is None:
+            terms = np.array([_terms(self._curve, *map(float, shape)) for shape in profile.shapes])
+            coefficients = _fit(terms, np.array(profile.seconds))
+        self.coefficients = coefficients
 
     def seconds(self, shape: StepShape) -> float:
         """The predicted seconds of a step."""
-        plain, (plain_scale, tree_scale) = self._predicted(shape.plain), self._scales(shape)
-        return plain_scale.value * (
-            plain + tree_scale.value * (self._predicted(shape) - plain if shape.nodes else 0.0)
-        )
+        scales = self._scales(shape)
+        plain = self._profiled(shape.plain)
+        added = self._profiled(shape) - plain if shape.nodes else 0.0
+        return scales.plain.value * (plain + scales.nodes.value * added)
 
-    def extra(self, plain: StepShape, max_nodes: int) -> Floats:
-        """float64 [max_nodes + 1]: what 0, 1, 2 ... nodes add to the seconds of a plain step; nodes attend to a mean context."""
-        context = plain.keys / max(1.0, plain.sequences)
-        plain_scale, tree_scale = self._scales(plain)
-        return _extra(
-            self._table,
-            self.coefficients,
-            float(plain.rows),
-            context,
-            max_nodes,
-            plain_scale.value * tree_scale.value,
+    def node_seconds(self, plain: StepShape, max_nodes: int) -> Floats:
+        """float64 [max_nodes + 1]: the seconds that 0, 1, 2 ... nodes add to a plain step."""
+        scales = self._scales(plain)
+        scale = scales.plain.value * scales.nodes.value
+        return _node_seconds(
+            self._curve, self.coefficients, float(plain.packed_tokens), plain.context, max_nodes, scale
         )
 
     def observe(self, shape: StepShape, seconds: float) -> None:
-        """Takes in a measured step."""
-        load = int(shape.sequences).bit_length()
-        if load not in self.scales:
-            near_plain, near_tree = self._scales(shape)
-            self.scales[load] = Scale(value=near_plain.value), Scale(value=near_tree.value)
-        plain, (plain_scale, tree_scale) = self._predicted(shape.plain), self.scales[load]
+        """Takes in a measured step without prompts."""
+        if load_class(shape.sequences) not in self.scales:
+            near = self._scales(shape)
+            self.scales[load_class(shape.sequences)] = Scales(
+                Scale(near.plain.value), Scale(near.nodes.value)
+            )
+        scales = self._scales(shape)
+        plain = self._profiled(shape.plain)
         if not shape.nodes:
-            plain_scale.observe(plain, seconds)
-        elif (extra := self._predicted(shape) - plain) > 0:
-            tree_scale.observe(extra, seconds / plain_scale.value - plain)
+            scales.plain.observe_time(plain, seconds)
+        elif (added := self._profiled(shape) - plain) > 0:
+            scales.nodes.observe_time(added, seconds / scales.plain.value - plain)
 
-    def _scales(self, shape: StepShape) -> tuple[Scale, Scale]:
-        load = int(shape.sequences).bit_length()
-        if load in self.scales or not self.scales:
-            return self.scales.get(load, (Scale(), Scale()))
-        return self.scales[min(self.scales, key=lambda known: abs(known - load))]
+    def _scales(self, shape: StepShape) -> Scales:
+        if not self.scales:
+            return Scales(Scale(), Scale())
+        own = load_class(shape.sequences)
+        return self.scales[min(self.scales, key=lambda known: abs(known - own))]
 
-    def _predicted(self, shape: StepShape) -> float:
-        return float(_predict(self._table, self.coefficients, *map(float, shape)))
+    def _profiled(self, shape: StepShape) -> float:
+        return float(_predict(self._curve, self.coefficients, *map(float, shape)))
 
     def save(self, path: Path) -> None:
-        """Writes what it is about, the profile and the coefficients as they are now, as JSON."""
-        fields = {
+        """Writes the profile, the coefficients and the scales as JSON."""
+        scales = {load: [scale.value for scale in both] for load, both in self.scales.items()}
+        content = {
             "about": self.about,
             "stairs": self.profile.stairs,
             "coefficients": self.coefficients.tolist(),
+            "scales": scales,
+            "shapes": self.profile.shapes,
+            "seconds": self.profile.seconds,
         }
-        fields["scales"] = {load: [scale.value for scale in scales] for load, scales in self.scales.items()}
-        profile = {"shapes": self.profile.shapes, "seconds": self.profile.seconds}
-        path.write_text(json.dumps({**fields, **profile}) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
     @staticmethod
     def load(path: Path) -> "CostModel":
-        """The reverse of save; raises ValueError for a file that is no cost model."""
+        """Reads what `save` has written; raises ValueError for a file that is no cost model."""
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            shapes = [StepShape(*shape) for shape in found["shapes"]]
-            stairs, coefficients = found["stairs"], np.array(found["coefficients"], np.float64)
-            if coefficients.shape != (NUM_TERMS,):
-                raise ValueError(f"{coefficients.size} coefficients; there must be {NUM_TERMS}")
-            if min(found["seconds"]) <= 0 or not coefficients.max() > 0:
-                raise ValueError("a step takes no time")
-            model = CostModel(
-                Profile(shapes, found["seconds"], tuple(stairs) if stairs else None),
-                coefficients,
-                dict(found["about"]),
-            )
-            model.scales = {
-                int(load): (Scale(float(plain)), Scale(float(tree)))
-                for load, (plain, tree) in found["scales"].items()
-            }
-            return model
+            return _from_json(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is no cost model ({error}); benchmarks/save_cost_model.py writes one"
-            ) from error
-
-    def _features(self, shape: StepShape) -> Floats:
-        return _terms(self._table, *map(float, shape))
+            remedy = "benchmarks/save_cost_model.py writes one"
+            raise ValueError(f"{path} is no cost model ({error}); {remedy}") from error
 
 
-class RowTable(NamedTuple):
-    """Seconds by row count, float64 [P] each; beyond `first` rows a pass costs as the next multiple of `step` rows."""
+def load_class(num_sequences: float) -> int:
+    """The class of loads that are judged together: 1, 2-3, 4-7 ... sequences are the classes 1, 2, 3 ..."""
+    return int(num_sequences).bit_length()
 
-    rows: Floats
+
+def _from_json(content: dict[str, Any]) -> CostModel:
+    shapes = [StepShape(*shape) for shape in content["shapes"]]
+    stairs = tuple(content["stairs"]) if content["stairs"] else None
+    coefficients = np.array(content["coefficients"], np.float64)
+    if coefficients.shape != (NUM_TERMS,):
+        raise ValueError(f"{coefficients.size} coefficients; there must be {NUM_TERMS}")
+    if min(content["seconds"]) <= 0 or not coefficients.max() > 0:
+        raise ValueError("a step takes no time")
+    model = CostModel(Profile(shapes, content["seconds"], stairs), coefficients, dict(content["about"]))
+    for load, (plain, nodes) in content["scales"].items():
+        model.scales[int(load)] = Scales(Scale(float(plain)), Scale(float(nodes)))
+    return model
+
+
+class TokenCurve(NamedTuple):
+    """Seconds by number of packed tokens, float64 [P] each.
+
+    More than `first` packed tokens cost as much as the next multiple of `step` tokens.
+    """
+
+    tokens: Floats
     seconds: Floats
     first: float
     step: float
 
 
-def _row_table(profile: Profile) -> RowTable:
-    """From the profile's steps of one sequence, never falling; the charge for a tree is taken out."""
+def _token_curve(profile: Profile) -> TokenCurve:
+    """Makes the curve from the profiled steps of one sequence. It never falls; the charge for any tree is taken out."""
     first, step = profile.stairs or (np.inf, 1.0)
     measured = [(s, t) for s, t in zip(profile.shapes, profile.seconds, strict=True) if s.sequences == 1]
-    plain = [(s.rows, t) for s, t in measured if not s.nodes]
-    trees = sorted((s.rows, t) for s, t in measured if s.nodes)
-    wider = [point for point in trees if point[0] > trees[0][0]]
-    charge = 0.0
-    if wider and plain:
-        (narrow, early), (wide, late) = trees[0], wider[0]
-        charge = max(0.0, early - (late - early) / (wide - narrow) * (narrow - 1) - min(t for _, t in plain))
-    rows, seconds = np.array(sorted(plain + [(r, t - charge) for r, t in trees]), np.float64).T
-    unique, place = np.unique(np.where(rows > first, np.ceil(rows / step) * step, rows), return_index=True)
-    return RowTable(
-        unique, np.maximum.accumulate(np.minimum.reduceat(seconds, place)), float(first), float(step)
-    )
+    plain = [(s.packed_tokens, t) for s, t in measured if not s.nodes]
+    with_nodes = sorted((s.packed_tokens, t) for s, t in measured if s.nodes)
+    charge = _tree_charge(plain, with_nodes)
+    points = np.array(sorted(plain + [(tokens, t - charge) for tokens, t in with_nodes]), np.float64)
+    tokens, seconds = points.T
+    rounded = np.where(tokens > first, np.ceil(tokens / step) * step, tokens)
+    unique, place = np.unique(rounded, return_index=True)
+    fastest = np.maximum.accumulate(np.minimum.reduceat(seconds, place))
+    return TokenCurve(tokens=unique, seconds=fastest, first=float(first), step=float(step))
+
+
+def _tree_charge(plain: list[tuple[float, float]], with_nodes: list[tuple[float, float]]) -> float:
+    """The seconds that a tree of any size adds, from a straight line through the two narrowest steps with nodes."""
+    wider = [point for point in with_nodes if point[0] > with_nodes[0][0]]
+    if not wider or not plain:
+        return 0.0
+    narrow, early = with_nodes[0]
+    wide, late = wider[0]
+    slope = (late - early) / (wide - narrow)
+    return max(0.0, early - slope * (narrow - 1) - min(t for _, t in plain))
 
 
 @compiled
-def _look_up(table: RowTable, rows: float) -> float:
-    """Between two row counts in proportion; beyond the last the last slope goes on."""
-    if rows > table.first:
-        rows = np.ceil(rows / table.step) * table.step
-    last = len(table.rows) - 1
-    if last == 0 or rows <= table.rows[0]:
-        return float(table.seconds[0])
+def _look_up(curve: TokenCurve, tokens: float) -> float:
+    """Interpolates between two points of the curve; after the last point its last slope goes on."""
+    if tokens > curve.first:
+        tokens = np.ceil(tokens / curve.step) * curve.step
+    last = len(curve.tokens) - 1
+    if last == 0 or tokens <= curve.tokens[0]:
+        return float(curve.seconds[0])
     i = 1
-    while i < last and table.rows[i] < rows:
+    while i < last and curve.tokens[i] < tokens:
         i += 1
-    slope = (table.seconds[i] - table.seconds[i - 1]) / (table.rows[i] - table.rows[i - 1])
-    return float(table.seconds[i] + slope * (rows - table.rows[i]))
+    slope = (curve.seconds[i] - curve.seconds[i - 1]) / (curve.tokens[i] - curve.tokens[i - 1])
+    return float(curve.seconds[i] + slope * (tokens - curve.tokens[i]))
 
 
 @compiled
 def _terms(
-    table: RowTable, rows: float, keys: float, attended: float, sequences: float, nodes: float
+    curve: TokenCurve, tokens: float, cached: float, attended: float, sequences: float, nodes: float
 ) -> Floats:
     """The terms of the formula, float64 [NUM_TERMS]."""
-    return np.array([_look_up(table, rows), keys, attended, sequences, 1.0 if nodes > 0 else 0.0, nodes])
+    any_node = 1.0 if nodes > 0 else 0.0
+    return np.array([_look_up(curve, tokens), cached, attended, sequences, any_node, nodes])
 
 
 @compiled
 def _predict(
-    table: RowTable,
-    coefficients: Floats,
-    rows: float,
-    keys: float,
-    attended: float,
-    sequences: float,
-    nodes: float,
-) -> float:
-    return float((_terms(table, rows, keys, attended, sequences, nodes) * coefficients).sum())
+    curve: TokenCurve, coefficients: Floats, tokens: float, cached: float, attended: float,
+    sequences: float, nodes: float,
+) -> float:  # fmt: skip
+    return float((_terms(curve, tokens, cached, attended, sequences, nodes) * coefficients).sum())
 
 
 @compiled
-def _extra(
-    table: RowTable, coefficients: Floats, rows: float, context: float, max_nodes: int, scale: float
+def _node_seconds(
+    curve: TokenCurve, coefficients: Floats, tokens: float, context: float, max_nodes: int, scale: float
 ) -> Floats:
-    extra, plain = np.zeros(max_nodes + 1), _look_up(table, rows)
+    seconds = np.zeros(max_nodes + 1)
+    plain = _look_up(curve, tokens)
     for n in range(1, max_nodes + 1):
-        added = coefficients[0] * (_look_up(table, rows + n) - plain)
+        added = coefficients[0] * (_look_up(curve, tokens + n) - plain)
         added += coefficients[4] + n * (coefficients[2] * context + coefficients[5])
-        extra[n] = max(extra[n - 1], scale * added)  # a noisy profile may dip; more nodes are never cheaper
-    return extra
+        seconds[n] = max(seconds[n - 1], scale * added)  # a noisy profile may dip; more nodes never cost less
+    return seconds
 
 
-def _fit(features: Floats, seconds: Floats) -> Floats:
-    """Coefficients with the least relative error; one that comes out below 0 is left out and the others are fitted again."""
-    weighted = features / seconds[:, None]
-    active = np.ones(features.shape[1], bool)
+def _fit(terms: Floats, seconds: Floats) -> Floats:
+    """The coefficients with the least relative error.
+
+    A coefficient that comes out below 0 is left out, and the others are fitted again.
+    """
+    weighted = terms / seconds[:, None]
+    active = np.ones(terms.shape[1], bool)
     while True:
-        found = np.zeros(features.shape[1])
+        found = np.zeros(terms.shape[1])
         found[active] = np.linalg.lstsq(weighted[:, active], np.ones(len(seconds)), rcond=None)[0]
         if (found >= 0).all():
             return found

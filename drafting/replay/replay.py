@@ -14,7 +14,7 @@ from drafting.bigram import learn_successors
 from drafting.outcomes import GuessCounts
 from drafting.proposer import Proposer
 from drafting.replay.transcripts import Transcript
-from drafting.tree import Candidates, DraftTrees, Int32, UInt8, walk
+from drafting.tree import Candidates, DraftTrees, Int32, UInt8, prune, walk
 
 NO_LIMIT = np.iinfo(np.int32).max
 Choose = Callable[[Candidates], DraftTrees]
@@ -40,6 +40,11 @@ class _Row:
     done: int
     state: Any
     counts: Counts
+
+
+def choose_likely(candidates: Candidates, min_survival: float) -> DraftTrees:
+    """Every candidate that survives at least this often: the right choice where one more node always costs the same."""
+    return prune(candidates, candidates.survival >= min_survival)
 
 
 def replay(

@@ -125,7 +125,12 @@ class Job:
         chunks = self._chunks()
         keys = [row.num_cached for row, _ in chunks]
         attended = sum(rows * cached for (_, rows), cached in zip(chunks, keys, strict=True))
-        plain = StepShape(sum(rows for _, rows in chunks), sum(keys), attended, len(chunks))
+        plain = StepShape(
+            packed_tokens=sum(rows for _, rows in chunks),
+            cached_tokens=sum(keys),
+            attended_tokens=attended,
+            sequences=len(chunks),
+        )
         finishing = [row for row, rows in chunks if rows == row.num_uncached]
         started = self.clock()
         candidates, trees = self._guess(finishing, plain)
@@ -146,11 +151,11 @@ class Job:
 
     def _guess(self, finishing: list[Row], plain: StepShape) -> tuple[Candidates | None, DraftTrees]:
         """What is weighed and what is verified. A recording does not say where it will end, so guesses are as deep as they like."""
-        if not (self.speculation and finishing and self.speculation.wants(len(finishing))):
+        if not (self.speculation and finishing and self.speculation.wants_drafts(plain, len(finishing))):
             return None, DraftTrees.empty(len(finishing))
-        candidates = self.speculation.propose(finishing, np.full(len(finishing), NO_LIMIT, np.int32), plain)
+        candidates = self.speculation.propose(finishing, np.full(len(finishing), NO_LIMIT, np.int32))
         assert candidates is not None, "every row may be guessed for"
-        return candidates, self.speculation.choose(candidates, plain)
+        return candidates, self.speculation.choose(candidates)
 
     def _commit(self, finishing: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:
         """The recorded tokens that the step gives each row."""
@@ -186,7 +191,7 @@ class Job:
         if self.speculation:
             figures.priced += candidates is not None
             figures.price_sum += self.speculation.price if candidates is not None else 0.0
-            self.speculation.observe(plain, trees, seconds, thinking, num_tokens)
+            self.speculation.observe(seconds, thinking, num_tokens)
 
 
 def compare(plain: Figures, guessed: Figures, source_names: Iterable[str]) -> dict[str, Any]:

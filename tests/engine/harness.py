@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
+from drafting.adaptive.controller import MAX_STEP_NODES, Controller
 from drafting.mixed_proposer import MixedProposer
+from drafting.speculation import Speculation
 from drafting.tables import Tables
 from drafting.tree import Candidates, DraftTrees, certain
 from engine.build import engine_for
@@ -93,11 +95,18 @@ def adaptive_proposer(cases: Many[Case] = (), max_nodes: int = 20) -> AdaptivePr
 
 
 def with_price(engine: Engine, price: float) -> Engine:
-    """The engine with a second that is always worth so many tokens, and nodes that cost 1 ms each: at 0 every guess is verified."""
-    assert engine.speculation and engine.speculation.budget
-    budget = engine.speculation.budget
-    budget._price = lambda plain, num_sequences: (price, price or 1e-9)  # type: ignore[method-assign]
-    budget.cost.extra = lambda plain, most: 0.001 * np.arange(most + 1)  # type: ignore[method-assign]
+    """Fixes what a second is worth, in tokens, and lets a node cost 1 ms: at price 0 every candidate is verified."""
+    assert isinstance(engine.speculation, Speculation)
+    controller = engine.speculation.controller
+    assert isinstance(controller, Controller)
+
+    def set_price() -> None:
+        controller.step.price = price
+        controller.step.plain_rate = price or 1e-9
+
+    controller._set_price = set_price  # type: ignore[method-assign]
+    controller.cost.node_seconds = lambda plain, most: 0.001 * np.arange(most + 1)  # type: ignore[method-assign]
+    controller._node_seconds = 0.001 * np.arange(MAX_STEP_NODES + 1)
     return engine
 
 
@@ -172,6 +181,9 @@ class ChainProposer:
         return 0
 
     def reward(self, sources: Any) -> None:
+        pass
+
+    def recycle(self, token_ids: Any, successors: Any) -> None:
         pass
 
     def finish(self, state: list[int]) -> None:

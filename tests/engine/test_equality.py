@@ -117,7 +117,7 @@ def test_a_proposer_that_is_always_right_needs_one_call_for_depth_plus_one_token
     assert engine.stats.num_tokens == sum(len(case.token_ids) for case in cases)
     # A prompt's rows, then one row per call and the guesses: an accepted token never runs twice.
     in_prompts = sum(len(case.prompt_ids) for case in cases)
-    assert engine.stats.num_rows == in_prompts + (engine.stats.num_calls - len(cases)) + sum(
+    assert engine.stats.num_packed_tokens == in_prompts + (engine.stats.num_calls - len(cases)) + sum(
         engine.stats.verified.values()
     )
     assert (

@@ -49,7 +49,7 @@ class Memory:
                 sequence.request.id,
                 position,
             )
-        self.write(sequence, start, start + chunk.num_rows)
+        self.write(sequence, start, start + chunk.num_tokens)
 
 
 def step(scheduler: Watched, tokens: tuple[int, ...] = (1,)) -> list[tuple[str, int]]:
@@ -62,7 +62,7 @@ def step(scheduler: Watched, tokens: tuple[int, ...] = (1,)) -> list[tuple[str, 
         sequence = chunk.sequence
         room = scheduler.reserve(sequence, sequence.num_tokens + len(tokens) - 1) if last else 0
         scheduler.memory.run(chunk)
-        sequence.num_cached += chunk.num_rows
+        sequence.num_cached += chunk.num_tokens
         if last:
             num_accepted = max(0, min(len(tokens) - 1, room - sequence.num_tokens, sequence.max_draft_depth))
             sequence.append(list(tokens[: num_accepted + 1]))
@@ -73,7 +73,7 @@ def step(scheduler: Watched, tokens: tuple[int, ...] = (1,)) -> list[tuple[str, 
     for sequence in [sequence for sequence in scheduler.running if sequence.finish_reason]:
         scheduler.retire(sequence)
     scheduler.check_integrity()
-    return [(chunk.sequence.request.id, chunk.num_rows) for chunk in chunks]
+    return [(chunk.sequence.request.id, chunk.num_tokens) for chunk in chunks]
 
 
 def names(sequences) -> list[str]:

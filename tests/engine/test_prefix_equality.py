@@ -72,7 +72,7 @@ def test_the_samples_of_one_prompt_run_its_last_page_only_and_equal_those_of_an_
     engine = make_engine(tiny_model("llama"), max_running=8, page_size=16, prefix_cache=prefix_cache)
     completions = engine.generate(samples)
     assert [completion.token_ids for completion in completions] == expected
-    assert engine.stats.num_rows == prefilled + 8 * 8
+    assert engine.stats.num_packed_tokens == prefilled + 8 * 8
     assert (engine.stats.num_prompt_tokens, engine.stats.num_cached_tokens) == (480, 480 - prefilled)
     assert [completion.stats.num_cached_tokens for completion in completions] == [0] + [
         48 if prefix_cache else 0

@@ -14,14 +14,14 @@ from transformers.generation.logits_process import (
 )
 
 from engine.request import Sampling
-from engine.sampling import SamplingRows, _draw, kept_probabilities, target_tokens, uniforms
+from engine.sampling import TargetSampling, _draw, kept_probabilities, target_tokens, uniforms
 
 # Probabilities 0.1, 0.4, 0.2, 0.25, 0.05 of tokens 0 .. 4; their cumulative shares: 0.1, 0.5, 0.7, 0.95, 1.
 FIVE = torch.tensor([[0.1, 0.4, 0.2, 0.25, 0.05]], dtype=torch.float64).log()
 
 
 def targets(logits: torch.Tensor, sampling: Sampling, positions: list[int]) -> list[int]:
-    return target_tokens(logits, SamplingRows([sampling] * len(positions), np.array(positions))).tolist()
+    return target_tokens(logits, TargetSampling([sampling] * len(positions), np.array(positions))).tolist()
 
 
 def kept(logits: torch.Tensor, **settings: float) -> list[int]:
@@ -186,7 +186,7 @@ def test_draws_over_many_positions_have_the_distribution(settings):
 
 def test_draws_over_many_seeds_have_the_distribution():
     count = 20_000
-    rows = SamplingRows([Sampling(1.0, seed=seed) for seed in range(count)], np.zeros(count, np.int64))
+    rows = TargetSampling([Sampling(1.0, seed=seed) for seed in range(count)], np.zeros(count, np.int64))
     drawn = np.bincount(target_tokens(FIVE.float().expand(count, -1), rows), minlength=5)
     wanted = np.array([0.1, 0.4, 0.2, 0.25, 0.05]) * count
     assert ((drawn - wanted) ** 2 / wanted).sum() < 18.5
@@ -205,9 +205,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it():
     ]
     sampling = [kinds[i % 5] for i in range(40)]
     positions = np.arange(40)
-    together = target_tokens(logits, SamplingRows(sampling, positions))
+    together = target_tokens(logits, TargetSampling(sampling, positions))
     order = torch.randperm(40, generator=generator)
-    shuffled = target_tokens(logits[order], SamplingRows([sampling[i] for i in order], positions[order]))
+    shuffled = target_tokens(logits[order], TargetSampling([sampling[i] for i in order], positions[order]))
     alone = [targets(logits[i : i + 1], sampling[i], [i])[0] for i in range(40)]
     assert together.tolist() == alone
     assert shuffled.tolist() == [alone[i] for i in order]

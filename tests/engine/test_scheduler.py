@@ -30,7 +30,7 @@ def step(scheduler: Scheduler, tokens_per_call: int = 1) -> list[tuple[str, int]
     for chunk in chunks:
         sequence, last = chunk.sequence, chunk.last
         room = scheduler.reserve(sequence, sequence.num_tokens + tokens_per_call - 1) if last else 0
-        sequence.num_cached += chunk.num_rows
+        sequence.num_cached += chunk.num_tokens
         scheduler.publish([chunk])
         if last:
             accepted = max(0, min(tokens_per_call - 1, room - sequence.num_tokens, sequence.max_draft_depth))
@@ -40,7 +40,7 @@ def step(scheduler: Scheduler, tokens_per_call: int = 1) -> list[tuple[str, int]
             else:
                 sequence.num_cached += accepted
     scheduler.check_integrity()
-    return [(chunk.sequence.request.id, chunk.num_rows) for chunk in chunks]
+    return [(chunk.sequence.request.id, chunk.num_tokens) for chunk in chunks]
 
 
 def names(sequences) -> list[str]:

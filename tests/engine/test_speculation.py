@@ -57,7 +57,7 @@ def test_what_was_said_in_a_pause_is_known_when_it_ends():
     for _ in range(30):
         engine.step()
     with_price(engine, 0.0)
-    engine.speculation.budget.pauses._now.plain_left = 0
+    engine.speculation.controller.load.plain_left = 0
     engine.step()
     sequence = engine.scheduler.running[0]
     assert proposer.arena.rows["length"][sequence.draft_state] == sequence.num_tokens

@@ -8,16 +8,28 @@ from tests.tiny_models import tiny_model
 
 
 def test_the_time_between_two_marks_goes_to_the_second_and_the_time_before_start_to_none() -> None:
-    clock = iter([100.0, 101.0, 103.0, 200.0, 200.5])
-    seconds = {"plan": 0.0, "forward": 0.0}
-    timer = PhaseTimer(seconds, lambda: next(clock))
-    mark = timer.start()
-    mark("plan")
-    mark("forward")
-    assert timer.share(["forward"]) == 2 / 3
-    timer.start()("plan")
-    assert timer.share(["plan"]) == 1.0
-    assert seconds == {"plan": 1.5, "forward": 2.0}
+    wall = iter([100.0, 101.0, 103.0, 200.0, 200.5])
+    seconds = {"propose": 0.0, "choose": 0.0, "learn": 0.0, "forward": 0.0}
+    timer = PhaseTimer(seconds, lambda: 0.0, lambda: next(wall))
+    timer.start()
+    timer.mark("propose")
+    timer.mark("forward")
+    timer.start()
+    timer.mark("propose")
+    assert seconds == {"propose": 1.5, "choose": 0.0, "learn": 0.0, "forward": 2.0}
+
+
+def test_the_time_of_a_step_is_split_by_the_share_that_its_drafting_phases_took() -> None:
+    wall = iter([100.0, 101.0, 104.0])
+    clock = iter([7.0, 9.0])
+    timer = PhaseTimer(
+        {"propose": 0.0, "choose": 0.0, "learn": 0.0, "forward": 0.0}, lambda: next(clock), lambda: next(wall)
+    )
+    timer.start()
+    timer.mark("propose")
+    timer.mark("forward")
+    # The wall clock saw a quarter of the step go into propose; the step took 2 s by the other clock.
+    assert timer.split() == (1.5, 0.5)
 
 
 def test_the_phases_of_real_steps_fill_the_time_that_they_took() -> None:

@@ -52,7 +52,7 @@ def test_a_decoding_sequence_runs_its_last_token_and_sees_all_tokens_up_to_it():
     step = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[7, 2])])
     assert (step.token_ids.tolist(), step.positions.tolist()) == ([16], [5])
     assert step.write_slots.tolist() == [2 * 4 + 1]
-    assert (step.logits_rows.tolist(), step.staged_slots.tolist()) == ([0], [])
+    assert (step.logits_indices.tolist(), step.staged_slots.tolist()) == ([0], [])
     (group,) = step.groups
     assert visible(group, step, 4) == {0: {28, 29, 30, 31, 8, 9}}
 
@@ -69,7 +69,7 @@ def test_a_fresh_prompt_is_causal_and_touches_no_page_when_it_attends():
     step = plan([chunk([11, 12, 13, 14, 15], 0, 5, page_ids=[3, 9])])
     assert (step.token_ids.tolist(), step.positions.tolist()) == ([11, 12, 13, 14, 15], [0, 1, 2, 3, 4])
     assert step.write_slots.tolist() == [12, 13, 14, 15, 36]
-    assert step.logits_rows.tolist() == [4]
+    assert step.logits_indices.tolist() == [4]
     (group,) = step.groups
     assert group.causal
     assert group.pages.shape == (1, 0)
@@ -77,12 +77,12 @@ def test_a_fresh_prompt_is_causal_and_touches_no_page_when_it_attends():
 
 def test_a_chunk_that_is_not_the_last_needs_no_logits():
     step = plan([chunk([11, 12, 13, 14, 15], 0, 3, page_ids=[3, 9])])
-    assert (step.token_ids.tolist(), step.logits_rows.tolist()) == ([11, 12, 13], [])
+    assert (step.token_ids.tolist(), step.logits_indices.tolist()) == ([11, 12, 13], [])
 
 
 def test_a_later_chunk_sees_what_was_cached_before_it_and_itself_causally():
     step = plan([chunk([11, 12, 13, 14, 15], 3, 2, page_ids=[3, 9])])
-    assert (step.positions.tolist(), step.write_slots.tolist(), step.logits_rows.tolist()) == (
+    assert (step.positions.tolist(), step.write_slots.tolist(), step.logits_indices.tolist()) == (
         [3, 4],
         [15, 36],
         [1],
@@ -101,7 +101,7 @@ def test_the_nodes_of_a_tree_are_staged_at_positions_by_depth_and_see_their_ance
     assert step.positions.tolist() == [2, 3, 4, 4, 5, 3]  # 22 and 23 share a position, as do 21 and 25
     assert step.write_slots.tolist() == [26, 400, 401, 402, 403, 404]
     assert step.staged_slots.tolist() == [400, 401, 402, 403, 404]
-    assert step.logits_rows.tolist() == [0, 1, 2, 3, 4, 5]
+    assert step.logits_indices.tolist() == [0, 1, 2, 3, 4, 5]
     (group,) = step.groups
     prefix = {24, 25, 26}
     assert visible(group, step, 4) == {
@@ -156,7 +156,7 @@ def test_sequences_of_a_step_lie_behind_one_another_and_stage_on_pages_of_their_
     assert step.token_ids.tolist() == [12, 21, 22, 15, 23, 16, 17, 18]
     assert step.positions.tolist() == [1, 2, 3, 2, 3, 0, 1, 2]
     assert step.staged_slots.tolist() == [400, 401, 404]  # the second sequence's node on the next page
-    assert step.logits_rows.tolist() == [0, 1, 2, 3, 4]  # the prompt's chunk is not its last
+    assert step.logits_indices.tolist() == [0, 1, 2, 3, 4]  # the prompt's chunk is not its last
 
 
 def test_decoding_sequences_of_like_length_attend_together_and_each_prompt_alone():
@@ -217,10 +217,10 @@ def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
     for one, nodes in zip(chunks, trees, strict=True):
         place = lambda position, pages=one.sequence.page_ids: (
             pages[position // page_size] * page_size + position % page_size
-        )  # noqa: E731
+        )
         start = one.sequence.num_cached
         paths = [
-            {position: place(position) for position in range(start + i + 1)} for i in range(one.num_rows)
+            {position: place(position) for position in range(start + i + 1)} for i in range(one.num_tokens)
         ]
         below = [paths[-1]]
         for _, parent, _ in nodes:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from tests.pipeline.test_resolve_model import make_model
 
 from jobs import offline
 from rows.parts import Summary, write_part
+from tests.pipeline.test_resolve_model import make_model
 
 ROOT = Path(__file__).parent.parent.parent
 

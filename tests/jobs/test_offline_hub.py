@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tests.engine.model.test_adapters import save_adapter
 
+from tests.engine.model.test_adapters import save_adapter
 from tests.fake_hub import FakeHub, files_of
 
 pytestmark = pytest.mark.ray

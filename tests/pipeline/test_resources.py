@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engine.model.test_memory import header_only
 
 from engine.config import ModelConfig
 from pipeline import resources as memory
 from pipeline.resources import check_cluster, check_here, check_memory
+from tests.engine.model.test_memory import header_only
 
 GB = 10**9
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.rows.test_detokenizer import BYTES, FALLBACK
 
 from rows.stop_strings import StopStringCheck, StopStrings
+from tests.rows.test_detokenizer import BYTES, FALLBACK
 from tests.serving.fakes import EOS, ByteCodec
 
 

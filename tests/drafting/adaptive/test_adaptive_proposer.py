@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from drafting.adaptive import layout
 from drafting.adaptive.adaptive_proposer import SAVE_EVERY, AdaptiveProposer
-from drafting.adaptive.budget import choose, choose_likely
 from drafting.adaptive.calibration import Calibration
+from drafting.adaptive.controller import choose
 from drafting.adaptive.earnings import PROBE_EVERY
 from drafting.adaptive.features import set_biases
+from drafting.replay.replay import choose_likely
 from drafting.tables import Tables
 from drafting.tree import Candidates, Int32
 
@@ -304,7 +305,7 @@ def test_no_node_comes_before_its_parent_nor_outlives_it(rows: list[list[int]], 
             len({*zip(parents.tolist(), candidates.token_ids[begin:end].tolist(), strict=True)})
             == end - begin
         ), "equal siblings"
-    trees, _ = choose(candidates, 0.1 * np.arange(99), price=1 + price)
+    trees = choose(candidates, 0.1 * np.arange(99), price=1 + price)
     assert (np.diff(trees.offsets) <= np.diff(candidates.offsets)).all()
 
 

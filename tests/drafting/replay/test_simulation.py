@@ -5,11 +5,11 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
+from drafting.adaptive.controller import PRICE_MARKUP, Controller
 from drafting.adaptive.cost_model import CostModel, Profile, StepShape
-from drafting.adaptive.price import Budget
 from drafting.replay.simulation import Job, compare
 from drafting.replay.transcripts import Transcript
-from drafting.speculation import Speculation
+from drafting.speculation import Speculation, VerifyAll
 from drafting.tree import Candidates
 
 
@@ -19,7 +19,8 @@ def machine() -> CostModel:
     ]
     shapes = [StepShape(s, s * c, s * c, s).with_nodes(s * n) for s, n, c in sizes]
     return CostModel(
-        Profile(shapes, [0.010 + 0.001 * shape.rows for shape in shapes]), np.array([1.0, 0, 0, 0, 0, 0])
+        Profile(shapes, [0.010 + 0.001 * shape.packed_tokens for shape in shapes]),
+        np.array([1.0, 0, 0, 0, 0, 0]),
     )
 
 
@@ -54,6 +55,12 @@ class SameGuess:
     def reward(self, sources):
         pass
 
+    def wants_successors(self):
+        return 0
+
+    def recycle(self, token_ids, successors):
+        pass
+
     def finish(self, state):
         self.finished.append(self.texts[state])
 
@@ -79,7 +86,7 @@ def test_rows_are_prefilled_in_chunks_decoded_together_and_follow_one_another():
 
 def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
     proposer = SameGuess()
-    guessed = Job(machine(), 2, 4, Speculation(proposer), think_seconds=0.001).run(ROWS)
+    guessed = Job(machine(), 2, 4, Speculation(proposer, VerifyAll()), think_seconds=0.001).run(ROWS)
     # The first row's guesses are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; thought for 1, 2 and 2 sequences.
     assert (guessed.steps, guessed.speculating, guessed.counts.calls) == (3, 3, 5)
     assert (guessed.counts.nodes, guessed.counts.accepted["script"]) == (10, 2)
@@ -93,7 +100,7 @@ def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
 
 def test_thinking_is_measured_where_nothing_is_assumed():
     ticks = iter(range(100))
-    guessed = Job(machine(), 2, 4, Speculation(SameGuess()), clock=lambda: next(ticks)).run(ROWS)
+    guessed = Job(machine(), 2, 4, Speculation(SameGuess(), VerifyAll()), clock=lambda: next(ticks)).run(ROWS)
     assert (
         guessed.thinking == 2 * 3
     )  # from before proposing to after choosing, and for learning: a tick each in every step
@@ -102,42 +109,43 @@ def test_thinking_is_measured_where_nothing_is_assumed():
 def test_guesses_that_are_not_worth_their_price_leave_the_job_as_it_was():
     rows = [row([1], [9] * 300)]
     plain, hostile = Job(machine(), 1, 4).run(rows), SameGuess(survival=0.01)
-    guessed = Job(machine(), 1, 4, Speculation(hostile, Budget(machine())), think_seconds=0.002).run(rows)
+    guessed = Job(machine(), 1, 4, Speculation(hostile, Controller(machine())), think_seconds=0.002).run(rows)
     assert guessed.seconds - guessed.thinking == pytest.approx(plain.seconds)
     assert guessed.speculating == guessed.counts.nodes == 0
     assert guessed.priced < 50, "proposing pauses"
-    assert hostile.finished == [], "nothing is kept for guesses that are worth nothing"
 
 
 def test_what_was_said_in_pauses_is_known_too():
     rows, short = [row([1], [9] * 50)], SameGuess(survival=0.01)
-    Job(machine(), 1, 4, Speculation(short, Budget(machine())), think_seconds=0.0).run(rows)
+    Job(machine(), 1, 4, Speculation(short, Controller(machine())), think_seconds=0.0).run(rows)
     assert short.finished == [[1] + [9] * 50]
 
 
 def test_the_price_is_the_plain_rate_times_what_guesses_have_gained_lately():
     rows = [row([1], [6, 7, 5] * 50)]
     guessed = Job(
-        machine(), 1, 4, Speculation(SameGuess(survival=0.9), Budget(machine())), think_seconds=0.0
+        machine(), 1, 4, Speculation(SameGuess(survival=0.9), Controller(machine())), think_seconds=0.0
     ).run(rows)
-    # Three plain steps of 1 token in 11 ms come first, to be looked at; then 6 7 is guessed and 5 follows: 3 tokens in 13 ms.
-    assert (guessed.steps, guessed.counts.nodes) == (52, 98)
-    # Plain steps give a token in 11 ms. The speedup begins at 1 and counts for 4 steps, then come 3 x 11 ms in 13 ms.
+    # Two plain steps come first and give 6 7. Then the draft 6 7 is wrong before 5, and after that it is right and
+    # 5 follows: 3 tokens in 13 ms.
+    assert (guessed.steps, guessed.counts.nodes) == (52, 100)
+    # Plain steps give a token in 11 ms. The speedup begins at 1, which counts for 4 steps.
     saved, spent, prices = 4 * 0.013, 4 * 0.013, []
-    for _ in range(49):
-        prices.append(max(1.0, saved / spent) / 0.011)
-        saved, spent = saved * 31 / 32 + 3 * 0.011, spent * 31 / 32 + 0.013
+    for num_tokens in [1] + 49 * [3]:
+        prices.append(PRICE_MARKUP * max(1.0, saved / spent) / 0.011)
+        saved = saved * 31 / 32 + num_tokens * 0.011
+        spent = spent * 31 / 32 + 0.013
     assert guessed.price_sum == pytest.approx(sum(prices))
 
 
 def test_costs_stay_what_they_are_while_steps_take_what_is_predicted():
     cost = machine()
     cost.coefficients[5] = 0.0001
-    budget = Budget(CostModel(cost.profile, cost.coefficients))
-    Job(deepcopy(budget.cost), 1, 4, Speculation(SameGuess(survival=0.9), budget), think_seconds=0.0).run(
-        [row([1], [6, 7, 5] * 50)]
-    )
-    assert [scale.value for scale in budget.cost.scales[1]] == pytest.approx([1.0, 1.0])
+    controller = Controller(CostModel(cost.profile, cost.coefficients))
+    Job(
+        deepcopy(controller.cost), 1, 4, Speculation(SameGuess(survival=0.9), controller), think_seconds=0.0
+    ).run([row([1], [6, 7, 5] * 50)])
+    assert [scale.value for scale in controller.cost.scales[1]] == pytest.approx([1.0, 1.0])
 
 
 def test_outputs_without_tokens_are_nothing_to_simulate():

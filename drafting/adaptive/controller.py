@@ -1,0 +1,200 @@
+"""Decides in every step whether to draft at all, and how many nodes are verified over all sequences.
+
+Candidate trees come in, the trees to verify go out. How likely a candidate is belongs to calibration.py, what a step
+costs to cost_model.py. The engine and a simulated job decide by this same code; docs/drafting.md has a worked example.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drafting.adaptive.cost_model import CostModel, Floats, Scale, StepShape, load_class
+from drafting.compiled import compiled
+from drafting.tree import Candidates, DraftTrees, prune
+
+MAX_STEP_NODES = 1024  # nodes of one step, over all sequences
+# Chosen candidates come true less often than expected, since those that are overestimated are chosen first: so each
+# of them has to promise more than it costs. The factor is the best of the simulated jobs in docs/lab-notes.md.
+PRICE_MARKUP = 1.4
+TRIAL_STEPS = 4  # steps that draft after a pause before the next pause is decided
+MEMORY_STEPS = 16  # the gain is a mean over about this many of the latest steps that drafted
+MAX_PAUSE = 128  # steps
+# Where steps find nothing to verify, only drafting time is lost: a pause is no longer than makes that this share.
+MAX_LOSS = 0.002
+# While drafting pays, two steps in so many are plain, to learn what plain steps cost.
+REFRESH_EVERY = 128
+REFRESH_STEPS = 2
+
+
+@dataclass
+class LoadState:
+    """What is known of one load class. It begins with a few plain steps, which show what plain steps cost."""
+
+    plain_left: int = REFRESH_STEPS  # the next steps that do not draft
+    pause: int = 0  # length of the latest pause, 0 while drafting pays
+    gain: float = 0.0  # mean tokens gained by a step that drafted
+    num_drafted: int = 0  # steps that drafted since the latest pause
+
+    def judge(self, gain: float, drafting_share: float, num_nodes: int) -> None:
+        """Takes in a step that drafted; decides whether a pause begins.
+
+        gain: tokens beyond those of a plain step, less the tokens that plain decoding would have given in the
+        additional time. drafting_share: drafting time by the time of a plain step.
+        """
+        self.num_drafted += 1
+        self.gain += (gain - self.gain) / min(self.num_drafted, MEMORY_STEPS)
+        if num_nodes and self.num_drafted < TRIAL_STEPS:
+            return
+        if self.gain > 0:
+            self.pause = 0
+            if self.num_drafted % REFRESH_EVERY == 0:
+                self.plain_left = REFRESH_STEPS
+            return
+        longest = MAX_PAUSE if num_nodes else min(MAX_PAUSE, int(drafting_share / MAX_LOSS))
+        self.pause = min(longest, 2 * self.pause or 1)
+        self.plain_left = self.pause
+        self.num_drafted = 0
+        self.gain = 0.0
+
+
+@dataclass
+class StepDecision:
+    """The decision of one step, and what it rests on.
+
+    plain: the step's shape without nodes. plain_rate: tokens per second that plain decoding would give at this load.
+    price: what a second of step time is worth, in tokens per second.
+    """
+
+    plain: StepShape
+    num_sequences: int
+    drafts: bool = False
+    plain_rate: float = 0.0
+    price: float = 0.0
+    num_nodes: int = 0
+
+
+class Controller:
+    """One per engine. In each step: wants_drafts, then min_survival and choose where it does, then observe.
+
+    1. Price. A second of step time is worth the tokens that it would bring if it were spent on decoding the sequences
+       that run now: the rate of plain decoding at this load, times how much faster than plain the latest steps were,
+       times a markup.
+       Prompts are not in it, since an accepted node saves a step of decoding and never a prompt.
+    2. Choice. The step verifies the B best candidates over all sequences, for the B with the largest gain: expected
+       accepted tokens, less the price of the seconds that B nodes add.
+    3. Pause. Drafting costs time whatever is chosen, and nodes may cost more than predicted. So the gain of each step
+       that drafted is measured. While its mean is not positive, drafting pauses for 1, 2, 4 ... 128 steps, with trials
+       of 4 steps in between. Each load class is judged by itself: what does not pay at 64 sequences may pay at 2.
+    """
+
+    def __init__(self, cost: CostModel, max_step_nodes: int = MAX_STEP_NODES) -> None:
+        self.cost = cost
+        self.max_step_nodes = max_step_nodes
+        self.num_pauses = 0  # steps that did not draft because of a pause
+        self.speedup = (
+            Scale()
+        )  # tokens that came, by tokens that plain decoding would have given in that time
+        self.loads: dict[int, LoadState] = {}
+        self.step = StepDecision(StepShape(0, 0, 0, 0), 0)
+        self._node_seconds: Floats = np.zeros(1)
+        self._num_plain = 0  # plain steps since the latest step that drafted
+
+    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
+        """Whether a step should draft that has this shape without nodes and gives num_sequences sequences a token."""
+        self.step = StepDecision(plain, num_sequences)
+        load = self.load
+        self.step.drafts = load.plain_left == 0
+        if self.step.drafts:
+            self._num_plain = 0
+            self._set_price()
+        else:
+            load.plain_left -= 1
+            self.num_pauses += 1
+            self._num_plain += 1
+        return self.step.drafts
+
+    @property
+    def load(self) -> LoadState:
+        """What is known of the load class of this step."""
+        return self.loads.setdefault(load_class(self.step.num_sequences), LoadState())
+
+    @property
+    def price(self) -> float:
+        """What a second of this step is worth, in tokens per second."""
+        return self.step.price
+
+    @property
+    def min_survival(self) -> float:
+        """Half of the price of this step's cheapest node: a candidate that survives less often cannot be worth it."""
+        cheapest = (self._node_seconds[1:] / np.arange(1, len(self._node_seconds))).min()
+        return 0.5 * self.step.price * float(cheapest)
+
+    def choose(self, candidates: Candidates) -> DraftTrees:
+        """The candidates that are worth verifying in this step; none of them makes it a plain step."""
+        step = self.step
+        wanted = min(len(candidates.token_ids), self.max_step_nodes)
+        if len(self._node_seconds) <= wanted:
+            self._node_seconds = self.cost.node_seconds(step.plain, wanted)
+        trees = choose(candidates, self._node_seconds, step.price)
+        step.num_nodes = len(trees.token_ids)
+        return trees
+
+    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        """Takes in what this step took, without its drafting time, and beside it, and the tokens it gave.
+
+        The time of steps with prompts teaches nothing here: prompts cost otherwise, and are not what is decided.
+        """
+        step = self.step
+        if step.drafts:
+            self._judge(seconds, drafting_seconds, num_tokens)
+        # The first plain step after one that drafted finds the processor's caches full of other things.
+        if not step.plain.has_prompts and (step.drafts or self._num_plain in (2, 3)):
+            self.cost.observe(step.plain.with_nodes(step.num_nodes), seconds)
+
+    def _judge(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+        step = self.step
+        plain_seconds = self.cost.seconds(step.plain)
+        lost = drafting_seconds + (seconds - plain_seconds if step.num_nodes else 0.0)
+        gain = num_tokens - step.num_sequences - step.plain_rate * lost
+        if not (step.plain.has_prompts and step.num_nodes):
+            self.load.judge(gain, drafting_seconds / plain_seconds, step.num_nodes)
+        if not step.plain.has_prompts:
+            self.speedup.observe(seconds + drafting_seconds, num_tokens / step.plain_rate)
+
+    def _set_price(self) -> None:
+        step = self.step
+        decoding = StepShape.decoding(step.num_sequences, step.plain.context)
+        step.plain_rate = step.num_sequences / self.cost.seconds(decoding)
+        step.price = step.plain_rate * max(1.0, self.speedup.value) * PRICE_MARKUP
+        num_nodes = min(4 * step.num_sequences + 16, self.max_step_nodes)
+        self._node_seconds = self.cost.node_seconds(step.plain, num_nodes)
+
+
+def choose(candidates: Candidates, node_seconds: Floats, price: float) -> DraftTrees:
+    """The B* best candidates over all sequences.
+
+    B* = argmax over B of (sum of the B best survivals) - price x node_seconds[B].
+    node_seconds float64 [M + 1]: what B = 0 .. M nodes add to the step; it may be a staircase. price: tokens per
+    second. At most M nodes are chosen; of equal values the smaller B wins, and 0 is the plain step. A child never
+    survives more often than its parent, so the B best candidates are always whole trees.
+    """
+    return prune(candidates, _best(candidates.survival, node_seconds, float(price)))
+
+
+@compiled
+def _best(survival: NDArray[np.float32], node_seconds: Floats, price: float) -> NDArray[np.bool_]:
+    """Which candidates are the B* best."""
+    order = np.argsort(-survival, kind="mergesort")  # stable: a parent comes before a child that is as likely
+    expected = 0.0
+    most = 0.0
+    best = 0
+    for i in range(min(len(order), len(node_seconds) - 1)):
+        expected += survival[order[i]]
+        value = expected - price * node_seconds[i + 1]
+        if value > most:
+            most = value
+            best = i + 1
+    keep = np.zeros(len(survival), np.bool_)
+    keep[order[:best]] = True
+    return keep
