@@ -101,9 +101,10 @@ def test_the_likeliest_of_many_ties_are_the_lowest_ids_in_a_vocabulary_as_large_
 
 
 def test_parts_join_in_order_and_a_beginning_can_be_taken():
-    part = lambda *values: Logprobs(
-        np.array(values, np.float32), np.zeros((len(values), 0), np.int32), np.zeros((len(values), 0))
-    )
+    def part(*values: float) -> Logprobs:
+        none = np.zeros((len(values), 0))
+        return Logprobs(np.array(values, np.float32), none.astype(np.int32), none.astype(np.float32))
+
     joined = Logprobs.joined([part(-1, -2), part(-3), part(-4)])
     assert joined.chosen.tolist() == [-1, -2, -3, -4]
     assert (joined.first(2).chosen.tolist(), joined.first(2).top_ids.shape) == ([-1, -2], (2, 0))

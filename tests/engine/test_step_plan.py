@@ -215,9 +215,11 @@ def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
     row = 0
     staged = iter(step.staged_slots.tolist())
     for one, nodes in zip(chunks, trees, strict=True):
-        place = lambda position, pages=one.sequence.page_ids: (
-            pages[position // page_size] * page_size + position % page_size
-        )
+        pages = one.sequence.page_ids
+
+        def place(position: int, pages: list[int] = pages) -> int:
+            return pages[position // page_size] * page_size + position % page_size
+
         start = one.sequence.num_cached
         paths = [
             {position: place(position) for position in range(start + i + 1)} for i in range(one.num_tokens)
