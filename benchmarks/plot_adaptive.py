@@ -6,6 +6,7 @@ One torch thread, float32, greedy; the picture of docs/drafting.md. matplotlib c
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,14 +59,16 @@ def run(engine: Engine, requests: list[Request]) -> list[Step]:
     assert isinstance(engine.speculation, Speculation)
     controller = engine.speculation.controller
     assert isinstance(controller, Controller)
-    steps = []
+    steps: list[Step] = []
 
-    def record(seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+    def record(times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
         step = controller.step
-        node_seconds = controller.cost.node_seconds(step.plain, 32)
-        node_price = step.price * (node_seconds[32] - node_seconds[1]) / 31
-        steps.append(Step(int(step.plain.sequences), step.num_nodes, num_tokens, node_price))
-        controller.observe(seconds, drafting_seconds, num_tokens)
+        node_price = steps[-1].node_price if steps else 0.0  # a step in a pause has no price of its own
+        if step.drafts:
+            node_seconds = controller.cost.node_seconds(step.plain, 32)
+            node_price = step.price * (node_seconds[32] - node_seconds[1]) / 31
+        steps.append(Step(step.num_sequences, step.num_nodes, num_tokens, node_price))
+        controller.observe(times, num_tokens)
 
     engine.speculation.observe = record
     engine.generate(requests)

@@ -10,6 +10,7 @@ hold for whole steps: taking tokens in and out too, not the model's call alone. 
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from itertools import cycle
@@ -68,14 +69,15 @@ def real_steps(
     steps: list[tuple[StepShape, float]] = []
     turns = cycle([0] * 8 + [1] * 8)
 
-    def wants_drafts(plain: StepShape, num_sequences: int) -> bool:
+    def wants_drafts(plain: Callable[[], StepShape], num_sequences: int) -> bool:
         controller.loads = {load_class(num_sequences): LoadState(plain_left=next(turns))}
         return controller.wants_drafts(plain, num_sequences)
 
-    def record(seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+    def record(times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
         plain = controller.step.plain
-        controller.observe(seconds, drafting_seconds, num_tokens)
-        if not plain.has_prompts and plain.sequences in widths:
+        seconds, drafting_seconds = times()
+        controller.observe(lambda: (seconds, drafting_seconds), num_tokens)
+        if controller.step.is_measured and not plain.has_prompts and plain.sequences in widths:
             steps.append((plain.with_nodes(controller.step.num_nodes), seconds))
 
     speculation.wants_drafts = wants_drafts

@@ -4,6 +4,7 @@ A Speculation owns the proposer, what the proposer knows of each sequence, and t
 verified. It does not know pages, packed tokens or logits, nor whether a model runs or a recording is replayed.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Any, Protocol
 
@@ -39,8 +40,8 @@ class StepController(Protocol):
 
     num_pauses: int
 
-    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
-        """Whether a step of this shape, which gives num_sequences sequences a token, should draft."""
+    def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
+        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without nodes."""
 
     @property
     def min_survival(self) -> float:
@@ -53,8 +54,8 @@ class StepController(Protocol):
     def choose(self, candidates: Candidates) -> DraftTrees:
         """The nodes to verify in this step."""
 
-    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
-        """Takes in how long this step took without drafting, how long drafting took, and how many tokens came."""
+    def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
+        """Takes in how many tokens came, and the step's times: seconds without drafting, and those of drafting."""
 
 
 class VerifyAll:
@@ -64,7 +65,7 @@ class VerifyAll:
     min_survival = 0.0
     price = 0.0
 
-    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
+    def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
         """Every step drafts."""
         return True
 
@@ -72,7 +73,7 @@ class VerifyAll:
         """Every node is verified."""
         return candidates
 
-    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+    def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
         """A fixed strategy learns nothing from what steps cost."""
 
 
@@ -85,7 +86,7 @@ class NoSpeculation:
     num_pauses = 0
     price = 0.0
 
-    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
+    def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
         """No step drafts."""
         return False
 
@@ -111,7 +112,7 @@ class NoSpeculation:
     def recycle(self, token_ids: Int32, successors: Int32) -> None:
         """No table takes successors in."""
 
-    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
+    def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
         """Nothing depends on what steps cost."""
 
     def finish(self, sequence: DraftedSequence) -> None:

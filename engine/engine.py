@@ -5,7 +5,7 @@ columns, no files and no ray.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -30,30 +30,24 @@ from engine.step_plan import StepPlan
 from engine.verify import Verified, verify
 
 
-@dataclass
 class Step:
-    """What one step has come to so far; each phase fills in its part.
+    """What one step has come to; each phase fills in its part.
 
-    chunks: the tokens that run. ending: the chunks that end with the last token of their sequence; their sequences
-    get a token, and all that follows is in the order of these. inputs: the plan on the device.
+    chunks: the tokens that run. ending: the chunks that end with the last token of their sequence. sequences: theirs;
+    they get a token, and all that follows is in their order. inputs: the plan on the device.
     """
 
     chunks: list[Chunk]
-    ending: list[Chunk] = field(init=False)
-    sequences: list[Sequence] = field(init=False)
-    candidates: Candidates | None = None
-    trees: DraftTrees = field(init=False)
-    plan: StepPlan = field(init=False)
-    inputs: dict[str, Any] = field(init=False)
-    logits: Tensor = field(init=False)
-    targets: NDArray[np.int64] = field(init=False)
-    verified: Verified = field(init=False)
-    events: list[Event] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.ending = [chunk for chunk in self.chunks if chunk.last]
-        self.sequences = [chunk.sequence for chunk in self.ending]
-        self.trees = DraftTrees.empty(len(self.ending))
+    ending: list[Chunk]
+    sequences: list[Sequence]
+    candidates: Candidates | None
+    trees: DraftTrees
+    plan: StepPlan
+    inputs: dict[str, Any]
+    logits: Tensor
+    targets: NDArray[np.int64]
+    verified: Verified
+    events: list[Event]
 
 
 class Engine:
@@ -112,7 +106,9 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One forward pass for everything that runs; one event for each sequence that got new tokens."""
-        step = self._admit()
+        step = Step()
+        self.timer.start()
+        self._admit(step)
         if step.chunks:
             self._propose(step)
             self._choose(step)
@@ -145,15 +141,20 @@ class Engine:
         return [Completion.of(events[request_id]) for request_id in order]
 
     @phase("admit")
-    def _admit(self) -> Step:
-        self.timer.start()
+    def _admit(self, step: Step) -> None:
         self.scheduler.admit()
-        return Step(self.scheduler.schedule())
+        step.chunks = self.scheduler.schedule()
+        step.ending = [chunk for chunk in step.chunks if chunk.last]
+        step.sequences = [chunk.sequence for chunk in step.ending]
+        step.events = []
 
     @phase("propose")
     def _propose(self, step: Step) -> None:
         """Finds candidates for each sequence that gets a token, unless drafting does not pay at present."""
-        if step.ending and self.speculation.wants_drafts(_plain_shape(step.chunks), len(step.ending)):
+        step.candidates = None
+        if step.ending and self.speculation.wants_drafts(
+            partial(StepShape.of, step.chunks), len(step.ending)
+        ):
             depths = self._max_draft_depths(step.sequences)
             step.candidates = self.speculation.propose(step.sequences, depths)
             if self.debug and step.candidates is not None:
@@ -162,16 +163,17 @@ class Engine:
     @phase("choose")
     def _choose(self, step: Step) -> None:
         """Chooses the nodes to verify, takes pages for what they may commit, and cuts off what finds no page."""
-        if step.candidates is not None:
-            trees = self.speculation.choose(step.candidates)
-            max_depths = np.zeros(len(step.ending), np.int32)
-            for index, (first, end) in enumerate(pairwise(trees.offsets.tolist())):
-                if first < end:
-                    sequence = step.ending[index].sequence
-                    wanted = sequence.num_tokens + int(trees.depths[first:end].max())
-                    room = self.scheduler.reserve(sequence, wanted) - sequence.num_tokens
-                    max_depths[index] = max(0, room)
-            step.trees = prune(trees, trees.depths <= max_depths.repeat(np.diff(trees.offsets)))
+        if step.candidates is None:
+            step.trees = DraftTrees.empty(len(step.sequences))
+            return
+        trees = self.speculation.choose(step.candidates)
+        max_depths = np.zeros(len(step.sequences), np.int32)
+        for index, (first, end) in enumerate(pairwise(trees.offsets.tolist())):
+            if first < end:
+                sequence = step.sequences[index]
+                wanted = sequence.num_tokens + int(trees.depths[first:end].max())
+                max_depths[index] = max(0, self.scheduler.reserve(sequence, wanted) - sequence.num_tokens)
+        step.trees = prune(trees, trees.depths <= max_depths.repeat(np.diff(trees.offsets)))
 
     @phase("plan")
     def _plan(self, step: Step) -> None:
@@ -234,7 +236,7 @@ class Engine:
             stats.num_proposals += 1
             stats.price_sum += self.speculation.price
         if step.events:
-            self.speculation.observe(*self.timer.split(), sum(lengths))
+            self.speculation.observe(self.timer.split, sum(lengths))
         if self.debug:
             self.scheduler.check_integrity()
 
@@ -254,15 +256,3 @@ class Engine:
         assert sizes.max() <= self.speculation.max_nodes, (
             "a tree has more nodes than there is staging room for"
         )
-
-
-def _plain_shape(chunks: list[Chunk]) -> StepShape:
-    """The shape of the step without any node."""
-    packed = 0
-    cached = 0
-    attended = 0
-    for sequence, num_tokens, _ in chunks:
-        packed += num_tokens
-        cached += sequence.num_cached
-        attended += num_tokens * sequence.num_cached
-    return StepShape(packed, cached, attended, len(chunks))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from time import perf_counter, thread_time
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
@@ -118,50 +118,46 @@ class PhaseTimer:
         self._wall = wall
         self._step = dict.fromkeys(seconds, 0.0)
         self._started = 0.0
-        self._wall_started = 0.0
-        self._wall_last = 0.0
+        self._last = 0.0
 
     def start(self) -> None:
         """Begins a step; the time before it belongs to no phase."""
         self._started = self._clock()
-        self._wall_started = self._wall_last = self._wall()
+        self._last = self._wall()
 
     def mark(self, phase: str) -> None:
         """Ends a phase, which began where the one before it ended."""
         now = self._wall()
-        self._step[phase] = now - self._wall_last
-        self._seconds[phase] += now - self._wall_last
-        self._wall_last = now
+        self._step[phase] = now - self._last
+        self._seconds[phase] += now - self._last
+        self._last = now
 
     def split(self) -> tuple[float, float]:
         """Seconds of the step since its start, without drafting, and those of drafting."""
         seconds = self._clock() - self._started
-        wall = (self._wall_last - self._wall_started) or 1.0
+        wall = sum(self._step.values()) or 1.0
         drafting = seconds * sum(self._step[phase] for phase in DRAFTING) / wall
         return seconds - drafting, drafting
 
 
 class Timed(Protocol):
-    """An object whose methods are phases of a step."""
+    """An object whose methods are the phases of a step."""
 
     timer: PhaseTimer
 
 
-Self = TypeVar("Self", bound=Timed)
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-Method = Callable[Concatenate[Self, Arguments], Result]
+Owner = TypeVar("Owner", bound=Timed)
+Step = TypeVar("Step")
 
 
-def phase(name: str) -> Callable[[Method[Self, Arguments, Result]], Method[Self, Arguments, Result]]:
+def phase(name: str) -> Callable[[Callable[[Owner, Step], None]], Callable[[Owner, Step], None]]:
     """Decorates the method that is this phase of a step: when it returns, the phase has ended."""
 
-    def decorate(method: Method[Self, Arguments, Result]) -> Method[Self, Arguments, Result]:
+    def decorate(method: Callable[[Owner, Step], None]) -> Callable[[Owner, Step], None]:
         @wraps(method)
-        def timed(self: Self, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            result = method(self, *args, **kwargs)
-            self.timer.mark(name)
-            return result
+        def timed(owner: Owner, step: Step) -> None:
+            method(owner, step)
+            owner.timer.mark(name)
 
         return timed
 

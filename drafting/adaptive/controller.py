@@ -4,6 +4,7 @@ Candidate trees come in, the trees to verify go out. How likely a candidate is b
 costs to cost_model.py. The engine and a simulated job decide by this same code; docs/drafting.md has a worked example.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,9 @@ MAX_LOSS = 0.002
 # While drafting pays, two steps in so many are plain, to learn what plain steps cost.
 REFRESH_EVERY = 128
 REFRESH_STEPS = 2
+
+
+NO_SHAPE = StepShape(packed_tokens=0, cached_tokens=0, attended_tokens=0, sequences=0)
 
 
 @dataclass
@@ -62,13 +66,15 @@ class LoadState:
 class StepDecision:
     """The decision of one step, and what it rests on.
 
+    num_sequences: sequences that get a token. is_measured: whether the step's shape and time are looked at.
     plain: the step's shape without nodes. plain_rate: tokens per second that plain decoding would give at this load.
     price: what a second of step time is worth, in tokens per second.
     """
 
-    plain: StepShape
     num_sequences: int
     drafts: bool = False
+    is_measured: bool = False
+    plain: StepShape = NO_SHAPE
     plain_rate: float = 0.0
     price: float = 0.0
     num_nodes: int = 0
@@ -79,8 +85,7 @@ class Controller:
 
     1. Price. A second of step time is worth the tokens that it would bring if it were spent on decoding the sequences
        that run now: the rate of plain decoding at this load, times how much faster than plain the latest steps were,
-       times a markup.
-       Prompts are not in it, since an accepted node saves a step of decoding and never a prompt.
+       times a markup. Prompts are not in it: an accepted node saves a step of decoding and never a prompt.
     2. Choice. The step verifies the B best candidates over all sequences, for the B with the largest gain: expected
        accepted tokens, less the price of the seconds that B nodes add.
     3. Pause. Drafting costs time whatever is chosen, and nodes may cost more than predicted. So the gain of each step
@@ -92,26 +97,28 @@ class Controller:
         self.cost = cost
         self.max_step_nodes = max_step_nodes
         self.num_pauses = 0  # steps that did not draft because of a pause
-        self.speedup = (
-            Scale()
-        )  # tokens that came, by tokens that plain decoding would have given in that time
+        self.speedup = Scale()  # tokens that came, by those that plain decoding would have given
         self.loads: dict[int, LoadState] = {}
-        self.step = StepDecision(StepShape(0, 0, 0, 0), 0)
+        self.step = StepDecision(num_sequences=0)
         self._node_seconds: Floats = np.zeros(1)
         self._num_plain = 0  # plain steps since the latest step that drafted
 
-    def wants_drafts(self, plain: StepShape, num_sequences: int) -> bool:
-        """Whether a step should draft that has this shape without nodes and gives num_sequences sequences a token."""
-        self.step = StepDecision(plain, num_sequences)
-        load = self.load
-        self.step.drafts = load.plain_left == 0
-        if self.step.drafts:
-            self._num_plain = 0
-            self._set_price()
-        else:
-            load.plain_left -= 1
+    def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
+        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without nodes."""
+        self.step = StepDecision(num_sequences)
+        if self.load.plain_left:
+            self.load.plain_left -= 1
             self.num_pauses += 1
             self._num_plain += 1
+            # The first plain step after one that drafted finds the processor's caches full of other things.
+            self.step.is_measured = self._num_plain in (2, 3)
+        else:
+            self._num_plain = 0
+            self.step.drafts = self.step.is_measured = True
+        if self.step.is_measured:
+            self.step.plain = plain()
+        if self.step.drafts:
+            self._set_price()
         return self.step.drafts
 
     @property
@@ -140,16 +147,18 @@ class Controller:
         step.num_nodes = len(trees.token_ids)
         return trees
 
-    def observe(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:
-        """Takes in what this step took, without its drafting time, and beside it, and the tokens it gave.
+    def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
+        """Takes in the tokens that this step gave, and its times: seconds without drafting, and those of drafting.
 
         The time of steps with prompts teaches nothing here: prompts cost otherwise, and are not what is decided.
         """
         step = self.step
+        if not step.is_measured:
+            return
+        seconds, drafting_seconds = times()
         if step.drafts:
             self._judge(seconds, drafting_seconds, num_tokens)
-        # The first plain step after one that drafted finds the processor's caches full of other things.
-        if not step.plain.has_prompts and (step.drafts or self._num_plain in (2, 3)):
+        if not step.plain.has_prompts:
             self.cost.observe(step.plain.with_nodes(step.num_nodes), seconds)
 
     def _judge(self, seconds: float, drafting_seconds: float, num_tokens: int) -> None:

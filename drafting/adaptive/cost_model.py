@@ -12,6 +12,7 @@ The token curve is piecewise linear through the profiled numbers of packed token
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,11 @@ MAX_SURPRISE = 2.0  # one step moves a scale by at most this factor: a shared ma
 NUM_TERMS = 6  # terms of the formula above
 
 
+Chunk = Sequence[
+    Any
+]  # a sequence that has num_cached tokens in the cache, the number of its tokens that run, ...
+
+
 class StepShape(NamedTuple):
     """What decides the cost of a step.
 
@@ -41,6 +47,21 @@ class StepShape(NamedTuple):
     attended_tokens: float
     sequences: float
     nodes: float = 0.0
+
+    @staticmethod
+    def of(chunks: Iterable[Chunk]) -> "StepShape":
+        """The shape of a step that runs these chunks and no node."""
+        packed = 0
+        cached = 0
+        attended = 0
+        num_sequences = 0
+        for chunk in chunks:
+            num_cached = chunk[0].num_cached
+            packed += chunk[1]
+            cached += num_cached
+            attended += chunk[1] * num_cached
+            num_sequences += 1
+        return StepShape(packed, cached, attended, num_sequences)
 
     @staticmethod
     def decoding(num_sequences: float, context: float) -> "StepShape":

@@ -151,7 +151,9 @@ class Job:
 
     def _guess(self, finishing: list[Row], plain: StepShape) -> tuple[Candidates | None, DraftTrees]:
         """What is weighed and what is verified. A recording does not say where it will end, so guesses are as deep as they like."""
-        if not (self.speculation and finishing and self.speculation.wants_drafts(plain, len(finishing))):
+        if not (
+            self.speculation and finishing and self.speculation.wants_drafts(lambda: plain, len(finishing))
+        ):
             return None, DraftTrees.empty(len(finishing))
         candidates = self.speculation.propose(finishing, np.full(len(finishing), NO_LIMIT, np.int32))
         assert candidates is not None, "every row may be guessed for"
@@ -191,7 +193,7 @@ class Job:
         if self.speculation:
             figures.priced += candidates is not None
             figures.price_sum += self.speculation.price if candidates is not None else 0.0
-            self.speculation.observe(seconds, thinking, num_tokens)
+            self.speculation.observe(lambda: (seconds, thinking), num_tokens)
 
 
 def compare(plain: Figures, guessed: Figures, source_names: Iterable[str]) -> dict[str, Any]:

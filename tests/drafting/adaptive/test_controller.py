@@ -60,7 +60,7 @@ def chains(*survivals: list[float]) -> Candidates:
 
 def drafting(controller: Controller, plain: StepShape = PLAIN, num_sequences: int = 4) -> Controller:
     """The controller in a step that drafts."""
-    while not controller.wants_drafts(plain, num_sequences):
+    while not controller.wants_drafts(lambda: plain, num_sequences):
         pass
     return controller
 
@@ -175,24 +175,24 @@ def test_a_step_is_judged_by_its_tokens_and_the_time_it_took_beyond_a_plain_one(
     gains = []
     controller.load.judge = lambda gain, share, num_nodes: gains.append((gain, share, num_nodes))  # type: ignore[method-assign]
     controller.choose(chains([0.9, 0.5], [], [], []))
-    controller.observe(seconds=0.016, drafting_seconds=0.0014, num_tokens=6)
+    controller.observe(lambda: (0.016, 0.0014), num_tokens=6)
     # 2 tokens more than plain, for 2 ms of nodes and 1.4 ms of drafting at 0.286 tokens each.
     assert gains == [(pytest.approx(2 - 3.4 * 0.286, abs=0.02), pytest.approx(0.1, rel=0.01), 2)]
 
 
 def test_a_step_that_proposed_nothing_is_not_judged() -> None:
     controller = Controller(machine())
-    assert not controller.wants_drafts(PLAIN, 4)
-    controller.observe(seconds=0.014, drafting_seconds=0.0, num_tokens=4)
+    assert not controller.wants_drafts(lambda: PLAIN, 4)
+    controller.observe(lambda: (0.014, 0.0), num_tokens=4)
     assert controller.load.num_drafted == 0
 
 
 def test_prompts_do_not_teach_what_steps_cost() -> None:
     controller = drafting(Controller(machine()), WITH_PROMPTS)
     before = controller.cost.seconds(PLAIN)
-    controller.observe(seconds=9.0, drafting_seconds=0.0, num_tokens=4)
+    controller.observe(lambda: (9.0, 0.0), num_tokens=4)
     assert controller.cost.seconds(PLAIN) == before
-    drafting(controller).observe(seconds=0.025, drafting_seconds=0.0, num_tokens=4)
+    drafting(controller).observe(lambda: (0.025, 0.0), num_tokens=4)
     assert controller.cost.seconds(PLAIN) > before
 
 
@@ -201,10 +201,10 @@ def test_the_second_and_third_plain_step_in_a_row_teach_what_plain_steps_cost_an
     controller.load.plain_left = 9  # of no class yet
     learned = []
     for step in range(1, 7):
-        controller.wants_drafts(PLAIN, 4)
+        controller.wants_drafts(lambda: PLAIN, 4)
         controller.load.plain_left = 9
         before = controller.cost.seconds(PLAIN)
-        controller.observe(seconds=0.02, drafting_seconds=0.0, num_tokens=4)
+        controller.observe(lambda: (0.02, 0.0), num_tokens=4)
         if controller.cost.seconds(PLAIN) != before:
             learned.append(step)
     assert learned == [2, 3]
@@ -214,10 +214,10 @@ def test_a_job_whose_every_step_runs_prompts_pauses_too() -> None:
     controller = Controller(machine())
     num_drafted = 0
     for _ in range(100):
-        if controller.wants_drafts(WITH_PROMPTS, 4):
+        if controller.wants_drafts(lambda: WITH_PROMPTS, 4):
             num_drafted += 1
             controller.choose(chains([0.01], [0.01], [0.01], [0.01]))
-        controller.observe(seconds=0.5, drafting_seconds=0.1, num_tokens=4)
+        controller.observe(lambda: (0.5, 0.1), num_tokens=4)
     assert num_drafted < 10
 
 
@@ -303,13 +303,13 @@ def test_where_nothing_is_found_pauses_are_as_long_as_drafting_is_expensive(
 def test_each_load_class_is_judged_by_itself_and_remembered() -> None:
     controller = Controller(machine())
     for _ in range(9):
-        controller.wants_drafts(PLAIN, 8)
+        controller.wants_drafts(lambda: PLAIN, 8)
         trial(controller.load, -1.0)
     assert controller.load.pause == MAX_PAUSE
     # The batch drains: a load that was never seen begins with a look at plain steps, and a trial.
-    assert [controller.wants_drafts(PLAIN, 3) for _ in range(4)] == [False, False, True, True]
+    assert [controller.wants_drafts(lambda: PLAIN, 3) for _ in range(4)] == [False, False, True, True]
     trial(controller.load, 1.0)
-    assert controller.wants_drafts(PLAIN, 2)
+    assert controller.wants_drafts(lambda: PLAIN, 2)
     # It fills again: the pause goes on.
-    assert not any(controller.wants_drafts(PLAIN, 15) for _ in range(MAX_PAUSE))
-    assert controller.wants_drafts(PLAIN, 15)
+    assert not any(controller.wants_drafts(lambda: PLAIN, 15) for _ in range(MAX_PAUSE))
+    assert controller.wants_drafts(lambda: PLAIN, 15)
