@@ -42,7 +42,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_imports.py
-	$(BIN)/python -m checks.line_counts
+	$(BIN)/python -m checks.code_limits
 
 bench: setup
 	for workload in ragged equal single; do $(BIN)/python -m benchmarks.bench_engine --workload $$workload || exit 1; done

@@ -8,9 +8,9 @@ class PoolConfig:
     """How many workers decode, and what each of them takes.
 
     shards_in_flight: shards a worker holds at once, so that its running set stays full across shard borders;
-    None = enough for six times the sequences that it decodes at once, since many shards only wait for their longest row.
-    max_engine_faults: a job ends after so many faults inside the engine (a machine that goes away is not one: its worker
-    simply starts again elsewhere).
+    None = enough for six times the sequences that it decodes at once, since many shards only wait for their
+    longest row. max_engine_faults: a job ends after so many faults inside the engine (a machine that goes
+    away is not one: its worker simply starts again elsewhere).
     """
 
     num_workers: int = 1
@@ -33,7 +33,9 @@ class PoolConfig:
             raise ValueError(f"pool.cpus_per_worker is {self.cpus_per_worker}; it must be above 0")
 
     def rows_per_worker(self, max_running: int | None) -> int:
-        """Unfinished rows with which a worker begins no other shard; max_running: sequences decoded at once, None = the default."""
+        """Unfinished rows with which a worker begins no other shard; max_running: sequences decoded at once,
+        None = the default.
+        """
         return 2 * (max_running or (256 if self.gpus_per_worker else 16))
 
     def shards_per_worker(self, rows_per_shard: int, max_running: int | None) -> int:

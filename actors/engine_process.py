@@ -1,7 +1,8 @@
 """The engine inside an actor's process: its start, and the end of the process when the engine fails.
 
-An engine fault must not be raised: Ray would try the call again on the same broken actor. When the process ends, the
-actor starts afresh. Faults are put on record in the run folder, so that a job whose every start ends in one stops.
+An engine fault must not be raised: Ray would try the call again on the same broken actor. When the process
+ends, the actor starts afresh. Faults are put on record in the run folder, so that a job whose every start
+ends in one stops.
 """
 
 import os
@@ -51,7 +52,9 @@ def list_faults(output: str) -> list[str]:
 
 
 def check_faults(output: str, max_faults: int) -> None:
-    """Raises ValueError when the engine has failed so often that one more start would only meet the next fault."""
+    """Raises ValueError when the engine has failed so often that one more start would only meet the next
+    fault.
+    """
     faults = list_faults(output)
     if len(faults) >= max_faults:
         lines = (read_file(output, faults[-1]) or b"").decode().strip().splitlines()

@@ -1,4 +1,5 @@
-"""Generation for people with their own Ray Data pipeline: `ds.map_batches(Generate, ...)` adds the output columns.
+"""Generation for people with their own Ray Data pipeline: `ds.map_batches(Generate, ...)` adds the output
+columns.
 
     ds = ray.data.read_parquet("prompts/").map_batches(
         Generate, fn_constructor_kwargs={"model": "demo/model", "max_tokens": 64}, batch_size=16,
@@ -24,11 +25,12 @@ from rows.text_codec import load_codec
 
 
 class Generate:
-    """Keyword arguments: of the model a path or a ModelConfig, the columns' names, and GenerationConfig's fields.
+    """Keyword arguments: of the model a path or a ModelConfig, the columns' names, and GenerationConfig's
+    fields.
 
-    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named. group_column: rows with
-    the same value resemble each other. samples_column and logprobs_column: have these columns also when only a row's own
-    settings ask for them.
+    A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named.
+    group_column: rows with the same value resemble each other. samples_column and logprobs_column: have these
+    columns also when only a row's own settings ask for them.
     """
 
     def __init__(
@@ -52,7 +54,8 @@ class Generate:
         self.columns = OutputColumns.of(
             self.generation, prefix, generated_ids, samples_column, logprobs_column
         )
-        self.id_column, self.group_column = id_column, group_column
+        self.id_column = id_column
+        self.group_column = group_column
         self.codec = load_codec(config)
         self.reader = PromptReader(
             self.codec, PromptColumns(prompt_column, messages_column, sampling_column, group=group_column)
@@ -68,7 +71,8 @@ class Generate:
             )
         if self.group_column and self.group_column not in table.column_names:
             raise ValueError(
-                f"group_column is {self.group_column!r}, but the rows have no such column: {', '.join(table.column_names)}"
+                f"group_column is {self.group_column!r}, but the rows have no such column: "
+                f"{', '.join(table.column_names)}"
             )
         rows = table.to_pylist()
         prompts = await asyncio.to_thread(self.reader.read, rows)

@@ -1,7 +1,7 @@
 """The Serve replica: one engine loop and its tokenizer behind an HTTP app that serving/ builds.
 
-An adapter: it loads, passes requests on and tells Serve when its engine died, so that Serve starts another. The app runs
-in the replica itself, one hop less than an ingress of its own. Does not know the OpenAI API.
+An adapter: it loads, passes requests on and tells Serve when its engine died, so that Serve starts another.
+The app runs in the replica itself, one hop less than an ingress of its own. Does not know the OpenAI API.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -27,7 +27,8 @@ class Replica:
         if not self.codec.can_stream:
             kind = type(self.codec.tokenizer).__name__
             raise ValueError(
-                f"the tokenizer of {model.path!r} is a {kind}; serving needs one that comes as a tokenizer.json"
+                f"the tokenizer of {model.path!r} is a {kind}; "
+                "serving needs one that comes as a tokenizer.json"
             )
         self._loop = start_loop(model, speculation)
         self.max_context = self._loop.engine.max_context

@@ -1,7 +1,7 @@
 """The batch worker: one engine that takes prepared shards, several at once, and commits each as a part.
 
-An adapter: shards come in as Arrow bytes from pipeline/prepare.py, rows go through the engine's loop, only counts go
-back to the driver. Does not know files of the input, Ray's dataset or how drafts are made.
+An adapter: shards come in as Arrow bytes from pipeline/prepare.py, rows go through the engine's loop, only
+counts go back to the driver. Does not know files of the input, Ray's dataset or how drafts are made.
 """
 
 import asyncio
@@ -64,7 +64,8 @@ class BatchWorker:
         self.job = job
         self.free_shards = asyncio.Semaphore(job.max_shards)
         self.num_unfinished = 0  # rows of the shards that have begun
-        self.next_shard, self.room = asyncio.Lock(), asyncio.Event()
+        self.next_shard = asyncio.Lock()
+        self.room = asyncio.Event()
         self.room.set()
         self.failure: Exception | None = None
         try:
@@ -132,7 +133,8 @@ class BatchWorker:
             self._count(-1)
 
     def _commit(self, shard: int, carried: bytes, results: list[Generated | str]) -> Summary:
-        table, summary = pa.ipc.open_stream(carried).read_all(), summarize(results)
+        table = pa.ipc.open_stream(carried).read_all()
+        summary = summarize(results)
         added = self.job.columns.table(results, self.codec.decode)
         assert table.num_rows == added.num_rows == summary.num_rows, (
             shard,

@@ -1,13 +1,15 @@
-"""Adaptive speculation against plain decoding and the paper's fixed (k, w), on the same prompts, in alternation. No Ray.
+"""Adaptive speculation against plain decoding and the paper's fixed (k, w), on the same prompts, in
+alternation. No Ray.
 
-    python -m benchmarks.bench_adaptive                                     # the demo model, 1, 4, 16 and 64 sequences
-    python -m benchmarks.bench_adaptive --running 16 --sets hostile         # one cell of it
+    python -m benchmarks.bench_adaptive                        # the demo model, 1, 4, 16 and 64 sequences
+    python -m benchmarks.bench_adaptive --running 16 --sets hostile # one cell of it
     python -m benchmarks.bench_adaptive --model FOLDER --prompts FILE.jsonl --fixed
 
-Sets: greedy; sampled (temperature 0.8); hostile (prompts of random tokens, temperature 2: nothing can be guessed). Lengths
-differ and a new prompt starts where one has ended, as in a job. One torch thread, float32. Before each run what was learned
-from texts is forgotten, or a prompt's second run would find the answers of its first; calibration and costs are kept, as a
-worker keeps them. The criterion is never_slower: the lower end of the 95 % bootstrap interval of the median ratio to plain.
+Sets: greedy; sampled (temperature 0.8); hostile (prompts of random tokens, temperature 2: nothing can be
+guessed). Lengths differ and a new prompt starts where one has ended, as in a job. One torch thread, float32.
+Before each run what was learned from texts is forgotten, or a prompt's second run would find the answers of
+its first; calibration and costs are kept, as a worker keeps them. The criterion is never_slower: the lower
+end of the 95 % bootstrap interval of the median ratio to plain.
 """
 
 import argparse
@@ -40,9 +42,11 @@ def requests_of(
     name: str, prompts: list[tuple[int, ...]], count: int, max_tokens: int, vocab_size: int
 ) -> list[Request]:
     """count requests of the set, half to one and a half times max_tokens long; prompts are taken in turn."""
-    rng, requests = random.Random(0), []
+    rng = random.Random(0)
+    requests = []
     for index in range(count):
-        prompt, length = prompts[index % len(prompts)], rng.randint(max_tokens // 2, 3 * max_tokens // 2)
+        prompt = prompts[index % len(prompts)]
+        length = rng.randint(max_tokens // 2, 3 * max_tokens // 2)
         if name == "hostile":
             prompt = tuple(rng.randrange(vocab_size) for _ in prompt)
         requests.append(
@@ -67,7 +71,8 @@ def contender(engine: Engine, requests: list[Request]) -> Callable[[], dict[str,
 
 def gains(before: EngineStats, after: EngineStats) -> dict[str, Any]:
     """What happened between two states of an engine's counts."""
-    calls, tokens = after.num_calls - before.num_calls, after.num_tokens - before.num_tokens
+    calls = after.num_calls - before.num_calls
+    tokens = after.num_tokens - before.num_tokens
     both = (before.verified, after.verified), (before.accepted, after.accepted)
     verified, accepted = (
         {source: count - old.get(source, 0) for source, count in new.items()} for old, new in both

@@ -1,11 +1,13 @@
-"""A model's step on a CPU where memory is asked for again in each layer, and where it is kept, by sequences and context.
+"""A model's step on a CPU where memory is asked for again in each layer, and where it is kept, by sequences
+and context.
 
     python -m benchmarks.bench_allocator
 
-"new": K/V gathered into new tensors, the C library as it comes. "room": into one room that stays (engine/attention.py). "kept": the
-C library told to keep what is freed (engine/model/allocator.py). "both": as the engine does it. The C library's setting cannot be taken back,
-so each run is a process of its own; they alternate. Demo model, float32, one torch thread, plain decoding steps of the ModelRunner and
-a draw at temperature 0.8, median of 20 by the thread's own time.
+"new": K/V gathered into new tensors, the C library as it comes. "room": into one room that stays
+(engine/attention.py). "kept": the C library told to keep what is freed (engine/model/allocator.py). "both":
+as the engine does it. The C library's setting cannot be taken back, so each run is a process of its own; they
+alternate. Demo model, float32, one torch thread, plain decoding steps of the ModelRunner and a draw at
+temperature 0.8, median of 20 by the thread's own time.
 """
 
 import argparse

@@ -1,9 +1,11 @@
-"""What torch.compile of the decoder layers would give on a CPU: seconds to compile, recompiles, and speed against the engine as it is.
+"""What torch.compile of the decoder layers would give on a CPU: seconds to compile, recompiles, and speed
+against the engine as it is.
 
     python -m benchmarks.bench_compile --running 16
 
-Every decoder layer is compiled with dynamic shapes, attention left out of the graph (it reads numpy arrays and pages). Needs a
-C++ compiler. One torch thread, float32; nothing of this is used by the engine: docs/lab-notes.md says why.
+Every decoder layer is compiled with dynamic shapes, attention left out of the graph (it reads numpy arrays
+and pages). Needs a C++ compiler. One torch thread, float32; nothing of this is used by the engine:
+docs/lab-notes.md says why.
 """
 
 import argparse
@@ -101,7 +103,8 @@ def main() -> None:
         found = {name: ratio(runs["engine"].cpu_s, run.cpu_s) for name, run in runs.items()}
     for name, speed in found.items():
         print(
-            f"{name}: {speed['median']:.2f}x [{speed['low']:.2f}, {speed['high']:.2f}], first run {first_run_s.get(name, 0):.0f} s"
+            f"{name}: {speed['median']:.2f}x [{speed['low']:.2f}, {speed['high']:.2f}], first run "
+            f"{first_run_s.get(name, 0):.0f} s"
         )
     settings = {"running": arguments.running, "first_run_s": first_run_s, "graphs": graphs}
     print(

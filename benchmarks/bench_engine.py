@@ -1,12 +1,14 @@
-"""Plain and mixed decoding against transformers' generate, on the same prompts, in one process, in alternation. No Ray.
+"""Plain and mixed decoding against transformers' generate, on the same prompts, in one process, in
+alternation. No Ray.
 
-    python -m benchmarks.bench_engine --workload ragged     # 64 prompts through 16 running sequences, 32..256 tokens each
-    python -m benchmarks.bench_engine --workload equal      # 16 prompts, equal lengths
-    python -m benchmarks.bench_engine --workload single     # one prompt at a time; also generate's own prompt lookup
+    python -m benchmarks.bench_engine --workload ragged   # 64 prompts, 16 at once, 32 to 256 tokens each
+    python -m benchmarks.bench_engine --workload equal    # 16 prompts, equal lengths
+    python -m benchmarks.bench_engine --workload single   # one at a time; also generate's prompt lookup
     python -m benchmarks.bench_engine --workload equal --prompts 64 --running 64 --prompt_tokens 48 --mixed
 
-One torch thread, float32. generate takes the prompts as many at a time as run at once here, in input order, padded on
-the left, each batch to its longest max_tokens; only the tokens asked for count. Every output is compared.
+One torch thread, float32. generate takes the prompts as many at a time as run at once here, in input order,
+padded on the left, each batch to its longest max_tokens; only the tokens asked for count. Every output is
+compared.
 """
 
 import argparse
@@ -113,9 +115,11 @@ def main() -> None:
 def compare(folder: str, arguments: argparse.Namespace) -> None:
     """Runs the contenders over one workload and reports."""
     num_prompts, running = WORKLOADS[arguments.workload]
-    num_prompts, running = arguments.prompts or num_prompts, arguments.running or running
+    num_prompts = arguments.prompts or num_prompts
+    running = arguments.running or running
     config = ModelConfig(path=folder, dtype="float32", device="cpu", max_running=running)
-    lengths, ragged = random.Random(0), arguments.workload == "ragged"
+    lengths = random.Random(0)
+    ragged = arguments.workload == "ragged"
     requests = [
         Request(str(i), ids, lengths.randint(32, 256) if ragged else arguments.max_tokens, ignore_eos=True)
         for i, ids in enumerate(demo_prompts(num_prompts, arguments.prompt_tokens))
@@ -141,7 +145,8 @@ def compare(folder: str, arguments: argparse.Namespace) -> None:
             a == b for a, b in zip(outputs[name], outputs["plain"], strict=True)
         )
     settings = {
-        "workload": arguments.workload, "model": Path(arguments.model).name, "prompts": len(requests), "running": running,
+        "workload": arguments.workload, "model": Path(arguments.model).name, "prompts": len(requests),
+        "running": running,
         "prompt_tokens": arguments.prompt_tokens, "alternations": arguments.alternations,
     }  # fmt: skip
     report(

@@ -1,9 +1,10 @@
-"""What it gives that a worker holds shards by their unfinished rows: the batch worker on the demo model, without Ray, decoding plainly.
+"""What it gives that a worker holds shards by their unfinished rows: the batch worker on the demo model,
+without Ray, decoding plainly.
 
     OMP_NUM_THREADS=1 python -m benchmarks.bench_hold --transcripts FILE [FILE ...]
 
-40 shards of 16 rows, whose outputs are an eighth as long as recorded ones, 32 rows at once. Before: shards for twice the rows that are
-decoded at once, however many of their rows are done.
+40 shards of 16 rows, whose outputs are an eighth as long as recorded ones, 32 rows at once. Before: shards
+for twice the rows that are decoded at once, however many of their rows are done.
 """
 
 import argparse
@@ -25,7 +26,9 @@ from drafting.replay.transcripts import read_transcripts
 from engine.config import GenerationConfig, ModelConfig
 from rows.output_columns import OutputColumns
 
-NUM_SHARDS, NUM_ROWS, RUNNING = 40, 16, 32
+NUM_SHARDS = 40
+NUM_ROWS = 16
+RUNNING = 32
 CONTENDERS = {
     "by number": (4, 10**9),
     "by unfinished rows": (12, 2 * RUNNING),
@@ -61,10 +64,8 @@ def run(lengths: Sequence[int], max_shards: int, max_rows: int) -> tuple[float, 
     shards = [
         make_shard(number, lengths[number * NUM_ROWS :][:NUM_ROWS]) for number in reversed(range(NUM_SHARDS))
     ]
-    model, plain = (
-        ModelConfig(path="demo/model", max_running=RUNNING, dtype="float32"),
-        SpeculationConfig(mode="off"),
-    )
+    model = ModelConfig(path="demo/model", max_running=RUNNING, dtype="float32")
+    plain = SpeculationConfig(mode="off")
     with tempfile.TemporaryDirectory() as output:
         worker = BatchWorker(
             WorkerJob(output, model, plain, GenerationConfig(), OutputColumns(), max_shards, max_rows, 3)
@@ -79,7 +80,8 @@ def run(lengths: Sequence[int], max_shards: int, max_rows: int) -> tuple[float, 
 
         start = time.process_time()
         asyncio.run(pull_all())
-        seconds, steps = time.process_time() - start, worker.loop.engine.stats.num_steps
+        seconds = time.process_time() - start
+        steps = worker.loop.engine.stats.num_steps
         worker.loop.close()
     return seconds, steps
 

@@ -1,8 +1,10 @@
-"""nn.Linear against engine/model/packed_linear.py on a CPU, over the weight shapes of the demo model, by number of rows.
+"""nn.Linear against engine/model/packed_linear.py on a CPU, over the weight shapes of the demo model, by
+number of rows.
 
     python -m benchmarks.bench_linear
 
-One torch thread, float32; all 29 weights in turn, as a step does, so that they come from memory and not from a cache.
+One torch thread, float32; all 29 weights in turn, as a step does, so that they come from memory and not from
+a cache.
 """
 
 import argparse

@@ -1,10 +1,12 @@
-"""What the prefix cache saves: questions that share a long header, with the cache and without, in one process, in alternation. No Ray.
+"""What the prefix cache saves: questions that share a long header, with the cache and without, in one
+process, in alternation. No Ray.
 
-    python -m benchmarks.bench_prefix      # 64 questions behind one header of 1000 tokens, 32 tokens of answer each
+    python -m benchmarks.bench_prefix   # 64 questions after one header of 1000 tokens, 32 tokens each
 
-The demo model with its context raised to 2048 (rotary positions go on; what the text says does not matter here), float32,
-one torch thread, no guesses. The header differs from run to run, so each run computes it anew: what is measured is
-sharing within one workload, not a cache that is warm from the run before. Every output is compared.
+The demo model with its context raised to 2048 (rotary positions go on; what the text says does not matter
+here), float32, one torch thread, no guesses. The header differs from run to run, so each run computes it
+anew: what is measured is sharing within one workload, not a cache that is warm from the run before. Every
+output is compared.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from engine.request import Request
 
 def few_shot(number: int, arguments: argparse.Namespace) -> list[Request]:
     """The requests of run `number`: its own header, then each question's own 16 to 48 tokens."""
-    texts, rng = demo_prompts(100), random.Random(0)
+    texts = demo_prompts(100)
+    rng = random.Random(0)
     words = [token for text in texts for token in text][number:]
     header = tuple((words * arguments.header)[: arguments.header])
     questions = [(text * 48)[: rng.randint(16, 48)] for text in texts[-arguments.questions :]]
@@ -36,12 +39,15 @@ def contender(
     loaded: Any, config: ModelConfig, workloads: list[list[Request]]
 ) -> Callable[[], dict[str, Any]]:
     """Runs the next workload through one engine; counts the prompt tokens and how many of them ran."""
-    engine, following = engine_for(loaded, config, None), iter(workloads)
+    engine = engine_for(loaded, config, None)
+    following = iter(workloads)
 
     def run() -> dict[str, Any]:
-        tokens, cached = engine.stats.num_prompt_tokens, engine.stats.num_cached_tokens
+        tokens = engine.stats.num_prompt_tokens
+        cached = engine.stats.num_cached_tokens
         completions = engine.generate(next(following))
-        tokens, cached = engine.stats.num_prompt_tokens - tokens, engine.stats.num_cached_tokens - cached
+        tokens = engine.stats.num_prompt_tokens - tokens
+        cached = engine.stats.num_cached_tokens - cached
         return {
             "outputs": [c.token_ids for c in completions],
             "prompt_tokens": tokens,

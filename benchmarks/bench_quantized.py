@@ -1,4 +1,5 @@
-"""A quantised model against the same one in float32 (with packed linear layers) and bfloat16 on a CPU, plain decoding.
+"""A quantised model against the same one in float32 (with packed linear layers) and bfloat16 on a CPU, plain
+decoding.
 
     python -m benchmarks.bench_quantized --running 1 16
 

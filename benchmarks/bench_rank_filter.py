@@ -1,4 +1,5 @@
-"""top_k and top_p by counting octaves (engine/top_k_top_p.py) against a sort of the vocabulary, on a CPU, by rows and vocabulary.
+"""top_k and top_p by counting octaves (engine/top_k_top_p.py) against a sort of the vocabulary, on a CPU, by
+rows and vocabulary.
 
     python -m benchmarks.bench_rank_filter
 
@@ -51,7 +52,8 @@ def main() -> None:
         assert torch.equal(runs["sorting"].counts["kept"], runs["counting"].counts["kept"])
         found = results[f"{rows} x {vocabulary}"] = ratio(runs["sorting"].cpu_s, runs["counting"].cpu_s)
         print(
-            f"{rows:3} rows of {vocabulary:6}: counting is {found['median']:.2f}x [{found['low']:.2f}, {found['high']:.2f}]"
+            f"{rows:3} rows of {vocabulary:6}: counting is {found['median']:.2f}x [{found['low']:.2f}, "
+            f"{found['high']:.2f}]"
         )
     print(
         json.dumps(

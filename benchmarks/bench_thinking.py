@@ -1,10 +1,12 @@
-"""What thinking of guesses costs: propose, choose and learn of the adaptive proposer alone, without any model.
+"""What thinking of guesses costs: propose, choose and learn of the adaptive proposer alone, without any
+model.
 
     python -m benchmarks.bench_thinking                        # 64 sequences that have 2000 tokens each
     python -m benchmarks.bench_thinking --sequences 16 --context 200 --min_survival 0.3
 
-The text is made here, from one seed: each token has its likely successors, and phrases are copied from the same text and from
-others. Thread CPU time, in microseconds per sequence and step; the first steps compile and teach calibration, and do not count.
+The text is made here, from one seed: each token has its likely successors, and phrases are copied from the
+same text and from others. Thread CPU time, in microseconds per sequence and step; the first steps compile and
+teach calibration, and do not count.
 """
 
 import argparse
@@ -24,11 +26,15 @@ from drafting.adaptive.controller import choose
 from drafting.tables import Tables
 from drafting.tree import DraftTrees, walk
 
-VOCABULARY, NUM_SUCCESSORS = 4096, 16
+VOCABULARY = 4096
+NUM_SUCCESSORS = 16
 SHARES = 1.0 / np.arange(1, NUM_SUCCESSORS + 1) ** 1.5  # of a token's successors, by rank
-COPIES, PHRASE = 0.05, 12  # how often a phrase begins that was said before, and its mean length
+# how often a phrase begins that was said before, and its mean length
+COPIES = 0.05
+PHRASE = 12
 WARM_STEPS = 60
-PARTS, COUNTS = ("propose", "choose", "learn"), ("nodes", "chosen", "tokens")
+PARTS = ("propose", "choose", "learn")
+COUNTS = ("nodes", "chosen", "tokens")
 
 
 def make_texts(count: int, length: int, seed: int = 0) -> tuple[list[NDArray[np.int32]], NDArray[np.int32]]:
@@ -59,12 +65,15 @@ def make_texts(count: int, length: int, seed: int = 0) -> tuple[list[NDArray[np.
 def measure(
     texts: list[NDArray[np.int32]], successors: NDArray[np.int32], context: int, min_survival: float
 ) -> dict[str, float]:
-    """Runs all texts at once from `context` tokens to their ends; guesses that survive twice as often as those looked at are chosen."""
+    """Runs all texts at once from `context` tokens to their ends; guesses that survive twice as often as
+    those looked at are chosen.
+    """
     proposer = AdaptiveProposer(
         max_nodes=64, corpus_tokens=1 << 20, tables=Tables(bigram=successors[:, :8].copy())
     )
     states = [proposer.start(text[:context], f"group {number // 4}") for number, text in enumerate(texts)]
-    done, depths = np.full(len(texts), context), np.full(len(texts), 64, np.int32)
+    done = np.full(len(texts), context)
+    depths = np.full(len(texts), 64, np.int32)
     spent: dict[str, list[float]] = {name: [] for name in (*PARTS, *COUNTS)}
 
     def timed(part: str, call: Callable[..., Any], *args: Any) -> Any:

@@ -1,12 +1,13 @@
-"""Two checkouts of this project against each other: plain and adaptive decoding, in alternation, on the same prompts.
+"""Two checkouts of this project against each other: plain and adaptive decoding, in alternation, on the same
+prompts.
 
-    python -m benchmarks.bench_versions OLD_CHECKOUT                          # the demo model, all sets, 1 4 16 64 at once
-    python -m benchmarks.bench_versions OLD_CHECKOUT --model FOLDER --prompts FILE.jsonl --sets hostile --running 16
+    python -m benchmarks.bench_versions OLD_CHECKOUT    # the demo model, all sets, 1 4 16 64 at once
+    python -m benchmarks.bench_versions OLD_CHECKOUT --model FOLDER --prompts FILE.jsonl --running 16
 
-Each checkout has one process (benchmarks/version_child.py) that keeps its engines. One turn of a cell runs plain and
-adaptive in both processes, in an order that rotates. The sets are those of benchmarks/bench_adaptive.py. Ratios are of CPU
-seconds: new / old of either mode says whether the new version lost speed, adaptive / plain whether speculation is ever
-slower. Outputs of the two versions are compared.
+Each checkout has one process (benchmarks/version_child.py) that keeps its engines. One turn of a cell runs
+plain and adaptive in both processes, in an order that rotates. The sets are those of
+benchmarks/bench_adaptive.py. Ratios are of CPU seconds: new / old of either mode says whether the new version
+lost speed, adaptive / plain whether speculation is ever slower. Outputs of the two versions are compared.
 """
 
 import argparse
@@ -62,7 +63,9 @@ class Checkout:
 def measure(
     checkouts: dict[str, Checkout], name: str, running: int, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """One cell: the CPU seconds of every run by version and mode, and how many outputs differ between the versions."""
+    """One cell: the CPU seconds of every run by version and mode, and how many outputs differ between the
+    versions.
+    """
     contenders = [(version, mode) for version in checkouts for mode in ("off", "adaptive")]
     seconds: dict[str, list[float]] = defaultdict(list)
     outputs: dict[str, Any] = {}

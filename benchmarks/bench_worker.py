@@ -1,10 +1,11 @@
-"""A worker inside Ray against the bare engine: the same 500 prompts, in alternation, start-up excluded on both sides.
+"""A worker inside Ray against the bare engine: the same 500 prompts, in alternation, start-up excluded on
+both sides.
 
     python -m benchmarks.bench_worker
 
-Bare: Engine.generate in a process of its own, all requests given at once. Job: jobs/offline.py with one worker, from its
-first shard's beginning to its last part (what the job reports as tokens/s), so reading, tokenizing, committing and Ray's own
-work are in it. Both decode the same tokens.
+Bare: Engine.generate in a process of its own, all requests given at once. Job: jobs/offline.py with one
+worker, from its first shard's beginning to its last part (what the job reports as tokens/s), so reading,
+tokenizing, committing and Ray's own work are in it. Both decode the same tokens.
 """
 
 import argparse
@@ -86,7 +87,8 @@ def main() -> None:
     if arguments.bare:
         return bare_engine(arguments.bare, arguments.model, arguments.max_tokens)
     os.environ["OMP_NUM_THREADS"] = "1"
-    bare, jobs = [], []
+    bare = []
+    jobs = []
     with tempfile.TemporaryDirectory() as folder:
         prompts = Path(folder, "prompts.jsonl")
         prompts.write_text(
@@ -113,12 +115,14 @@ def main() -> None:
             jobs.append(job(prompts, arguments.model, arguments.max_tokens))
             assert bare[-1]["tokens"] == jobs[-1]["tokens"], (bare[-1], jobs[-1])
             print(
-                f"bare {bare[-1]['tokens'] / bare[-1]['seconds']:.0f} tokens/s, job {jobs[-1]['tokens'] / jobs[-1]['seconds']:.0f}",
+                f"bare {bare[-1]['tokens'] / bare[-1]['seconds']:.0f} tokens/s, job "
+                f"{jobs[-1]['tokens'] / jobs[-1]['seconds']:.0f}",
                 flush=True,
             )
     compared = ratio([run["seconds"] for run in bare], [run["seconds"] for run in jobs])
     print(
-        f"worker in Ray / bare engine: {compared['median']:.2f} [{compared['low']:.2f}, {compared['high']:.2f}]"
+        f"worker in Ray / bare engine: {compared['median']:.2f} [{compared['low']:.2f}, "
+        f"{compared['high']:.2f}]"
     )
     print(
         json.dumps(

@@ -1,6 +1,8 @@
-"""Runs contenders in alternation and says how their speeds compare: medians, paired ratios, bootstrap intervals.
+"""Runs contenders in alternation and says how their speeds compare: medians, paired ratios, bootstrap
+intervals.
 
-Shared by the scripts of this folder. Machines are noisy: only ratios of runs that alternate in one process count.
+Shared by the scripts of this folder. Machines are noisy: only ratios of runs that alternate in one process
+count.
 """
 
 import json
@@ -20,7 +22,10 @@ from rich.table import Table
 
 @dataclass
 class Runs:
-    """Seconds of each run of one contender, and what it counted in its last run. tokens: of useful output, per run."""
+    """Seconds of each run of one contender, and what it counted in its last run.
+
+    tokens: of useful output, per run.
+    """
 
     tokens: int
     cpu_s: list[float] = field(default_factory=list)
@@ -31,14 +36,17 @@ class Runs:
 def alternate(
     contenders: dict[str, Callable[[], dict[str, Any]]], tokens: int, alternations: int
 ) -> dict[str, Runs]:
-    """Each contender once to warm up, then all of them in turn, in an order that rotates; a contender returns its counts."""
+    """Each contender once to warm up, then all of them in turn, in an order that rotates; a contender returns
+    its counts.
+    """
     runs = {name: Runs(tokens) for name in contenders}
     for run in contenders.values():
         run()
     names = list(contenders)
     for turn in range(alternations):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            wall, cpu = time.perf_counter(), time.process_time()
+            wall = time.perf_counter()
+            cpu = time.process_time()
             runs[name].counts = contenders[name]()
             runs[name].cpu_s.append(time.process_time() - cpu)
             runs[name].wall_s.append(time.perf_counter() - wall)

@@ -1,4 +1,5 @@
-"""Draws a job of the demo model as its steps went: rows that run, guesses that are verified, the price of a guess.
+"""Draws a job of the demo model as its steps went: rows that run, guesses that are verified, the price of a
+guess.
 
     python -m benchmarks.plot_adaptive --out docs/adaptive-job.png
 
@@ -39,13 +40,16 @@ class Step(NamedTuple):
 
 
 def job(num_rows: int, max_running: int, max_tokens: int) -> tuple[Engine, list[Request]]:
-    """An engine that has warmed up, and the rows: shorter ones first, so that the batch drains slowly at the end."""
+    """An engine that has warmed up, and the rows: shorter ones first, so that the batch drains slowly at the
+    end.
+    """
     config = ModelConfig(
         path=str(DEMO / "model"), dtype="float32", max_running=max_running, prefix_cache=False
     )
     loaded = load_model(config)
     engine = engine_for(loaded, config, build_proposer(loaded, config, SpeculationConfig(mode="adaptive")))
-    rng, requests = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    requests = []
     for index, prompt in enumerate(demo_prompts(num_rows)):
         requests.append(
             Request(str(index), prompt, int(rng.integers(max_tokens // 4, max_tokens)), ignore_eos=True)
@@ -120,7 +124,8 @@ def main() -> None:
     steps = run(engine, requests)
     draw(steps, args.out)
     print(
-        f"{len(steps)} steps, {sum(step.tokens for step in steps)} tokens, {sum(step.nodes for step in steps)} guesses verified"
+        f"{len(steps)} steps, {sum(step.tokens for step in steps)} tokens, "
+        f"{sum(step.nodes for step in steps)} guesses verified"
     )
 
 

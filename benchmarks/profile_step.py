@@ -1,11 +1,13 @@
-"""Where the time of the engine's steps goes: each phase's share, and PyTorch's operators inside the forward pass.
+"""Where the time of the engine's steps goes: each phase's share, and PyTorch's operators inside the forward
+pass.
 
-    python -m benchmarks.profile_step                                      # demo model: 1, 16, 64 at once; plain and mixed
+    python -m benchmarks.profile_step                         # demo model: 1, 16, 64 at once; plain and mixed
     python -m benchmarks.profile_step --model random-100m --running 16 --operators 15
     python -m benchmarks.profile_step --running 16 --host 40               # Python functions, by cProfile
 
-One torch thread, float32. Steps that prefill count too, as in a job. "all but forward" and ms/step are the thread's CPU time,
-read twice per step; the phases are read off the engine's own clock, which is the wall's where nothing learns from it.
+One torch thread, float32. Steps that prefill count too, as in a job. "all but forward" and ms/step are the
+thread's CPU time, read twice per step; the phases are read off the engine's own clock, which is the wall's
+where nothing learns from it.
 """
 
 import argparse
@@ -34,10 +36,14 @@ from engine.stats import PHASES
 
 
 def measured(engine: Engine, requests: list[Request], repeats: int) -> dict[str, float]:
-    """Seconds of each phase over the runs after a first one, their steps as `steps`; CPU time of all steps and of the forward passes."""
+    """Seconds of each phase over the runs after a first one, their steps as `steps`; CPU time of all steps
+    and of the forward passes.
+    """
     engine.generate(requests)
-    before, steps = dict(engine.stats.seconds), engine.stats.num_steps
-    step, forward = OwnTime(engine.step), OwnTime(engine.runner.forward)
+    before = dict(engine.stats.seconds)
+    steps = engine.stats.num_steps
+    step = OwnTime(engine.step)
+    forward = OwnTime(engine.runner.forward)
     with patch.object(engine, "step", step), patch.object(engine.runner, "forward", forward):
         for _ in range(repeats):
             engine.generate(requests)
@@ -54,7 +60,8 @@ class OwnTime:
     """A function that counts the thread's CPU time in it."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.seconds = function, 0.0
+        self.function = function
+        self.seconds = 0.0
 
     def __call__(self, *arguments: Any) -> Any:
         """What the function gives."""
@@ -81,7 +88,9 @@ def made(
 
 
 def show_inside(engine: Engine, requests: list[Request], num_operators: int, num_functions: int) -> None:
-    """One more run under each profiler that was asked for, apart from the measured ones: both slow down what they watch."""
+    """One more run under each profiler that was asked for, apart from the measured ones: both slow down what
+    they watch.
+    """
     if num_operators:
         with profile(activities=[ProfilerActivity.CPU]) as operators:
             engine.generate(requests)

@@ -3,8 +3,9 @@
     python -m benchmarks.save_cost_model --out costs.json                              # the demo model
     python -m benchmarks.save_cost_model --model FOLDER --max_running 256 --dtype bfloat16 --out costs.json
 
-Profiles made-up steps as a worker does, only longer, then runs demo prompts at 1, 4, 16 ... rows at once, so that the costs
-hold for whole steps: taking tokens in and out too, not the model's call alone. --threads: torch threads, as model.threads.
+Profiles made-up steps as a worker does, only longer, then runs demo prompts at 1, 4, 16 ... rows at once, so
+that the costs hold for whole steps: taking tokens in and out too, not the model's call alone. --threads:
+torch threads, as model.threads.
 """
 
 import argparse
@@ -61,7 +62,9 @@ def about(name: str, loaded: LoadedModel) -> dict[str, Any]:
 def real_steps(
     engine: Engine, widths: list[int], vocab_size: int, max_tokens: int
 ) -> list[tuple[StepShape, float]]:
-    """Decoding steps of real runs at these widths, eight with and eight without guesses in turn: shapes and seconds."""
+    """Decoding steps of real runs at these widths, eight with and eight without guesses in turn: shapes and
+    seconds.
+    """
     speculation = engine.speculation
     assert isinstance(speculation, Speculation)
     controller = speculation.controller
@@ -87,7 +90,8 @@ def real_steps(
         requests = [
             Request(str(index), ids, max_tokens, ignore_eos=True) for index, ids in enumerate(prompts[:width])
         ]
-        first, started = len(steps), time.perf_counter()
+        first = len(steps)
+        started = time.perf_counter()
         while len(steps) - first < CHECKED_STEPS and time.perf_counter() - started < MAX_SECONDS:
             speculation.proposer.clear()  # or the second round would find the answers of the first
             engine.generate(requests)
@@ -133,7 +137,8 @@ def main() -> None:
     for sequences, nodes in ((1, 0), (1, 7), (args.max_running, 0), (args.max_running, args.max_running)):
         shape = StepShape(sequences, 128 * sequences, 128 * sequences, sequences).with_nodes(nodes)
         print(
-            f"{sequences} rows with {nodes} guesses at 128 tokens of context: {1000 * cost.seconds(shape):.2f} ms"
+            f"{sequences} rows with {nodes} guesses at 128 tokens of context: "
+            f"{1000 * cost.seconds(shape):.2f} ms"
         )
 
 

@@ -1,9 +1,11 @@
-"""How long do workers idle at the end of a job? Recorded lengths, through the real plan and order, on a simulated pool.
+"""How long do workers idle at the end of a job? Recorded lengths, through the real plan and order, on a
+simulated pool.
 
     python -m benchmarks.simulate_tail --transcripts FILE [FILE ...] --num_rows 20000 --workers 8 --running 64
 
-A worker decodes so many rows at once, a token each per step, and every step takes as long as any other. A row of the input
-is its prompt's tokens in characters. idle = slots without a row, of all slots until the last row is done, in percent.
+A worker decodes so many rows at once, a token each per step, and every step takes as long as any other. A row
+of the input is its prompt's tokens in characters. idle = slots without a row, of all slots until the last row
+is done, in percent.
 """
 
 import argparse
@@ -31,7 +33,9 @@ NO_LIMIT = 10**9
 
 
 class Holds(NamedTuple):
-    """What a worker holds at most: blocks, and of their shards those that it has begun, with so many rows that are not done."""
+    """What a worker holds at most: blocks, and of their shards those that it has begun, with so many rows
+    that are not done.
+    """
 
     blocks: int
     shards: int
@@ -48,7 +52,10 @@ class Event(NamedTuple):
 
 @dataclass
 class Worker:
-    """free: when each slot is free next. waiting: shards taken and not begun, with the number of their block."""
+    """free: when each slot is free next.
+
+    waiting: shards taken and not begun, with the number of their block.
+    """
 
     free: list[int]
     waiting: deque[tuple[int, list[int]]] = field(default_factory=deque)
@@ -129,10 +136,8 @@ def contenders(rows: Sequence[Row], workers: int, running: int) -> dict[str, dic
         for order in ORDERS[:2]:
             shards = shards_of(plan, order, rows)
             size = max(1, min(BLOCK_SHARDS, len(shards) // (4 * workers * twice)))
-            blocks, singles = (
-                [shards[first : first + size] for first in range(0, len(shards), size)],
-                [[shard] for shard in shards],
-            )
+            blocks = [shards[first : first + size] for first in range(0, len(shards), size)]
+            singles = [[shard] for shard in shards]
             largest = pool.shards_per_worker(plan.rows_per_shard, running)
             for name, handed_out, holds in (
                 (
@@ -152,7 +157,9 @@ def contenders(rows: Sequence[Row], workers: int, running: int) -> dict[str, dic
 
 
 def main() -> None:
-    """Prints a line for each contender: rows drawn at random; if prompts were as long as outputs; those sorted, the short ones first."""
+    """Prints a line for each contender: rows drawn at random; if prompts were as long as outputs; those
+    sorted, the short ones first.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     parser.add_argument("--transcripts", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--num_rows", type=int, default=20000)
@@ -175,7 +182,8 @@ def main() -> None:
     for name, runs in result.items():
         for contender, run in runs.items():
             print(
-                f"{name:<27}{contender:<50} idle {run['idle']:5.2f} %  last worker {run['spread']:5.2f} % behind the first"
+                f"{name:<27}{contender:<50} idle {run['idle']:5.2f} %  last worker {run['spread']:5.2f} % "
+                "behind the first"
             )
     print(json.dumps({"num_rows": args.num_rows, "workers": args.workers, "running": args.running, **result}))
 

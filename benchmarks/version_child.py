@@ -1,7 +1,8 @@
-"""Runs cells of benchmarks/bench_versions.py on one checkout of this project: one process, commands by line on stdin.
+"""Runs cells of benchmarks/bench_versions.py on one checkout of this project: one process, commands by line
+on stdin.
 
-The process is started with the checkout as its working folder. It uses only what every version of the engine has had:
-settings, build_proposer, engine_for, Request, Sampling and Engine.generate.
+The process is started with the checkout as its working folder. It uses only what every version of the engine
+has had: settings, build_proposer, engine_for, Request, Sampling and Engine.generate.
 """
 
 import importlib

@@ -1,4 +1,6 @@
-"""Models and requests that the engine's benchmarks share: the demo model or a random one, demo prompts as they are or of one length."""
+"""Models and requests that the engine's benchmarks share: the demo model or a random one, demo prompts as
+they are or of one length.
+"""
 
 import json
 import shutil
@@ -17,13 +19,16 @@ RANDOM_100M = "random-100m"
 
 @contextmanager
 def model_folder(name: str) -> Iterator[str]:
-    """The folder of a model: `name` itself, or for "random-100m" a Llama of 100 M random weights, made anew from a fixed seed."""
+    """The folder of a model: `name` itself, or for "random-100m" a Llama of 100 M random weights, made anew
+    from a fixed seed.
+    """
     if name != RANDOM_100M:
         yield name
         return
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
+        vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12,
+        num_attention_heads=12,
         num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True, initializer_range=0.05,
     )  # fmt: skip
     with TemporaryDirectory() as folder:
@@ -45,7 +50,9 @@ def demo_with_context(num_positions: int) -> Iterator[str]:
 
 
 def demo_prompts(count: int, num_tokens: int | None = None) -> list[tuple[int, ...]]:
-    """Token ids of the first prompts, by the demo model's tokenizer; with num_tokens repeated and cut to that length each."""
+    """Token ids of the first prompts, by the demo model's tokenizer; with num_tokens repeated and cut to that
+    length each.
+    """
     tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
     texts = [
         json.loads(line)["prompt"]

@@ -14,11 +14,14 @@ from pathlib import Path
 DEMO = Path(__file__).parent
 # Tests and generated tables would drown the library's own prose; the rest are vendored or not Python 3.
 SKIPPED_FOLDERS = {
-    "test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "pydoc_data", "encodings", "turtledemo", "ensurepip",
+    "test", "tests", "idle_test", "site-packages", "__pycache__", "lib2to3", "pydoc_data", "encodings",
+    "turtledemo", "ensurepip",
 }  # fmt: skip
 HELD_OUT = [
-    "argparse", "bdb", "calendar", "cmd", "configparser", "csv", "difflib", "fractions", "gettext", "heapq", "imaplib",
-    "mailbox", "netrc", "optparse", "pprint", "queue", "sched", "shelve", "shlex", "shutil", "smtplib", "statistics",
+    "argparse", "bdb", "calendar", "cmd", "configparser", "csv", "difflib", "fractions", "gettext", "heapq",
+    "imaplib",
+    "mailbox", "netrc", "optparse", "pprint", "queue", "sched", "shelve", "shlex", "shutil", "smtplib",
+    "statistics",
     "textwrap", "timeit", "zipfile",
 ]  # fmt: skip
 NUM_PROMPTS = 200
@@ -34,7 +37,9 @@ def module_sources() -> Iterator[tuple[str, str]]:
 
 
 def training_documents() -> list[str]:
-    """Each training module whole, and once more as its functions one by one (so that the model learns where a function ends)."""
+    """Each training module whole, and once more as its functions one by one (so that the model learns where a
+    function ends).
+    """
     documents = []
     for name, source in module_sources():
         if name not in HELD_OUT:
@@ -65,7 +70,9 @@ def functions(source: str) -> Iterator[tuple[str, str]]:
 
 
 def demo_prompts(count: int = NUM_PROMPTS) -> list[dict[str, str]]:
-    """The first lines (a third, 2 to 12) of functions of the held-out modules, taken from the modules in turn."""
+    """The first lines (a third, 2 to 12) of functions of the held-out modules, taken from the modules in
+    turn.
+    """
     queues = []
     for name, source in module_sources():
         if name in HELD_OUT:

@@ -1,10 +1,11 @@
-"""Trains the demo model: a 3.9 M-parameter Llama with grouped KV heads, on the Python standard library's source.
+"""Trains the demo model: a 3.9 M-parameter Llama with grouped KV heads, on the Python standard library's
+source.
 
-    python -m demo.train            # 2800 steps of 4 x 1024 tokens; one to two hours on one core; resumes by itself
+    python -m demo.train   # 2800 steps of 4 x 1024 tokens; one to two hours on one core; resumes
     python -m demo.train --steps 50 --model DIR     # a quick one, to try things
 
-Owns the tokenizer, the training loop and the files in demo/model/. Repeatable for one Python version, torch version
-and thread count; demo/README.md says which ones made the weights that are committed.
+Owns the tokenizer, the training loop and the files in demo/model/. Repeatable for one Python version, torch
+version and thread count; demo/README.md says which ones made the weights that are committed.
 """
 
 import argparse
@@ -21,8 +22,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from demo.corpus import DEMO, held_out_documents, training_documents
 
-VOCAB_SIZE, CONTEXT, BATCH_SIZE = 4096, 1024, 4
-PEAK_LEARNING_RATE, WARMUP_STEPS, SEED = 3e-3, 100, 20
+VOCAB_SIZE = 4096
+CONTEXT = 1024
+BATCH_SIZE = 4
+PEAK_LEARNING_RATE = 3e-3
+WARMUP_STEPS = 100
+SEED = 20
 END = "<|endoftext|>"
 # A base model has no chat format; its messages are simply joined, so that the chat endpoint can be tried.
 CHAT_TEMPLATE = (
@@ -87,31 +92,40 @@ def build_model() -> LlamaForCausalLM:
     """The untrained model, from a fixed seed."""
     torch.manual_seed(SEED)
     config = LlamaConfig(
-        vocab_size=VOCAB_SIZE, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=8,
-        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
+        vocab_size=VOCAB_SIZE, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2, max_position_embeddings=CONTEXT, tie_word_embeddings=True, bos_token_id=0,
+        eos_token_id=0,
     )  # fmt: skip
     return LlamaForCausalLM(config)
 
 
 def train(model_dir: Path, steps: int) -> None:
-    """Trains, or goes on from the last checkpoint, and leaves the model, tokenizer and loss curve in model_dir."""
+    """Trains, or goes on from the last checkpoint, and leaves the model, tokenizer and loss curve in
+    model_dir.
+    """
     model_dir.mkdir(parents=True, exist_ok=True)
     documents = training_documents()
     tokenizer = train_tokenizer(documents)
     tokenizer.save_pretrained(model_dir)
-    stream, held_out = token_stream(tokenizer, documents), token_stream(tokenizer, held_out_documents())
+    stream = token_stream(tokenizer, documents)
+    held_out = token_stream(tokenizer, held_out_documents())
     print(f"{len(stream) / 1e6:.2f} M training tokens, {len(held_out) / 1e6:.2f} M held out", flush=True)
     model = build_model()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1
     )
-    checkpoint, curve, first_step = model_dir / "checkpoint.pt", [], 0
+    checkpoint = model_dir / "checkpoint.pt"
+    curve = []
+    first_step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        curve, first_step = state["curve"], state["step"]
-    start, running = time.time(), None
+        curve = state["curve"]
+        first_step = state["step"]
+    start = time.time()
+    running = None
     for step in range(first_step, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)

@@ -1,7 +1,7 @@
 """The model bigram: for every token its likeliest successors, and drafts made by chaining them.
 
-A table is int32 [V, R]: R successors by rank, NO_TOKEN where fewer are known. Where it comes from - a model, or text read so
-far - is not known here.
+A table is int32 [V, R]: R successors by rank, NO_TOKEN where fewer are known. Where it comes from - a model,
+or text read so far - is not known here.
 """
 
 import numpy as np
@@ -19,9 +19,13 @@ def empty_table(vocab_size: int, num_successors: int) -> Int32:
 
 @compiled
 def learn_successors(table_VR: Int32, token_ids: Int32) -> None:
-    """Takes in text: the most recently seen successor of a token comes first. After [5 6 5 7], row 5 is [7 6]."""
+    """Takes in text: the most recently seen successor of a token comes first.
+
+    After [5 6 5 7], row 5 is [7 6].
+    """
     for i in range(len(token_ids) - 1):
-        row, token = table_VR[token_ids[i]], token_ids[i + 1]
+        row = table_VR[token_ids[i]]
+        token = token_ids[i + 1]
         for rank in range(len(row)):
             row[rank], token = token, row[rank]
             if token == token_ids[i + 1] or token == NO_TOKEN:
@@ -42,7 +46,9 @@ def recycle_successors(table_VR: Int32, token_ids: Int32, successors_TK: Int32) 
 def fill_bigram_drafts(
     table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32
 ) -> None:
-    """Rank r of a sequence: the r-th successor of its last token, followed by first successors, up to the depth allowed."""
+    """Rank r of a sequence: the r-th successor of its last token, followed by first successors, up to the
+    depth allowed.
+    """
     vocab_size, num_successors = table_VR.shape
     for b in range(len(last_ids_B)):
         if last_ids_B[b] >= vocab_size:

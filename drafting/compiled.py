@@ -1,7 +1,8 @@
 """How this package compiles its loops: numba, without the GIL, kept on disk.
 
-Compiled functions hold what they call and every constant they name, of other files too, while numba's disk cache asks for the
-time stamp of their own file alone. So here any change to a file of the package makes all of its functions compile again.
+Compiled functions hold what they call and every constant they name, of other files too, while numba's disk
+cache asks for the time stamp of their own file alone. So here any change to a file of the package makes all
+of its functions compile again.
 """
 
 from collections.abc import Callable
@@ -20,8 +21,9 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_lean(function: Function) -> Function:
-    """The same for functions that make no array but by slicing: numba then counts no references, which took half the time of
-    small functions that are handed many arrays."""
+    """The same for functions that make no array but by slicing: numba then counts no references, which took
+    half the time of small functions that are handed many arrays.
+    """
     return _compiled(function, {"_nrt": False})
 
 

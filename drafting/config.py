@@ -1,4 +1,7 @@
-"""Settings of speculation, as the user writes them. Standard library only: the driver imports this without numba."""
+"""Settings of speculation, as the user writes them.
+
+Standard library only: the driver imports this without numba.
+"""
 
 from dataclasses import MISSING, dataclass, field, fields
 
@@ -12,11 +15,12 @@ SOURCES = ("context", "bigram", "unigram")
 class SpeculationConfig:
     """How many guesses are made for each sequence, and where they come from.
 
-    mode: adaptive = all sources at once, and in every step the guesses that are worth their price, or none; off; or mixed =
-    the paper's fixed strategy: num_drafts (its k) drafts of draft_len (its w) tokens that follow a match of the last
-    query_len (its q) tokens; sources are asked in the order given until num_drafts are found.
-    max_nodes_per_sequence: guessed tokens verified per sequence and step at most; None = 64, or num_drafts x draft_len.
-    corpus_tokens: adaptive drafts from this many tokens of finished rows, the newest; 0 = from running ones alone.
+    mode: adaptive = all sources at once, and in every step the guesses that are worth their price, or none;
+    off; or mixed = the paper's fixed strategy: num_drafts (its k) drafts of draft_len (its w) tokens that
+    follow a match of the last query_len (its q) tokens; sources are asked in the order given until num_drafts
+    are found. max_nodes_per_sequence: guessed tokens verified per sequence and step at most; None = 64, or
+    num_drafts x draft_len. corpus_tokens: adaptive drafts from this many tokens of finished rows, the newest;
+    0 = from running ones alone.
     """
 
     mode: str = "adaptive"
@@ -34,12 +38,14 @@ class SpeculationConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(
-                    f"speculation.{name} is {value}; it must be at least 1 (speculation.mode: off turns it off)"
+                    f"speculation.{name} is {value}; it must be at least 1 (speculation.mode: off turns it "
+                    "off)"
                 )
         for name in FIXED if self.mode == "adaptive" else ():
             if getattr(self, name) != _default(name):
                 raise ValueError(
-                    f"speculation.{name} is {getattr(self, name)}, a setting of mode mixed; set speculation.mode: mixed, or leave it out"
+                    f"speculation.{name} is {getattr(self, name)}, a setting of mode mixed; "
+                    "set speculation.mode: mixed, or leave it out"
                 )
         if self.corpus_tokens < 0:
             raise ValueError(f"speculation.corpus_tokens is {self.corpus_tokens}; it must be 0 or more")

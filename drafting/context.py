@@ -1,9 +1,11 @@
-"""The paper's context N-gram: what followed the sequence's last tokens when they last occurred in the same sequence.
+"""The paper's context N-gram: what followed the sequence's last tokens when they last occurred in the same
+sequence.
 
-Owns one sequence's tokens and the chains through their occurrences. Does not know other sequences, tables, nor trees.
+Owns one sequence's tokens and the chains through their occurrences. Does not know other sequences, tables,
+nor trees.
 
-Each position knows the previous position where the same query_len tokens ended, so a token costs O(1) to take in and a
-proposal walks only true occurrences: the newest MAX_OCCURRENCES, at most draft_len tokens each.
+Each position knows the previous position where the same query_len tokens ended, so a token costs O(1) to take
+in and a proposal walks only true occurrences: the newest MAX_OCCURRENCES, at most draft_len tokens each.
 """
 
 import numpy as np
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 from drafting.compiled import compiled
 from drafting.tree import Int32
 
-# The paper counts all occurrences. Beyond the newest 256 the ranking hardly moves, and a token that fills a long
-# context must not stall a step.
+# The paper counts all occurrences. Beyond the newest 256 the ranking hardly moves, and a token that fills a
+# long context must not stall a step.
 MAX_OCCURRENCES = 256
 MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
 NONE = -1
@@ -41,24 +43,28 @@ class ContextIndex:
         self.length = length
 
     def fill(self, depth: int, drafts_BKW: Int32, lengths_BK: Int32, row: int) -> None:
-        """Writes the best drafts of at most `depth` tokens into drafts_BKW[row], best first; rows without one keep length 0."""
+        """Writes the best drafts of at most `depth` tokens into drafts_BKW[row], best first; rows without one
+        keep length 0.
+        """
         _fill(self.tokens, self.previous, self.length, depth, drafts_BKW, lengths_BK, row)
 
     def _grow(self, length: int) -> None:
         capacity = max(64, 1 << (length - 1).bit_length())
-        tokens, previous = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-        tokens[: self.length], previous[: self.length] = (
-            self.tokens[: self.length],
-            self.previous[: self.length],
-        )
-        self.tokens, self.previous = tokens, previous
+        tokens = np.empty(capacity, np.int32)
+        previous = np.empty(capacity, np.int32)
+        tokens[: self.length] = self.tokens[: self.length]
+        previous[: self.length] = self.previous[: self.length]
+        self.tokens = tokens
+        self.previous = previous
         self.heads = np.full(2 * capacity, NONE, np.int32)
         _rebuild_heads(self.tokens, self.heads, self.length, self.query_len)
 
 
 @compiled
 def _head_slot(tokens: Int32, heads: Int32, end: int, query_len: int) -> int:
-    """Where the newest end of the query_len tokens ending at `end` is kept: linear probing, exact by comparing tokens."""
+    """Where the newest end of the query_len tokens ending at `end` is kept: linear probing, exact by
+    comparing tokens.
+    """
     begin = end - query_len + 1
     key = np.int64(0)
     for i in range(query_len):
@@ -116,7 +122,9 @@ def _fill(
 def _count_continuations(
     tokens: Int32, previous: Int32, length: int, depth: int, starts: Int32, counts: Int32
 ) -> int:
-    """The distinct continuations, latest first, as start and count; one that the context's end cuts short is a continuation too."""
+    """The distinct continuations, latest first, as start and count; one that the context's end cuts short is
+    a continuation too.
+    """
     keys = np.empty(MAX_OCCURRENCES, np.int64)
     found_at = np.full(2 * MAX_OCCURRENCES, NONE, np.int32)
     num_found = 0
@@ -134,7 +142,9 @@ def _count_continuations(
             slot = (slot + 1) & (len(found_at) - 1)
         if found_at[slot] < 0:
             found_at[slot] = num_found
-            keys[num_found], starts[num_found], counts[num_found] = key, end + 1, 0
+            keys[num_found] = key
+            starts[num_found] = end + 1
+            counts[num_found] = 0
             num_found += 1
         counts[found_at[slot]] += 1
         end = previous[end]
@@ -143,7 +153,9 @@ def _count_continuations(
 
 @compiled
 def _most_frequent(counts: NDArray[np.int32], best: Int32) -> int:
-    """Fills `best` with the indexes of the highest counts, highest first, ties in the order given; returns how many."""
+    """Fills `best` with the indexes of the highest counts, highest first, ties in the order given; returns
+    how many.
+    """
     num_best = 0
     for candidate in range(len(counts)):
         if num_best < len(best):

@@ -1,6 +1,8 @@
-"""The paper's fixed strategy: sources are asked in the order given until num_drafts distinct drafts are found.
+"""The paper's fixed strategy: sources are asked in the order given until num_drafts distinct drafts are
+found.
 
-Owns that order. What a sequence remembers is its ContextIndex; tables are shared by all sequences. Does not know the model.
+Owns that order. What a sequence remembers is its ContextIndex; tables are shared by all sequences. Does not
+know the model.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,8 @@ from drafting.unigram import fill_unigram_drafts
 
 
 class MixedProposer:
-    """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see SpeculationConfig."""
+    """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see "
+    "SpeculationConfig."""
 
     def __init__(
         self,
@@ -39,7 +42,9 @@ class MixedProposer:
         self._tables = tables
 
     def start(self, token_ids: Int32, group: str = "") -> ContextIndex:
-        """The state of a sequence that begins with these tokens, at least one; it learns nothing from its group."""
+        """The state of a sequence that begins with these tokens, at least one; it learns nothing from its
+        group.
+        """
         return ContextIndex(token_ids, self._query_len)
 
     def extend(self, states: Sequence[ContextIndex], token_ids: Int32, offsets: NDArray[np.int64]) -> None:
@@ -50,7 +55,9 @@ class MixedProposer:
     def propose(
         self, states: Sequence[ContextIndex], max_depths: Int32, min_survival: float = 0.0
     ) -> Candidates:
-        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of it shall be verified."""
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of
+        it shall be verified.
+        """
         depths_B = np.minimum(max_depths, self.max_depth)
         shape = (len(self.source_names), len(states), self._num_drafts)
         drafts_SBKW = np.empty((*shape, self.max_depth), np.int32)

@@ -1,4 +1,5 @@
-"""What became of guesses: how many were proposed, verified and accepted, by source, depth and length of match.
+"""What became of guesses: how many were proposed, verified and accepted, by source, depth and length of
+match.
 
 Owns the table and the names of its rows. Does not know which guesses are chosen, nor how they are verified.
 """
@@ -21,14 +22,19 @@ _MATCH_OF = np.searchsorted((1, 2, 3, 5, 9, 17), np.arange(256), side="right")
 
 
 class GuessCounts:
-    """table int64 [stages, sources, depths, matches]: guesses, by what became of them. A node counts in every stage it reached."""
+    """table int64 [stages, sources, depths, matches]: guesses, by what became of them.
+
+    A node counts in every stage it reached.
+    """
 
     def __init__(self, source_names: Sequence[str]) -> None:
         self.source_names = tuple(source_names)
         self.table = np.zeros((len(STAGES), len(source_names), len(DEPTHS), len(MATCHES)), np.int64)
 
     def add(self, candidates: DraftTrees, trees: DraftTrees, accepted: Int64) -> None:
-        """Counts a step: all candidates, those that were verified, and of these the accepted ones, as indices into the trees."""
+        """Counts a step: all candidates, those that were verified, and of these the accepted ones, as indices
+        into the trees.
+        """
         for stage, nodes in enumerate((candidates, trees)):
             if len(nodes.sources):
                 _add(self.table[stage], nodes.sources, nodes.depths, nodes.matches)

@@ -1,7 +1,8 @@
 """Drafting for the sequences of a step: what is proposed, what is verified, what is learned.
 
-A Speculation owns the proposer, what the proposer knows of each sequence, and the controller that decides how much is
-verified. It does not know pages, packed tokens or logits, nor whether a model runs or a recording is replayed.
+A Speculation owns the proposer, what the proposer knows of each sequence, and the controller that decides how
+much is verified. It does not know pages, packed tokens or logits, nor whether a model runs or a recording is
+replayed.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,10 @@ from drafting.tree import Candidates, DraftTrees, Int32
 
 
 class DraftedSequence(Protocol):
-    """What is read of a sequence in flight. draft_state: what the proposer knows of its first num_drafted tokens."""
+    """What is read of a sequence in flight.
+
+    draft_state: what the proposer knows of its first num_drafted tokens.
+    """
 
     draft_state: Any
     num_drafted: int
@@ -36,12 +40,16 @@ class DraftedSequence(Protocol):
 
 
 class StepController(Protocol):
-    """Decides about one step after the other; drafting/adaptive/controller.py prices drafts, VerifyAll does not."""
+    """Decides about one step after the other; drafting/adaptive/controller.py prices drafts, VerifyAll does
+    not.
+    """
 
     num_pauses: int
 
     def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
-        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without nodes."""
+        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without
+        nodes.
+        """
 
     @property
     def min_survival(self) -> float:
@@ -49,13 +57,16 @@ class StepController(Protocol):
 
     @property
     def price(self) -> float:
-        """The price by which this step's nodes were chosen, in tokens per second; 0 where nothing is priced."""
+        """The price by which this step's nodes were chosen, in tokens per second; 0 where nothing is "
+        "priced."""
 
     def choose(self, candidates: Candidates) -> DraftTrees:
         """The nodes to verify in this step."""
 
     def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
-        """Takes in how many tokens came, and the step's times: seconds without drafting, and those of drafting."""
+        """Takes in how many tokens came, and the step's times: seconds without drafting, and those of
+        drafting.
+        """
 
 
 class VerifyAll:
@@ -123,7 +134,8 @@ class NoSpeculation:
 
 
 class Speculation:
-    """In each step, for the sequences that it gives a token: wants_drafts, propose, choose, learn, observe."""
+    """In each step, for the sequences that it gives a token: wants_drafts, propose, choose, learn, "
+    "observe."""
 
     def __init__(self, proposer: Proposer, controller: StepController) -> None:
         self.proposer = proposer
@@ -145,11 +157,14 @@ class Speculation:
 
     @property
     def price(self) -> float:
-        """The price by which the latest nodes were chosen, in tokens per second; 0 where nothing is priced."""
+        """The price by which the latest nodes were chosen, in tokens per second; 0 where nothing is "
+        "priced."""
         return self.controller.price
 
     def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> Candidates | None:
-        """Candidate trees that are not deeper than max_depths [B]; None where no sequence has room for a draft."""
+        """Candidate trees that are not deeper than max_depths [B]; None where no sequence has room for a
+        draft.
+        """
         if not max_depths.any():
             return None
         return self.proposer.propose(self._states(sequences), max_depths, self.controller.min_survival)

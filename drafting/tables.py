@@ -1,6 +1,7 @@
 """The tables that drafts come from besides the sequence itself, and their files.
 
-One .npz per table, so that a torn one is found by its checksums. Knows neither models nor locks: engine/draft_tables.py does.
+One .npz per table, so that a torn one is found by its checksums. Knows neither models nor locks:
+engine/draft_tables.py does.
 """
 
 import os
@@ -15,14 +16,18 @@ from drafting.tree import Int32
 
 @dataclass(frozen=True)
 class Tables:
-    """bigram int32 [V, R]: successors by rank; unigram int32 [R]: likeliest tokens. None = not there: the source gives no drafts."""
+    """bigram int32 [V, R]: successors by rank; unigram int32 [R]: likeliest tokens.
+
+    None = not there: the source gives no drafts.
+    """
 
     bigram: Int32 | None = None
     unigram: Int32 | None = None
 
 
 def save_table(folder: Path, name: str, ids: Int32, made_from: str) -> Path:
-    """Writes one table so that a reader sees all of it or nothing; made_from says what it was computed from."""
+    """Writes one table so that a reader sees all of it or nothing; made_from says what it was computed "
+    "from."""
     path = folder / f"{name}.npz"
     torn = folder / f".{name}.{os.getpid()}.tmp"
     with open(torn, "wb") as file:
@@ -35,7 +40,8 @@ def load_table(folder: Path, name: str, made_from: str | None = None) -> Int32 |
     """The table, or None where there is none, it is torn, or it was not made from what the caller says."""
     try:
         with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
-            ids, origin = file["ids"], str(file["made_from"])
+            ids = file["ids"]
+            origin = str(file["made_from"])
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
         return None
     fits = ids.dtype == np.int32 and made_from in (None, origin)

@@ -1,6 +1,8 @@
-"""Draft trees: the guesses of many sequences, merged so that equal beginnings are verified once, in packed arrays.
+"""Draft trees: the guesses of many sequences, merged so that equal beginnings are verified once, in packed
+arrays.
 
-Owns the layout and the merge of drafts into a tree (numba). Does not know where drafts come from, nor the model.
+Owns the layout and the merge of drafts into a tree (numba). Does not know where drafts come from, nor the
+model.
 """
 
 from dataclasses import dataclass
@@ -19,11 +21,11 @@ UInt8 = NDArray[np.uint8]
 class DraftTrees:
     """The draft trees of B sequences; sequence b owns nodes offsets[b] .. offsets[b + 1] - 1 of N.
 
-    token_ids int32 [N]; parents int32 [N]: 0 = the root (the sequence's last token), i = the sequence's i-th node,
-    counted from 1, always before its child; depths int32 [N]: 1 = child of the root; sources uint8 [N]: index into
-    the proposer's source_names of the first draft that held the node; matches uint8 [N]: how many tokens before the
-    node are the same where its source found it
-    (mixed: its query_len), 0 = its source is a table; offsets int64 [B + 1].
+    token_ids int32 [N]; parents int32 [N]: 0 = the root (the sequence's last token), i = the sequence's i-th
+    node, counted from 1, always before its child; depths int32 [N]: 1 = child of the root; sources uint8 [N]:
+    index into the proposer's source_names of the first draft that held the node; matches uint8 [N]: how many
+    tokens before the node are the same where its source found it (mixed: its query_len), 0 = its source is a
+    table; offsets int64 [B + 1].
 
     Drafts [7 8 9] and [7 8 5] of one sequence: token_ids 7 8 9 5, parents 0 1 2 2, depths 1 2 3 3.
     """
@@ -39,7 +41,8 @@ class DraftTrees:
     @lru_cache(maxsize=512)
     def empty(num_sequences: int) -> "DraftTrees":
         """Trees without nodes: the plain step. The same ones at every call."""
-        none, small = np.zeros(0, np.int32), np.zeros(0, np.uint8)
+        none = np.zeros(0, np.int32)
+        small = np.zeros(0, np.uint8)
         return DraftTrees(none, none, none, small, small, np.zeros(num_sequences + 1, np.int64))
 
     def num_nodes(self, sequence: int) -> int:
@@ -51,9 +54,9 @@ class DraftTrees:
 class Candidates(DraftTrees):
     """Draft trees of all nodes that are plausible, for choose() to pick from.
 
-    survival float32 [N]: estimated probability that the node is reached and right; never more than its parent's. Each
-    sequence's nodes are ordered by it, highest first. guesses: every continuation that was weighed, for calibration to
-    score (layout.Guesses); None where the proposer does not calibrate.
+    survival float32 [N]: estimated probability that the node is reached and right; never more than its
+    parent's. Each sequence's nodes are ordered by it, highest first. guesses: every continuation that was
+    weighed, for calibration to score (layout.Guesses); None where the proposer does not calibrate.
     """
 
     survival: NDArray[np.float32]
@@ -87,10 +90,12 @@ def merge_drafts(
     max_nodes: int,
     matches_S: NDArray[np.uint8],
 ) -> DraftTrees:
-    """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in rank order.
+    """One tree per sequence of its first num_drafts distinct drafts: source by source, within a source in
+    rank order.
 
-    Drafts are cut at max_depths_B first; a draft that equals an earlier one does not count. A tree that has reached
-    max_nodes takes no more. lengths_SBK: 0 = no draft. matches_S: of each source's drafts, see DraftTrees.
+    Drafts are cut at max_depths_B first; a draft that equals an earlier one does not count. A tree that has
+    reached max_nodes takes no more. lengths_SBK: 0 = no draft. matches_S: of each source's drafts, see
+    DraftTrees.
     """
     token_ids, parents, depths, sources, offsets = _merge(
         drafts_SBKW, lengths_SBK, max_depths_B, num_drafts, max_nodes
@@ -99,8 +104,11 @@ def merge_drafts(
 
 
 def walk(trees: DraftTrees, sequence: int, target_ids: Int32) -> Int32:
-    """The nodes of one sequence's tree (counted from 1) along the target's tokens, as far as the tree has them."""
-    first, last = trees.offsets[sequence], trees.offsets[sequence + 1]
+    """The nodes of one sequence's tree (counted from 1) along the target's tokens, as far as the tree has
+    them.
+    """
+    first = trees.offsets[sequence]
+    last = trees.offsets[sequence + 1]
     return _walk(trees.token_ids[first:last], trees.parents[first:last], target_ids)
 
 
@@ -110,11 +118,9 @@ def _merge(
 ) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.int64]]:
     num_sources, num_sequences, drafts_per_source = lengths_SBK.shape
     capacity = num_sequences * max_nodes
-    token_ids, parents, depths = (
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.int32),
-        np.empty(capacity, np.int32),
-    )
+    token_ids = np.empty(capacity, np.int32)
+    parents = np.empty(capacity, np.int32)
+    depths = np.empty(capacity, np.int32)
     sources = np.empty(capacity, np.uint8)
     offsets = np.zeros(num_sequences + 1, np.int64)
     links = np.empty(
@@ -124,7 +130,8 @@ def _merge(
         first = offsets[b]
         last = first + max_nodes
         out = (token_ids[first:last], parents[first:last], depths[first:last], sources[first:last])
-        num_nodes, num_taken = 0, 0
+        num_nodes = 0
+        num_taken = 0
         links[0] = 0
         for s in range(num_sources):
             for k in range(drafts_per_source):
@@ -145,7 +152,9 @@ def _add_draft(
     links: Int32,
     out: tuple[Int32, Int32, Int32, NDArray[np.uint8]],
 ) -> tuple[int, bool]:
-    """Adds what the tree lacks of one draft; returns the tree's size, and whether no equal draft was there before."""
+    """Adds what the tree lacks of one draft; returns the tree's size, and whether no equal draft was there
+    before.
+    """
     token_ids, parents, depths, sources = out
     node = 0
     for i in range(len(draft)):
@@ -155,15 +164,15 @@ def _add_draft(
         if child == 0:
             if num_nodes == len(token_ids):
                 return num_nodes, True
-            token_ids[num_nodes], parents[num_nodes], depths[num_nodes], sources[num_nodes] = (
-                draft[i],
-                node,
-                i + 1,
-                source,
-            )
+            token_ids[num_nodes] = draft[i]
+            parents[num_nodes] = node
+            depths[num_nodes] = i + 1
+            sources[num_nodes] = source
             num_nodes += 1
             child = num_nodes
-            links[child, 0], links[child, 1], links[child, 2] = 0, links[node, 0], 0
+            links[child, 0] = 0
+            links[child, 1] = links[node, 0]
+            links[child, 2] = 0
             links[node, 0] = child
         node = child
     is_new = links[node, 2] == 0
@@ -174,7 +183,8 @@ def _add_draft(
 @compiled
 def _walk(token_ids: Int32, parents: Int32, target_ids: Int32) -> Int32:
     path = np.empty(len(target_ids), np.int32)
-    node, depth = 0, 0
+    node = 0
+    depth = 0
     # One pass is enough: a child comes after its parent, and siblings differ.
     for i in range(len(token_ids)):
         if depth < len(target_ids) and parents[i] == node and token_ids[i] == target_ids[depth]:
@@ -195,8 +205,11 @@ def _prune(
     keep: NDArray[np.bool_],
 ) -> tuple[Int32, Int32, Int32, UInt8, UInt8, NDArray[np.int64]]:
     """The arrays of DraftTrees, in its order; parents are counted among the kept."""
-    kept, kept_offsets = np.flatnonzero(keep), np.zeros(len(offsets), np.int64)
-    new_parents, numbers, count = np.empty(len(kept), np.int32), np.zeros(len(parents) + 1, np.int32), 0
+    kept = np.flatnonzero(keep)
+    kept_offsets = np.zeros(len(offsets), np.int64)
+    new_parents = np.empty(len(kept), np.int32)
+    numbers = np.zeros(len(parents) + 1, np.int32)
+    count = 0
     for b in range(len(offsets) - 1):
         first = count
         for i in range(offsets[b], offsets[b + 1]):

@@ -1,7 +1,9 @@
-"""The model unigram: the tokens nearest to the middle of the output embeddings, whatever came before; kept for the paper's ablation.
+"""The model unigram: the tokens nearest to the middle of the output embeddings, whatever came before; kept
+for the paper's ablation.
 
-With V the input and U the output embeddings, <a, b> = sum over x of (a . v_x)(b . v_x) and p(x) falls with the length of
-u_x - mean(U) in that product. The paper's listing ranks by -<mean(U), u_x> instead, which is not that distance.
+With V the input and U the output embeddings, <a, b> = sum over x of (a . v_x)(b . v_x) and p(x) falls with
+the length of u_x - mean(U) in that product. The paper's listing ranks by -<mean(U), u_x> instead, which is
+not that distance.
 """
 
 import numpy as np

@@ -1,9 +1,11 @@
-"""Attention of the packed rows over the paged cache, as a function that unmodified transformers models call ("ngram_tree").
+"""Attention of the packed rows over the paged cache, as a function that unmodified transformers models call
+("ngram_tree").
 
-Owns the K/V pages and the SDPA path (CPU and CUDA). Knows nothing of sequences: it executes a StepPlan's groups.
-Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md, "The model".
+Owns the K/V pages and the SDPA path (CPU and CUDA). Knows nothing of sequences: it executes a StepPlan's
+groups. Interface and pitfalls of transformers' AttentionInterface: docs/architecture.md, "The model".
 
-Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in engine/step_plan.py.
+Letters: T rows, Hq query and Hkv key heads (N either), G = Hq / Hkv, D head size, B, Q, P, S, L as in
+engine/step_plan.py.
 """
 
 from collections import Counter
@@ -30,9 +32,9 @@ NAME = "ngram_tree"  # must not contain "sdpa", "flash" or "paged|": transformer
 class KVCache:
     """K and V of committed tokens in pages, and of a step's draft nodes in the staging pages behind them.
 
-    keys, values: per layer [1, Hkv, num_pages * S, D]. A head's pages lie behind each other, so (head, page) blocks are
-    gathered as [B, Hkv, L, D] in one copy, and a sequence whose pages follow each other is read in place.
-    Zeroed at first: a masked slot must never hold a NaN.
+    keys, values: per layer [1, Hkv, num_pages * S, D]. A head's pages lie behind each other, so (head, page)
+    blocks are gathered as [B, Hkv, L, D] in one copy, and a sequence whose pages follow each other is read in
+    place. Zeroed at first: a masked slot must never hold a NaN.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        self.page_size, self.num_pages = page_size, num_pages
+        self.page_size = page_size
+        self.num_pages = num_pages
         self.num_heads = [heads for heads, _, _ in layer_shapes]
         self.head_counts = tuple(sorted({*self.num_heads}))
         self._num_slots = num_pages * page_size
-        # Sides of like shape lie in one tensor [sides, Hkv, slots, D], so that accepted nodes move in all layers at once.
+        # Sides of like shape lie in one tensor [sides, Hkv, slots, D], so that accepted nodes move in all
+        # layers at once.
         shapes = [
             (heads, size) for heads, key_size, value_size in layer_shapes for size in (key_size, value_size)
         ]
@@ -57,7 +61,8 @@ class KVCache:
         }
         unused = {shape: iter(torch.split(stack, 1)) for shape, stack in self._stacks.items()}
         sides = [next(unused[shape]) for shape in shapes]
-        self.keys, self.values = tuple(sides[::2]), tuple(sides[1::2])
+        self.keys = tuple(sides[::2])
+        self.values = tuple(sides[1::2])
         # The same memory by (head, slot), to write, and by (head, page), to gather.
         self.key_rows, self.value_rows = (
             tuple(x.view(-1, x.shape[3]) for x in side) for side in (self.keys, self.values)
@@ -65,8 +70,9 @@ class KVCache:
         self.key_blocks, self.value_blocks = (
             tuple(x.view(-1, page_size * x.shape[3]) for x in side) for side in (self.keys, self.values)
         )
-        # Room for gathered K and V, used by one group after the other: memory that is new each time costs more than the copy, where
-        # engine/model/allocator.py does not keep it (blocks beyond 32 MB, other C libraries).
+        # Room for gathered K and V, used by one group after the other: memory that is new each time costs
+        # more than the copy, where engine/model/allocator.py does not keep it (blocks beyond 32 MB, other C
+        # libraries).
         self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]
 
     @staticmethod
@@ -78,7 +84,9 @@ class KVCache:
         )
 
     def copy_slots(self, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
-        """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into their pages."""
+        """Copies the K/V of slots source [N] to slots target [N] in every layer: the accepted nodes' way into
+        their pages.
+        """
         for (heads, size), stack in self._stacks.items():
             source_rows, target_rows = (
                 torch.from_numpy(self.head_slots(slots, len(stack) * heads)).to(stack.device)
@@ -129,8 +137,12 @@ def _blocks_by_head(pages: NDArray[np.int64], num_heads: int, stride: int) -> ND
 
 
 class GroupTensors(NamedTuple):
-    """A Group on the device. rows [B * Q], or None when they are [first, first + B * Q) in order; blocks by Hkv;
-    masks additive, by (window, Hkv): [B, 1, G * Q, L], or [B, 1, 1, L] when Q is 1. visible: slots read in place, as (first, count)."""
+    """A Group on the device.
+
+    rows [B * Q], or None when they are [first, first + B * Q) in order; blocks by Hkv; masks additive, by
+    (window, Hkv): [B, 1, G * Q, L], or [B, 1, 1, L] when Q is 1. visible: slots read in place, as (first,
+    count).
+    """
 
     batch: int
     width: int
@@ -143,7 +155,10 @@ class GroupTensors(NamedTuple):
 
 
 class StepTensors(NamedTuple):
-    """What the attention function needs of a step, made once and used by every layer. slots: by Hkv, [T * Hkv]."""
+    """What the attention function needs of a step, made once and used by every layer.
+
+    slots: by Hkv, [T * Hkv].
+    """
 
     cache: KVCache
     slots: dict[int, Tensor]
@@ -170,7 +185,8 @@ def _group_to_device(
 ) -> GroupTensors:
     batch, width = group.rows.shape
     rows = None if group.in_order else torch.from_numpy(group.rows.ravel()).to(device)
-    blocks, masks = {}, {}
+    blocks = {}
+    masks = {}
     if group.masks:
         blocks = {
             heads: torch.from_numpy(cache.head_pages(group.pages, heads)).to(device)
@@ -191,7 +207,9 @@ _current: ContextVar[StepTensors | None] = ContextVar("current step", default=No
 
 @contextmanager
 def current(step: StepTensors) -> Iterator[None]:
-    """The step while it lasts, for models whose layers drop keyword arguments on the way to attention (StableLM)."""
+    """The step while it lasts, for models whose layers drop keyword arguments on the way to attention
+    (StableLM).
+    """
     token = _current.set(step)
     try:
         yield
@@ -201,16 +219,19 @@ def current(step: StepTensors) -> Iterator[None]:
 
 def tree_attention(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, ngram_step: StepTensors | None = None, sliding_window: int | None = None,
+    scaling: float | None = None, dropout: float = 0.0, ngram_step: StepTensors | None = None,
+    sliding_window: int | None = None,
     softcap: float | None = None, s_aux: Tensor | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """query [1, Hq, T, D], key and value [1, Hkv, T, D] after RoPE -> [1, T, Hq, Dv]; writes the rows' K/V, then attends group by group.
+    """query [1, Hq, T, D], key and value [1, Hkv, T, D] after RoPE -> [1, T, Hq, Dv]; writes the rows' K/V,
+    then attends group by group.
 
     softcap: of the scores (Gemma 2). s_aux [Hq]: attention sinks (gpt-oss).
     """
     step = ngram_step if ngram_step is not None else _current.get()
     assert step is not None, "the model runs outside of ModelRunner.forward"
-    cache, layer = step.cache, int(module.layer_idx)  # type: ignore[arg-type]
+    cache = step.cache
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
     slots = step.slots[key.shape[1]]
     cache.key_rows[layer].index_copy_(0, slots, key.transpose(1, 2).reshape(-1, key.shape[3]))
     cache.value_rows[layer].index_copy_(0, slots, value.transpose(1, 2).reshape(-1, value.shape[3]))
@@ -258,12 +279,14 @@ def _attend(
     scaling: float | None,
     kernel: Kernel,
 ) -> Tensor:
-    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]; keys and values come from the pages of the group's sequences."""
+    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]; keys and values come from the pages of the group's "
+    "sequences."""
     num_kv_heads = cache.num_heads[layer]
     if group.visible:
         keys, values = (x[layer].narrow(2, *group.visible) for x in (cache.keys, cache.values))
         return _attend_folded(query, group.batch, keys, values, None, scaling, kernel)
-    blocks, mask = group.blocks[num_kv_heads], group.masks[window, num_kv_heads]
+    blocks = group.blocks[num_kv_heads]
+    mask = group.masks[window, num_kv_heads]
     keys, values = (
         x.view(group.batch, num_kv_heads, -1, x.shape[1] // cache.page_size)
         for x in cache.gather(layer, blocks)
@@ -280,8 +303,13 @@ def _attend_folded(
     scaling: float | None,
     kernel: Kernel,
 ) -> Tensor:
-    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv]. The G query heads of one KV head are folded into its rows: K/V is never repeated."""
-    width, heads, num_kv_heads = query.shape[0] // batch, query.shape[1], keys.shape[1]
+    """query [B * Q, Hq, D] -> [B * Q, Hq, Dv].
+
+    The G query heads of one KV head are folded into its rows: K/V is never repeated.
+    """
+    width = query.shape[0] // batch
+    heads = query.shape[1]
+    num_kv_heads = keys.shape[1]
     folds = heads // num_kv_heads
     if mask is not None:
         mask = mask.expand(-1, -1, folds * width, -1)

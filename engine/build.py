@@ -1,6 +1,8 @@
-"""Makes an engine from settings: loads the model, sizes the cache to the memory that is free, gets the draft tables.
+"""Makes an engine from settings: loads the model, sizes the cache to the memory that is free, gets the draft
+tables.
 
-The only place that knows all settings of engine/ and drafting/; everything below takes the leaf values it uses.
+The only place that knows all settings of engine/ and drafting/; everything below takes the leaf values it
+uses.
 """
 
 import logging
@@ -39,7 +41,9 @@ DEFAULT_MAX_RUNNING = {"cuda": 256, "cpu": 16}
 def build_engine(
     model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None
 ) -> Engine:
-    """Loads a model and makes its engine; tables_folder: where draft tables are shared between workers (None = the user's cache)."""
+    """Loads a model and makes its engine; tables_folder: where draft tables are shared between workers (None
+    = the user's cache).
+    """
     loaded = load_model(model)
     return engine_for(loaded, model, build_proposer(loaded, model, speculation, tables_folder))
 
@@ -51,7 +55,8 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     num_pages = _num_pages(loaded, config, pages_per_sequence, max_running * pages_per_sequence)
     if num_pages < pages_per_sequence:
         raise ValueError(
-            f"the K/V cache holds {num_pages * config.page_size} tokens, less than one sequence of {loaded.max_context}; "
+            f"the K/V cache holds {num_pages * config.page_size} tokens, less than one sequence of "
+            f"{loaded.max_context}; "
             "lower model.max_context, raise model.cache_tokens, or use a machine with more memory"
         )
     adaptive = isinstance(proposer, AdaptiveProposer)
@@ -94,7 +99,9 @@ def _compile_drafting() -> None:
 
 
 def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int) -> int:
-    """Pages of the cache: as many as asked for, else as many as can be used within a share of what is free; least may take most of it."""
+    """Pages of the cache: as many as asked for, else as many as can be used within a share of what is free;
+    least may take most of it.
+    """
     if config.cache_tokens:
         return -(-config.cache_tokens // config.page_size)
     if loaded.device.type == "cuda":
@@ -109,10 +116,13 @@ def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int
 def build_proposer(
     loaded: LoadedModel, model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None
 ) -> Proposer | None:
-    """The proposer that the settings ask for, with the draft tables it needs; they are built here where they are missing."""
+    """The proposer that the settings ask for, with the draft tables it needs; they are built here where they
+    are missing.
+    """
     if speculation.mode == "off":
         return None
-    fingerprint, cache = tables.model_fingerprint(model), tables_folder or tables.default_cache()
+    fingerprint = tables.model_fingerprint(model)
+    cache = tables_folder or tables.default_cache()
     if speculation.mode == "adaptive":
         bigram = tables.load_or_build_tables(loaded.model, fingerprint, cache, ("bigram",))
         home = cache / fingerprint / "calibration.npz"

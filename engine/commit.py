@@ -57,7 +57,9 @@ def _commit_plain(ending: list[Chunk], tokens: list[int], logprobs: list[Logprob
 
 
 def _count(stats: SequenceStats, verified: dict[str, int], accepted: list[str]) -> None:
-    """Adds a step to the counts of a sequence: verified nodes by source, and the source of each accepted node."""
+    """Adds a step to the counts of a sequence: verified nodes by source, and the source of each accepted
+    node.
+    """
     stats.num_steps += 1
     for name, count in verified.items():
         if count:

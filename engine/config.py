@@ -1,10 +1,14 @@
-"""Settings of the model and of generation, as the user writes them. Standard library only: the driver imports this without torch."""
+"""Settings of the model and of generation, as the user writes them.
+
+Standard library only: the driver imports this without torch.
+"""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-MAX_STOPS, MAX_STOP_LEN = 64, 1000
+MAX_STOPS = 64
+MAX_STOP_LEN = 1000
 MAX_SAMPLES = 1000
 MAX_LOGPROBS = 20
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
@@ -15,16 +19,15 @@ QUANTIZATIONS = ("int8", "nf4")
 class ModelConfig:
     """Which model a worker loads and how much of it runs at once.
 
-    path: a folder or a hub name; revision: branch, tag or commit on the hub.
-    dtype: auto = bfloat16 on CUDA, float32 on a CPU. device: auto = CUDA when present.
-    trust_remote_code: run code that comes with the model. check_memory: refuse before loading what will not fit.
-    quantization: None = as the checkpoint is; int8 or nf4 (4 bits) = rounded while it is loaded.
-    adapter: a folder or a hub name of a LoRA adapter, merged into the weights; adapter_revision: as revision.
-    max_context: positions per sequence; None = what the model was made for.
-    max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA.
-    cache_tokens: tokens of K/V kept in pages; None = max_running x max_context, within the memory that is free. With
-    prefix_cache a worker comes to use all of them: set this where several workers share a machine's memory.
-    page_size: K/V slots per page. prefix_cache: prompts that begin alike share the full pages of their beginning.
+    path: a folder or a hub name; revision: branch, tag or commit on the hub. dtype: auto = bfloat16 on CUDA,
+    float32 on a CPU. device: auto = CUDA when present. trust_remote_code: run code that comes with the model.
+    check_memory: refuse before loading what will not fit. quantization: None = as the checkpoint is; int8 or
+    nf4 (4 bits) = rounded while it is loaded. adapter: a folder or a hub name of a LoRA adapter, merged into
+    the weights; adapter_revision: as revision. max_context: positions per sequence; None = what the model was
+    made for. max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA. cache_tokens: tokens of
+    K/V kept in pages; None = max_running x max_context, within the memory that is free. With prefix_cache a
+    worker comes to use all of them: set this where several workers share a machine's memory. page_size: K/V
+    slots per page. prefix_cache: prompts that begin alike share the full pages of their beginning.
     prefill_chunk: prompt tokens run in one step at most. threads: torch threads per worker.
     """
 
@@ -64,12 +67,15 @@ class ModelConfig:
             )
         if self.dtype == "float64":
             raise ValueError(
-                f"model.quantization {name} works with float32, bfloat16 and float16, not with model.dtype float64; change one"
+                f"model.quantization {name} works with float32, bfloat16 and float16, not with model.dtype "
+                "float64; change one"
             )
         if self.adapter:
             raise ValueError(
-                f"model.adapter cannot be merged into weights that model.quantization {name} rounds; leave one of them out, "
-                "or merge the adapter ahead (peft's merge_and_unload), save the model and name that folder as model.path"
+                f"model.adapter cannot be merged into weights that model.quantization {name} rounds; "
+                "leave one of them out, "
+                "or merge the adapter ahead (peft's merge_and_unload), save the model and name that folder "
+                "as model.path"
             )
 
 
@@ -78,11 +84,11 @@ class GenerationConfig:
     """How tokens are chosen and when a sequence ends; a row's own `sampling` overrides these field by field.
 
     temperature: 0 = greedy. top_k: 0 = off. top_p: 1 = off. min_p: 0 = off, relative to the likeliest token.
-    seed: of the job; a row's own seed is derived from it and the row's place in the input.
-    speculate: auto = as speculation.* says; off = plain decoding, for rows that should not be guessed for.
-    ignore_eos: go on to max_tokens. stop_token_ids: end like eos; the stop token itself is kept in the ids.
-    stop: texts that end the output, which is cut before the one that came; include_stop: cut behind it instead.
-    n: samples of each prompt. logprobs: of each token, and of so many likeliest ones beside it; None = none.
+    seed: of the job; a row's own seed is derived from it and the row's place in the input. speculate: auto =
+    as speculation.* says; off = plain decoding, for rows that should not be guessed for. ignore_eos: go on to
+    max_tokens. stop_token_ids: end like eos; the stop token itself is kept in the ids. stop: texts that end
+    the output, which is cut before the one that came; include_stop: cut behind it instead. n: samples of each
+    prompt. logprobs: of each token, and of so many likeliest ones beside it; None = none.
     """
 
     max_tokens: int = 256
@@ -104,7 +110,9 @@ class GenerationConfig:
 
 
 def check_generation(values: dict[str, object], prefix: str = "") -> None:
-    """Raises ValueError, naming value, limit and field, for a value outside its range; fields that are absent pass."""
+    """Raises ValueError, naming value, limit and field, for a value outside its range; fields that are absent
+    pass.
+    """
     _check(values, prefix, "max_tokens", int, lambda v: v >= 1, "an integer of at least 1")
     _check(
         values,

@@ -1,6 +1,8 @@
-"""The draft tables of a model: computed once from its weights, then shared through a folder by all workers and jobs.
+"""The draft tables of a model: computed once from its weights, then shared through a folder by all workers
+and jobs.
 
-The one place that makes tables from a model. Their files are drafting/tables.py's; what drafts do with them, the sources'.
+The one place that makes tables from a model. Their files are drafting/tables.py's; what drafts do with them,
+the sources'.
 """
 
 import hashlib
@@ -30,7 +32,8 @@ NUM_SUCCESSORS = 25  # the paper's largest k
 MAX_SECONDS = 60.0
 LOCK_SECONDS = 600.0
 LOGITS_AT_ONCE = 2**25  # 128 MiB of float32
-SAMPLED_BYTES, NUM_SAMPLES = 65536, 16
+SAMPLED_BYTES = 65536
+NUM_SAMPLES = 16
 LastLogits = Callable[[Tensor], Tensor]
 
 
@@ -63,7 +66,10 @@ def load_or_build_tables(
 def _load_or_build(
     folder: Path, name: str, made_from: str, build: Callable[[], Int32 | None]
 ) -> Int32 | None:
-    """The table in the folder, or a new one. A file appears whole or not at all, so only building needs the lock."""
+    """The table in the folder, or a new one.
+
+    A file appears whole or not at all, so only building needs the lock.
+    """
     table = load_table(folder, name, made_from)
     if table is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,12 +101,15 @@ def build_bigram(
 ) -> Int32 | None:
     """Successors int32 [V, R] of every token x: the top of last_logits([prefix, x]), best first.
 
-    None, with a notice, when the whole would take longer than max_seconds: batches grow from 8 rows, and the estimate is
-    made from those that are of full size or took a second, so that a start-up cost is not taken for the speed.
+    None, with a notice, when the whole would take longer than max_seconds: batches grow from 8 rows, and the
+    estimate is made from those that are of full size or took a second, so that a start-up cost is not taken
+    for the speed.
     """
     if any(not 0 <= token < vocab_size for token in prefix_ids):
         raise ValueError(f"prefix_ids is {list(prefix_ids)}; ids of this model go from 0 to {vocab_size - 1}")
-    started, rows, most_rows = time.monotonic(), 8, max(16, min(4096, LOGITS_AT_ONCE // vocab_size))
+    started = time.monotonic()
+    rows = 8
+    most_rows = max(16, min(4096, LOGITS_AT_ONCE // vocab_size))
     table_VR = np.empty((vocab_size, min(num_successors, vocab_size)), np.int32)
     first = 0
     while first < vocab_size:
@@ -119,7 +128,8 @@ def build_bigram(
                 max_seconds,
             )
             return None
-        first, rows = last, min(2 * rows, most_rows)
+        first = last
+        rows = min(2 * rows, most_rows)
     return table_VR
 
 
@@ -132,7 +142,9 @@ def unigram_of(model: Any, num_tokens: int) -> Int32:
 
 @contextmanager
 def own_attention(model: Any) -> Iterator[LastLogits]:
-    """While it lasts, a function ids [B, T] -> logits [B, V] of the last position, by the model's own attention code."""
+    """While it lasts, a function ids [B, T] -> logits [B, V] of the last position, by the model's own
+    attention code.
+    """
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
 
@@ -161,7 +173,9 @@ def model_fingerprint(config: ModelConfig) -> str:
 
 
 def weights_fingerprint(folder: Path) -> str:
-    """16 hex digits of the model's or adapter's config, and of each weight file its name, size and 16 samples spread over its bytes."""
+    """16 hex digits of the model's or adapter's config, and of each weight file its name, size and 16 samples
+    spread over its bytes.
+    """
     digest = hashlib.sha256()
     for name in ("config.json", "adapter_config.json"):
         digest.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
@@ -177,7 +191,9 @@ def weights_fingerprint(folder: Path) -> str:
 
 
 def default_cache() -> Path:
-    """Where tables are kept when no place was named: this user's cache, or the temp folder where there can be none."""
+    """Where tables are kept when no place was named: this user's cache, or the temp folder where there can be
+    none.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ngram-tables"
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Batched decoding on token ids, with or without speculation: add requests, step, take events.
 
-`Engine.step` is the architecture: admit, propose, choose, forward, verify, commit, learn, retire. It knows no text, no
-columns, no files and no ray.
+`Engine.step` is the architecture: admit, propose, choose, forward, verify, commit, learn, retire. It knows no
+text, no columns, no files and no ray.
 """
 
 from collections.abc import Iterable
@@ -33,8 +33,8 @@ from engine.verify import Verified, verify
 class Step:
     """What one step has come to; each phase fills in its part.
 
-    chunks: the tokens that run. ending: the chunks that end with the last token of their sequence. sequences: theirs;
-    they get a token, and all that follows is in their order. inputs: the plan on the device.
+    chunks: the tokens that run. ending: the chunks that end with the last token of their sequence. sequences:
+    theirs; they get a token, and all that follows is in their order. inputs: the plan on the device.
     """
 
     chunks: list[Chunk]
@@ -81,9 +81,11 @@ class Engine:
         if not 1 <= length < self.max_context:
             limit = f"it must have 1 to {self.max_context - 1}, the model's context less one"
             raise ValueError(
-                f"the prompt has {length} tokens; {limit}: {'shorten it' if length else 'give it at least one'}"
+                f"the prompt has {length} tokens; {limit}: "
+                f"{'shorten it' if length else 'give it at least one'}"
             )
-        low, high = min(request.prompt_ids), max(request.prompt_ids)
+        low = min(request.prompt_ids)
+        high = max(request.prompt_ids)
         if low < 0 or high >= self.vocab_size:
             wrong = low if low < 0 else high
             raise ValueError(
@@ -162,7 +164,8 @@ class Engine:
 
     @phase("choose")
     def _choose(self, step: Step) -> None:
-        """Chooses the nodes to verify, takes pages for what they may commit, and cuts off what finds no page."""
+        """Chooses the nodes to verify, takes pages for what they may commit, and cuts off what finds no "
+        "page."""
         if step.candidates is None:
             step.trees = DraftTrees.empty(len(step.sequences))
             return
@@ -204,7 +207,8 @@ class Engine:
 
     @phase("learn")
     def _learn(self, step: Step) -> None:
-        """Tells the proposer which nodes were accepted, what the model finds likely, and which tokens came."""
+        """Tells the proposer which nodes were accepted, what the model finds likely, and which tokens "
+        "came."""
         if len(step.trees.token_ids):
             self.speculation.reward(step.trees.sources[step.verified.nodes])
             if count := self.speculation.wants_successors():
@@ -241,7 +245,8 @@ class Engine:
             self.scheduler.check_integrity()
 
     def _max_draft_depths(self, sequences: list[Sequence]) -> Int32:
-        """int32 [B]: how deep a tree of each sequence may be, by the tokens and the free pages that are left."""
+        """int32 [B]: how deep a tree of each sequence may be, by the tokens and the free pages that are "
+        "left."""
         depths = np.zeros(len(sequences), np.int32)
         room = self.scheduler.pool.num_free * self.runner.page_size
         for index, sequence in enumerate(sequences):

@@ -1,4 +1,5 @@
-"""Log-probabilities of the tokens that a step gave: of the accepted path's rows only, and only for sequences that ask.
+"""Log-probabilities of the tokens that a step gave: of the accepted path's rows only, and only for sequences
+that ask.
 
 Each row's figures depend on its own logits alone, so they are what plain decoding gives, as the tokens are.
 
@@ -17,10 +18,12 @@ from engine.verify import Ints, Verified
 def path_logprobs(
     logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]
 ) -> list[Logprobs | None]:
-    """For each sequence its accepted nodes' and its bonus token's; wanted: the likeliest tokens to name, None = no logprobs.
+    """For each sequence its accepted nodes' and its bonus token's; wanted: the likeliest tokens to name, None
+    = no logprobs.
 
-    logits [N + B, V]: for each sequence the row of its root, then those of its nodes. The row before a token gives it:
-    of a path of nodes 3 and 5 the root's row gives node 3's token, row 3 gives node 5's, row 5 the bonus token.
+    logits [N + B, V]: for each sequence the row of its root, then those of its nodes. The row before a token
+    gives it: of a path of nodes 3 and 5 the root's row gives node 3's token, row 3 gives node 5's, row 5 the
+    bonus token.
     """
     if not any(asked is not None for asked in wanted):
         return [None] * len(wanted)
@@ -37,7 +40,8 @@ def _path_logprobs(
     asking = np.repeat([asked is not None for asked in wanted], np.diff(ends))
     chosen_ids = torch.from_numpy(token_ids[asking]).to(logits.device)
     own = logits[torch.from_numpy(rows[asking]).to(logits.device)].float()
-    logprobs, best = own.log_softmax(-1), likeliest(own, num_best)
+    logprobs = own.log_softmax(-1)
+    best = likeliest(own, num_best)
     arrays = [logprobs.gather(1, chosen_ids[:, None])[:, 0], best.int(), logprobs.gather(1, best)]
     chosen, top_ids, top = (array.cpu().numpy() for array in arrays)
     first = 0
@@ -50,12 +54,16 @@ def _path_logprobs(
 
 
 def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
-    """Of all sequences' paths: the row of logits that gave each token, the tokens, and where each sequence's begin and end [B + 1]."""
-    num_sequences, num_nodes = len(verified.bonus), len(verified.nodes)
+    """Of all sequences' paths: the row of logits that gave each token, the tokens, and where each sequence's
+    begin and end [B + 1].
+    """
+    num_sequences = len(verified.bonus)
+    num_nodes = len(verified.nodes)
     ends = verified.offsets + np.arange(num_sequences + 1)
     owners = np.repeat(np.arange(num_sequences), np.diff(verified.offsets))
     places = np.arange(num_nodes) + owners
-    rows, token_ids = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.int64)
+    rows = np.empty(ends[-1], np.int64)
+    token_ids = np.empty(ends[-1], np.int64)
     rows[ends[:-1]] = trees.offsets[:-1] + np.arange(num_sequences)
     rows[places + 1] = verified.nodes + owners + 1
     token_ids[places] = trees.token_ids[verified.nodes]
@@ -64,13 +72,16 @@ def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
 
 
 def likeliest(logits: Tensor, count: int) -> Tensor:
-    """Ids of the highest float32 logits [A, V], best first, int64 [A, min(count, V)]; of equal ones the lowest id first."""
+    """Ids of the highest float32 logits [A, V], best first, int64 [A, min(count, V)]; of equal ones the
+    lowest id first.
+    """
     size = logits.shape[1]
     if count == 0:
         return torch.empty((len(logits), 0), dtype=torch.int64, device=logits.device)
     if count >= size:
         return logits.sort(dim=-1, descending=True, stable=True).indices
-    # topk takes equal values in any order: the greedy token might come second, or, cut off by its equals, not at all.
+    # topk takes equal values in any order: the greedy token might come second, or, cut off by its equals, not
+    # at all.
     values, ids = logits.topk(count + 1, dim=-1)
     cut_off = values[:, count - 1] == values[:, count]
     ids = ids[:, :count].sort(-1).values

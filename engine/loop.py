@@ -1,7 +1,9 @@
-"""Runs an engine in its own thread and hands its events to asyncio callers. The batch worker and the Serve replica share it.
+"""Runs an engine in its own thread and hands its events to asyncio callers.
 
-A cancelled or closed stream aborts its request. An engine fault ends the loop: every caller gets EngineDead, and the
-process is expected to exit, for the state of the device is unknown.
+The batch worker and the Serve replica share it.
+
+A cancelled or closed stream aborts its request. An engine fault ends the loop: every caller gets EngineDead,
+and the process is expected to exit, for the state of the device is unknown.
 """
 
 import asyncio
@@ -23,7 +25,10 @@ class EngineDead(RuntimeError):
 
 @dataclass(frozen=True)
 class _Caller:
-    """Where a request's events go: a queue of the asyncio loop that asked. held: those of one who wants a completion of them."""
+    """Where a request's events go: a queue of the asyncio loop that asked.
+
+    held: those of one who wants a completion of them.
+    """
 
     loop: asyncio.AbstractEventLoop
     events: "asyncio.Queue[Event | Completion | Exception]"
@@ -33,7 +38,8 @@ class _Caller:
         if self.held is not None and isinstance(item, Event):
             self.held.append(item)
             if item.finish_reason is None:
-                return  # waking the other thread for every token costs a batch of 16 several percent of its speed
+                # waking the other thread for every token costs a batch of 16 several percent of its speed
+                return
             item = Completion.of(self.held)
         with suppress(RuntimeError):  # the caller's loop has closed: nobody waits any more
             self.loop.call_soon_threadsafe(self.events.put_nowait, item)
@@ -56,7 +62,9 @@ class EngineLoop:
         return self.fault is None and self._thread.is_alive()
 
     async def stream(self, request: Request) -> AsyncGenerator[Event, None]:
-        """The request's events as they come; raises ValueError for a request that cannot run, EngineDead after a fault."""
+        """The request's events as they come; raises ValueError for a request that cannot run, EngineDead
+        after a fault.
+        """
         async with aclosing(self._events(request, held=None)) as events:
             async for event in events:
                 assert isinstance(event, Event), event
@@ -131,7 +139,9 @@ class EngineLoop:
             self._end()
 
     def _take_commands(self) -> bool:
-        """Runs what callers asked for, waiting for it when the engine is idle; False when the loop was closed."""
+        """Runs what callers asked for, waiting for it when the engine is idle; False when the loop was
+        closed.
+        """
         while True:
             try:
                 command = self._commands.get(block=not self.engine.has_work)

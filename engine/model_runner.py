@@ -23,8 +23,9 @@ from engine.verify import Verified
 
 
 class ModelRunner:
-    """A model, its cache of num_pages committed pages, and staging pages for max_nodes draft nodes of each of max_running
-    sequences, but for no more than max_step_nodes in one step."""
+    """A model, its cache of num_pages committed pages, and staging pages for max_nodes draft nodes of each of
+    max_running sequences, but for no more than max_step_nodes in one step.
+    """
 
     def __init__(
         self,
@@ -47,7 +48,10 @@ class ModelRunner:
         self._planner = Planner(page_size, num_pages)
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees) -> StepPlan:
-        """The packed tokens of a step. trees: one for each chunk that is the last of its sequence, in their order."""
+        """The packed tokens of a step.
+
+        trees: one for each chunk that is the last of its sequence, in their order.
+        """
         if len(trees.offsets) <= len(chunks):
             places = np.cumsum([0, *(chunk.last for chunk in chunks)])  # the other chunks get empty trees
             trees = replace(trees, offsets=trees.offsets[places])
@@ -70,7 +74,9 @@ class ModelRunner:
 
     @torch.inference_mode()
     def forward(self, inputs: dict[str, Any]) -> Tensor:
-        """One forward pass over all packed tokens of a plan; logits [R, V] of its logits_indices, in the model's dtype."""
+        """One forward pass over all packed tokens of a plan; logits [R, V] of its logits_indices, in the
+        model's dtype.
+        """
         with attention.current(inputs["ngram_step"]):
             logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
         return logits
@@ -93,7 +99,9 @@ class ModelRunner:
             self.cache.copy_slots(staged_slots, committed_slots)
 
     def score_tree(self, token_ids: list[int], tree: DraftTrees) -> Tensor:
-        """Logits [1 + nodes, V] of the last token and of a tree's nodes, prefilled in two chunks; for the parity check."""
+        """Logits [1 + nodes, V] of the last token and of a tree's nodes, prefilled in two chunks; for the
+        parity check.
+        """
         sequence = Sequence(
             Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30
         )

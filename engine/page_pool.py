@@ -1,8 +1,8 @@
 """Which pages of the K/V cache are free, who holds the others, and which can be found again by their key.
 
-A page is free (nothing worth keeping in it), held by one or more sequences, or idle: held by nobody, but published, so that
-a sequence with the same beginning can still hold it. Idle pages count as free; the longest unused goes first.
-Plain Python: knows no tensors, no model, and not what a key means.
+A page is free (nothing worth keeping in it), held by one or more sequences, or idle: held by nobody, but
+published, so that a sequence with the same beginning can still hold it. Idle pages count as free; the longest
+unused goes first. Plain Python: knows no tensors, no model, and not what a key means.
 """
 
 from collections import Counter, OrderedDict
@@ -34,7 +34,9 @@ class PagePool:
         return -(-num_tokens // self.page_size)
 
     def take(self, num_pages: int, after: int | None = None) -> list[int]:
-        """Page ids for a new holder, behind page `after` where possible; the caller has checked that there are enough."""
+        """Page ids for a new holder, behind page `after` where possible; the caller has checked that there
+        are enough.
+        """
         assert num_pages <= self.num_free, f"{num_pages} pages wanted, {self.num_free} free"
         page_ids = []
         for _ in range(num_pages):
@@ -44,11 +46,13 @@ class PagePool:
         return page_ids
 
     def give_back(self, page_ids: list[int], last_first: bool = False) -> None:
-        """Ends a holder's hold on its pages. Published ones are evicted in their order, or the last of them first.
+        """Ends a holder's hold on its pages.
 
-        In their order, so that a later sequence gets pages that follow each other; the last first for a sequence that comes
-        back soon, for its last pages are of no use without the first. Of unpublished pages the first is the next handed
-        out, still warm in the processor's cache.
+        Published ones are evicted in their order, or the last of them first.
+
+        In their order, so that a later sequence gets pages that follow each other; the last first for a
+        sequence that comes back soon, for its last pages are of no use without the first. Of unpublished
+        pages the first is the next handed out, still warm in the processor's cache.
         """
         for page in reversed(page_ids):
             self._num_holders[page] -= 1
@@ -98,7 +102,8 @@ class PagePool:
         if behind in self._free:
             del self._free[behind]
             return behind
-        # A sequence alone is read in place when its pages follow each other: worth an idle page that has long been unused.
+        # A sequence alone is read in place when its pages follow each other: worth an idle page that has long
+        # been unused.
         if behind in self._idle and 2 * self._idle[behind] <= next(iter(self._idle.values())) + self._clock:
             return self._evict(behind)
         return self._free.popitem()[0] if self._free else self._evict(next(iter(self._idle)))
@@ -111,7 +116,9 @@ class PagePool:
         return page
 
     def check_integrity(self, held: Iterable[list[int]]) -> None:
-        """Raises AssertionError unless holders, free list, idle pages and keys agree with the pages that are held."""
+        """Raises AssertionError unless holders, free list, idle pages and keys agree with the pages that are
+        held.
+        """
         holders = Counter(page for pages in held for page in pages)
         assert holders == Counter(dict(enumerate(self._num_holders))), "the numbers of holders are wrong"
         sets = [set(self._free), set(self._idle), {*holders}]

@@ -1,4 +1,5 @@
-"""The pages of a step's sequences as one array, kept from step to step: most steps add a page or two, or none.
+"""The pages of a step's sequences as one array, kept from step to step: most steps add a page or two, or
+none.
 
 Knows lists of page ids, not sequences.
 """
@@ -8,7 +9,10 @@ from numpy.typing import NDArray
 
 
 class PageTable:
-    """Remembers the lists it was asked for last, and writes only what is new. A list may grow; it must not change otherwise."""
+    """Remembers the lists it was asked for last, and writes only what is new.
+
+    A list may grow; it must not change otherwise.
+    """
 
     def __init__(self) -> None:
         self._table = np.zeros((1, 1), np.int64)
@@ -16,12 +20,14 @@ class PageTable:
         self._counts: list[int] = []
 
     def of(self, lists: list[list[int]]) -> NDArray[np.int64]:
-        """[at least C, at least P]: line c begins with the pages of lists[c]; what is behind them, and behind the last line, means nothing.
+        """[at least C, at least P]: line c begins with the pages of lists[c]; what is behind them, and behind
+        the last line, means nothing.
 
         The array is good until the next call.
         """
         counts = list(map(len, lists))
-        before, had = self._lists, self._counts
+        before = self._lists
+        had = self._counts
         if len(lists) > len(self._table) or max(counts) > self._table.shape[1]:
             before = []
             self._table = np.zeros((len(lists), 2 * max(counts)), np.int64)
@@ -29,5 +35,6 @@ class PageTable:
             first = had[line] if line < len(before) and before[line] is pages else 0
             if first != count:
                 self._table[line, first:count] = pages[first:]
-        self._lists, self._counts = lists, counts
+        self._lists = lists
+        self._counts = counts
         return self._table

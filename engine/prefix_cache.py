@@ -1,7 +1,9 @@
-"""The prefix cache: sequences that begin alike share the full pages of their beginning, which runs through the model once.
+"""The prefix cache: sequences that begin alike share the full pages of their beginning, which runs through
+the model once.
 
-A full page's key is a hash of its tokens and of the key before it, so equal keys mean equal beginnings. Only tokens whose
-K/V is committed are ever published. Owns the keys and who is computing what; the pages are the pool's.
+A full page's key is a hash of its tokens and of the key before it, so equal keys mean equal beginnings. Only
+tokens whose K/V is committed are ever published. Owns the keys and who is computing what; the pages are the
+pool's.
 """
 
 from hashlib import blake2b
@@ -11,7 +13,8 @@ from engine.sequence import Sequence
 
 
 class PrefixCache:
-    """Finds and publishes pages by the tokens in them; switched off, it finds nothing and publishes nothing."""
+    """Finds and publishes pages by the tokens in them; switched off, it finds nothing and publishes "
+    "nothing."""
 
     def __init__(self, pool: PagePool, enabled: bool = True) -> None:
         self.pool = pool
@@ -21,7 +24,8 @@ class PrefixCache:
     def find(self, sequence: Sequence) -> list[int] | None:
         """The pages that hold the sequence's beginning, its last token always excepted: that one must run.
 
-        None when a running sequence is computing the next page of it: then waiting is cheaper than computing it twice.
+        None when a running sequence is computing the next page of it: then waiting is cheaper than computing
+        it twice.
         """
         if not self.enabled:
             return []
@@ -59,7 +63,9 @@ class PrefixCache:
         sequence.num_published = 0
 
     def check_integrity(self, running: list[Sequence]) -> None:
-        """Raises AssertionError when a key is awaited that nobody will compute, or a page is published before it is filled."""
+        """Raises AssertionError when a key is awaited that nobody will compute, or a page is published before
+        it is filled.
+        """
         for key, sequence in self._computing.items():
             assert sequence in running, "a sequence is waited for that does not run"
             assert sequence.num_uncached > 0 and key in sequence.page_keys[sequence.num_published :], (
@@ -79,7 +85,8 @@ class PrefixCache:
 
     def _keys(self, sequence: Sequence, num_pages: int) -> list[bytes]:
         """The keys of the sequence's first pages. Each is hashed once: tokens are only ever appended."""
-        keys, size = sequence.page_keys, self.pool.page_size
+        keys = sequence.page_keys
+        size = self.pool.page_size
         for first in range(len(keys) * size, num_pages * size, size):
             own = sequence.token_ids[first : first + size].tobytes()
             keys.append(blake2b((keys[-1] if keys else b"") + own, digest_size=32).digest())

@@ -1,4 +1,5 @@
-"""The likeliest successors of every verified row, as a draft source for later steps; never what a target token is made of.
+"""The likeliest successors of every verified row, as a draft source for later steps; never what a target
+token is made of.
 
 Token Recycling (Luo et al. 2024) keeps the top-k of logits that were computed anyway.
 """
@@ -12,10 +13,12 @@ from drafting.compiled import compiled
 
 
 def likeliest_successors(logits: Tensor, count: int) -> NDArray[np.int32]:
-    """logits [R, V] -> ids of the `count` highest, best first, int32 [R, count]; of equal ones any may come."""
+    """logits [R, V] -> ids of the `count` highest, best first, int32 [R, count]; of equal ones any may "
+    "come."""
     count = min(count, logits.shape[1])
     if logits.device.type == "cpu":
-        # torch.topk sorts more than is asked for: on a CPU a scan that keeps the best so far is several times as fast.
+        # torch.topk sorts more than is asked for: on a CPU a scan that keeps the best so far is several times
+        # as fast.
         return _scan(logits.float().numpy(), count)
     ids: NDArray[np.int32] = logits.topk(count, dim=-1).indices.to(torch.int32).cpu().numpy()
     return ids
@@ -33,7 +36,9 @@ def _scan(logits: NDArray[np.float32], count: int) -> NDArray[np.int32]:
             if value > values[count - 1]:
                 place = count - 1
                 while place > 0 and values[place - 1] < value:
-                    values[place], best[row, place] = values[place - 1], best[row, place - 1]
+                    values[place] = values[place - 1]
+                    best[row, place] = best[row, place - 1]
                     place -= 1
-                values[place], best[row, place] = value, token
+                values[place] = value
+                best[row, place] = token
     return best

@@ -1,4 +1,7 @@
-"""What enters the engine (Request) and what comes out (Event, Completion). Token ids only: no text, no columns, no files."""
+"""What enters the engine (Request) and what comes out (Event, Completion).
+
+Token ids only: no text, no columns, no files.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +18,10 @@ StopCheck = Callable[[int], bool]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a target token is made from logits. temperature 0 = greedy; top_k 0, top_p 1 and min_p 0 = off; seed: 64 bits used."""
+    """How a target token is made from logits.
+
+    temperature 0 = greedy; top_k 0, top_p 1 and min_p 0 = off; seed: 64 bits used.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -29,10 +35,11 @@ class Request:
     """One prompt to continue.
 
     id: unique among unfinished requests. prompt_ids: at least one token. max_tokens: output tokens at most.
-    stop_ids: token ids that end the output (besides the model's eos ids, unless ignore_eos); the stop token is the
-    last of the output. make_stop_check: called once, for what else may end the output (the engine knows no text).
-    logprobs: how many of the likeliest tokens to name at each position, 0 = the chosen one only, None = none.
-    group: rows that resemble each other, such as the samples of one prompt. speculate: False = plain decoding for this one.
+    stop_ids: token ids that end the output (besides the model's eos ids, unless ignore_eos); the stop token
+    is the last of the output. make_stop_check: called once, for what else may end the output (the engine
+    knows no text). logprobs: how many of the likeliest tokens to name at each position, 0 = the chosen one
+    only, None = none. group: rows that resemble each other, such as the samples of one prompt. speculate:
+    False = plain decoding for this one.
     """
 
     id: str
@@ -51,8 +58,9 @@ class Request:
 class SequenceStats:
     """Counts of one sequence: integers only, divided when printed.
 
-    num_steps: forward passes that gave at least one output token (the paper's calls). verified and accepted: nodes, by source.
-    num_cached_tokens: of the prompt, those found in the prefix cache when the sequence first started.
+    num_steps: forward passes that gave at least one output token (the paper's calls). verified and accepted:
+    nodes, by source. num_cached_tokens: of the prompt, those found in the prefix cache when the sequence
+    first started.
     """
 
     num_prompt_tokens: int = 0
@@ -75,10 +83,11 @@ class SequenceStats:
 
 @dataclass(frozen=True, eq=False)
 class Logprobs:
-    """Log-probabilities at T output positions: log-softmax in float32 of the model's own logits, before temperature and filters.
+    """Log-probabilities at T output positions: log-softmax in float32 of the model's own logits, before
+    temperature and filters.
 
-    chosen float32 [T]: of the output's tokens; top_ids int32 [T, K], top float32 [T, K]: the likeliest tokens, best
-    first, of equal ones the lowest id first.
+    chosen float32 [T]: of the output's tokens; top_ids int32 [T, K], top float32 [T, K]: the likeliest
+    tokens, best first, of equal ones the lowest id first.
     """
 
     chosen: NDArray[np.float32]
@@ -105,8 +114,9 @@ class Logprobs:
 class Event(NamedTuple):  # a frozen dataclass takes four times as long to make, and every token makes one
     """New tokens of one request. sources: for each token the source that guessed it, None = the model's own.
 
-    finish_reason: None while the request goes on. stop: an eos or stop token, or a stop check's word; length: max_tokens
-    or the context is full. stats: with the last event only. logprobs: of a request that asks for them.
+    finish_reason: None while the request goes on. stop: an eos or stop token, or a stop check's word; length:
+    max_tokens or the context is full. stats: with the last event only. logprobs: of a request that asks for
+    them.
     """
 
     request_id: str

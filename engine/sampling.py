@@ -1,7 +1,8 @@
 """The one function that makes target tokens from logits, in every mode (design: lossless by construction).
 
-Greedy, or a draw by inverse CDF in vocabulary order from a uniform number that depends on (seed, output position) alone:
-so a token does not depend on drafts, batch, arrival order or worker, up to differences of the logits themselves.
+Greedy, or a draw by inverse CDF in vocabulary order from a uniform number that depends on (seed, output
+position) alone: so a token does not depend on drafts, batch, arrival order or worker, up to differences of
+the logits themselves.
 
 Letters: R rows, V vocabulary.
 """
@@ -29,7 +30,9 @@ class TargetSampling:
 
 
 def target_sampling(sequences: list[Sequence], trees: DraftTrees) -> TargetSampling | None:
-    """How the target tokens after each sequence's last token and after its nodes are made; None = all are greedy."""
+    """How the target tokens after each sequence's last token and after its nodes are made; None = all are
+    greedy.
+    """
     if not any(sequence.request.sampling.temperature > 0 for sequence in sequences):
         return None
     sampling: list[Sampling] = []
@@ -43,7 +46,10 @@ def target_sampling(sequences: list[Sequence], trees: DraftTrees) -> TargetSampl
 
 
 def target_tokens(logits: Tensor, rows: TargetSampling | None) -> NDArray[np.int64]:
-    """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins. rows: None = all are greedy."""
+    """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins.
+
+    rows: None = all are greedy.
+    """
     logits = logits.float()
     # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
     targets: NDArray[np.int64] = (
@@ -66,7 +72,9 @@ def _draw_rows(logits: Tensor, rows: TargetSampling, targets: NDArray[np.int64])
 
 
 def uniforms(seeds: list[int], positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One number in [0, 1) per (seed, position): two rounds of splitmix64 (Steele, Lea, Flood 2014), the top 53 bits."""
+    """One number in [0, 1) per (seed, position): two rounds of splitmix64 (Steele, Lea, Flood 2014), the top
+    53 bits.
+    """
     seed = np.array([s & 0xFFFFFFFFFFFFFFFF for s in seeds], np.uint64)
     mixed = _splitmix64(_splitmix64(seed) + positions.astype(np.uint64))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -80,18 +88,22 @@ def _splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
-    """Inverse CDF over the kept tokens, in float64: a float32 sum over 150 k tokens would be off by more than a token's share."""
+    """Inverse CDF over the kept tokens, in float64: a float32 sum over 150 k tokens would be off by more than
+    a token's share.
+    """
     probabilities = kept_probabilities(logits, sampling)
     cumulative = probabilities.cumsum(-1)
     wanted = uniform[:, None] * cumulative[:, -1:]
     # right=True: the first token whose cumulative share is above u; a token of probability 0 is never it.
     tokens = torch.searchsorted(cumulative, wanted, right=True)
-    # Rounding can make u x the sum the sum itself: then the last token that was kept, where the sum is reached.
+    # Rounding can make u x the sum the sum itself: then the last token that was kept, where the sum is
+    # reached.
     return torch.minimum(tokens, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))[:, 0]
 
 
 def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
-    """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is 0."""
+    """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is "
+    "0."""
     below_best = logits.double() - logits.amax(-1, keepdim=True)
     probabilities = below_best.div_(
         _column(sampling, "temperature", logits.device)

@@ -1,7 +1,8 @@
-"""Which sequences run in the next step, and how many of their tokens: continuous batching over a pool of pages.
+"""Which sequences run in the next step, and how many of their tokens: continuous batching over a pool of
+pages.
 
-Owns waiting, running, admission and preemption. Plain Python: no tensors, no model, no drafts. Oldest first everywhere:
-the oldest running sequence is never preempted, so every sequence ends.
+Owns waiting, running, admission and preemption. Plain Python: no tensors, no model, no drafts. Oldest first
+everywhere: the oldest running sequence is never preempted, so every sequence ends.
 """
 
 from collections import deque
@@ -12,7 +13,8 @@ from engine.page_pool import PagePool
 from engine.prefix_cache import PrefixCache
 from engine.sequence import Sequence
 
-# So many waiting sequences may be overtaken at once: a bound on what a step spends on looking for one that can start.
+# So many waiting sequences may be overtaken at once: a bound on what a step spends on looking for one that
+# can start.
 MAX_OVERTAKEN = 256
 
 
@@ -52,9 +54,9 @@ class Scheduler:
     def admit(self) -> None:
         """Moves waiting sequences into the running set while their tokens, and one more, have pages.
 
-        One whose beginning is just being computed stays, first in line, and may be overtaken. The one it waits for runs, so
-        it waits no longer than that prefill; and none that overtakes can be the next to make it wait, for that one would
-        share its beginning, and wait itself.
+        One whose beginning is just being computed stays, first in line, and may be overtaken. The one it
+        waits for runs, so it waits no longer than that prefill; and none that overtakes can be the next to
+        make it wait, for that one would share its beginning, and wait itself.
         """
         overtaken: list[Sequence] = []
         while self.waiting and len(self.running) < self.max_running and len(overtaken) < MAX_OVERTAKEN:
@@ -68,7 +70,9 @@ class Scheduler:
         self.waiting.extendleft(reversed(overtaken))
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step: every decoding sequence's last token, then prompt tokens, oldest first."""
+        """The chunks of the next step: every decoding sequence's last token, then prompt tokens, oldest
+        first.
+        """
         page_size = self.pool.page_size
         for sequence in tuple(self.running):
             if sequence.num_tokens > len(sequence.page_ids) * page_size and sequence in self.running:
@@ -79,7 +83,9 @@ class Scheduler:
         return chunks + self._prefilling() if len(decoding) < len(self.running) else chunks
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> int:
-        """Takes free pages so that num_tokens tokens fit, as far as there are any; returns how many tokens fit now."""
+        """Takes free pages so that num_tokens tokens fit, as far as there are any; returns how many tokens
+        fit now.
+        """
         missing = self.pool.pages_for(num_tokens) - len(sequence.page_ids)
         if missing > 0:
             sequence.page_ids += self.pool.take(min(missing, self.pool.num_free), after=sequence.page_ids[-1])
@@ -131,7 +137,9 @@ class Scheduler:
         return num_pages - len(found) <= self.pool.num_free_beside(found)
 
     def _start(self, sequence: Sequence, found: list[int]) -> None:
-        """Puts a sequence into the running set, with the pages of its beginning that were found and new ones for the rest."""
+        """Puts a sequence into the running set, with the pages of its beginning that were found and new ones
+        for the rest.
+        """
         self.pool.hold(found)
         missing = self.pool.pages_for(sequence.num_tokens) - len(found)
         sequence.page_ids = found + self.pool.take(missing, after=found[-1] if found else None)
@@ -145,7 +153,9 @@ class Scheduler:
             self.num_cached_tokens += sequence.num_cached
 
     def _reserve_root(self, sequence: Sequence) -> None:
-        """Room for all tokens the sequence has; the youngest gives way until there is, at last the sequence itself."""
+        """Room for all tokens the sequence has; the youngest gives way until there is, at last the sequence
+        itself.
+        """
         while self.reserve(sequence, sequence.num_tokens) < sequence.num_tokens:
             youngest = self.running.pop()
             self._free_pages(youngest, comes_back=True)
@@ -156,7 +166,8 @@ class Scheduler:
 
     def _prefilling(self) -> list[Chunk]:
         """Prompt tokens, oldest sequence first, as many as a step may run."""
-        budget, chunks = self.prefill_chunk, []
+        budget = self.prefill_chunk
+        chunks = []
         for sequence in self.running:
             num_uncached = sequence.num_uncached
             if num_uncached > 1 and budget > 0:

@@ -1,6 +1,7 @@
 """A request in flight: its tokens so far, how much of it is in the cache, the pages it holds, its counts.
 
-Owns the rule that ends a sequence, token by token, also inside an accepted path. Knows no tensors and no model.
+Owns the rule that ends a sequence, token by token, also inside an accepted path. Knows no tensors and no
+model.
 """
 
 from typing import Any
@@ -11,7 +12,9 @@ from engine.request import Event, FinishReason, Logprobs, Request, SequenceStats
 
 
 class Sequence:
-    """tokens [0, num_tokens) = prompt + output; [0, num_cached) of them have their K/V in pages; the rest must still run."""
+    """tokens [0, num_tokens) = prompt + output; [0, num_cached) of them have their K/V in pages; the rest
+    must still run.
+    """
 
     def __init__(self, request: Request, stop_ids: frozenset[int], max_context: int) -> None:
         self.request = request

@@ -1,6 +1,8 @@
-"""What the engine counts since it was made: steps, packed tokens, output tokens, nodes, and the time of its phases.
+"""What the engine counts since it was made: steps, packed tokens, output tokens, nodes, and the time of its
+phases.
 
-Counting costs one reading of the clock per phase and step, so it is always on. Knows no sequences and no model.
+Counting costs one reading of the clock per phase and step, so it is always on. Knows no sequences and no
+model.
 """
 
 from collections.abc import Callable
@@ -25,11 +27,12 @@ NODE_CLASSES = 24  # steps are counted by the bit length of their number of node
 class EngineStats:
     """Counts since the engine was made.
 
-    num_calls: forward passes that gave a sequence tokens, summed over sequences. num_prompt_tokens: of the sequences
-    that have started; num_cached_tokens: the prompt tokens that were found in the prefix cache. candidates: what
-    became of drafts. num_proposals: steps that proposed drafts. num_pauses: steps that did not draft because it did
-    not pay. price_sum: the prices of the steps that proposed, in tokens per second. call_lengths[n]: calls that gave
-    n tokens. step_nodes[n]: steps that verified 2^(n-1) to 2^n - 1 nodes, [0] none. seconds: time by phase.
+    num_calls: forward passes that gave a sequence tokens, summed over sequences. num_prompt_tokens: of the
+    sequences that have started; num_cached_tokens: the prompt tokens that were found in the prefix cache.
+    candidates: what became of drafts. num_proposals: steps that proposed drafts. num_pauses: steps that did
+    not draft because it did not pay. price_sum: the prices of the steps that proposed, in tokens per second.
+    call_lengths[n]: calls that gave n tokens. step_nodes[n]: steps that verified 2^(n-1) to 2^n - 1 nodes,
+    [0] none. seconds: time by phase.
     """
 
     candidates: GuessCounts
@@ -58,7 +61,10 @@ class EngineStats:
         return self.candidates.by_source("accepted")
 
     def count_step(self, num_packed_tokens: int, num_nodes: int, lengths: list[int]) -> None:
-        """Adds a step. num_nodes of its packed tokens were nodes; lengths: the tokens that each sequence got."""
+        """Adds a step.
+
+        num_nodes of its packed tokens were nodes; lengths: the tokens that each sequence got.
+        """
         self.num_steps += 1
         self.num_packed_tokens += num_packed_tokens
         self.num_calls += len(lengths)
@@ -100,8 +106,8 @@ def range_name(bits: int) -> str:
 def step_clock(device: torch.device) -> Callable[[], float]:
     """The clock that tells what steps cost.
 
-    It is the thread's CPU time where that thread does all the work, so that other processes of a shared machine do
-    not make drafts look expensive; else it is the wall clock.
+    It is the thread's CPU time where that thread does all the work, so that other processes of a shared
+    machine do not make drafts look expensive; else it is the wall clock.
     """
     return thread_time if device.type == "cpu" and torch.get_num_threads() == 1 else perf_counter
 

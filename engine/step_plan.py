@@ -1,11 +1,14 @@
-"""One step's packed rows: what goes into the model, where K/V is written, who attends to what. Host side, numpy only.
+"""One step's packed rows: what goes into the model, where K/V is written, who attends to what.
 
-Rows of a sequence: its chunk of known tokens, then the nodes of its draft tree. A chunk's K/V is written straight to its
-final slot, for its tokens are committed already; a node's goes to a staging page, from where the accepted ones are
-copied later. So every row sees: committed slots up to its own position, and the staged nodes on its path.
+Host side, numpy only.
 
-Letters: T rows of the step, B sequences of a group, Q rows of a group's widest sequence, P pages (committed, then
-staged), S slots per page, L = P * S key columns.
+Rows of a sequence: its chunk of known tokens, then the nodes of its draft tree. A chunk's K/V is written
+straight to its final slot, for its tokens are committed already; a node's goes to a staging page, from where
+the accepted ones are copied later. So every row sees: committed slots up to its own position, and the staged
+nodes on its path.
+
+Letters: T rows of the step, B sequences of a group, Q rows of a group's widest sequence, P pages (committed,
+then staged), S slots per page, L = P * S key columns.
 """
 
 from functools import lru_cache
@@ -29,10 +32,10 @@ GROUP_COST_IN_PAGES = 64
 class Group(NamedTuple):
     """Sequences that attend in one call.
 
-    rows [B, Q] of the packed step (short ones repeat their last row); in_order: they follow each other, none twice; pages [B, P];
-    masks float32 [B, Q, L] by attention window (None = unlimited): 0 = seen, -inf = hidden. Without pages and masks:
-    visible = (first, count) of the slots, one behind the other, that the one row sees; causal = a fresh prompt that sees its own
-    rows only.
+    rows [B, Q] of the packed step (short ones repeat their last row); in_order: they follow each other, none
+    twice; pages [B, P]; masks float32 [B, Q, L] by attention window (None = unlimited): 0 = seen, -inf =
+    hidden. Without pages and masks: visible = (first, count) of the slots, one behind the other, that the one
+    row sees; causal = a fresh prompt that sees its own rows only.
     """
 
     rows: Ints
@@ -44,8 +47,10 @@ class Group(NamedTuple):
 
 
 class StepPlan(NamedTuple):
-    """token_ids, positions, write_slots int64 [T]; logits_indices int64 [R]: for each chunk that is the last of its
-    sequence, its last row and its nodes, in the order of the chunks; staged_slots int64 [N]: where each node's K/V waits."""
+    """token_ids, positions, write_slots int64 [T]; logits_indices int64 [R]: for each chunk that is the last
+    of its sequence, its last row and its nodes, in the order of the chunks; staged_slots int64 [N]: where
+    each node's K/V waits.
+    """
 
     token_ids: Ints
     positions: Ints
@@ -64,7 +69,8 @@ class Planner:
         self._page_table = PageTable()
 
     def plan(self, chunks: list[Chunk], trees: DraftTrees, windows: Windows) -> StepPlan:
-        """The packed rows of a step; trees has one entry per chunk (empty where the chunk is not the last)."""
+        """The packed rows of a step; trees has one entry per chunk (empty where the chunk is not the "
+        "last)."""
         sequences = [chunk.sequence for chunk in chunks]
         rows = [chunk.num_tokens for chunk in chunks]
         known = np.array(
@@ -74,7 +80,8 @@ class Planner:
         layout = _lay_out(known, trees.offsets, self.page_size, self.first_staging_page)
         packed = _pack(layout, page_table, _chunk_ids(chunks), trees.token_ids, trees.depths, self.page_size)
         members, ends = _grouped(layout)
-        groups, first = [], 0
+        groups = []
+        first = 0
         for end in ends.tolist():
             groups.append(self._group(layout, page_table, members[first:end], trees, windows))
             first = end
@@ -98,7 +105,8 @@ class Planner:
         first, start, width, num_nodes, _, num_pages, _, _ = layout
         if num_nodes or any(window is not None and window < start + width for window in windows):
             return None
-        rows, none = np.arange(first, first + width)[None], np.zeros((1, 0), np.int64)
+        rows = np.arange(first, first + width)[None]
+        none = np.zeros((1, 0), np.int64)
         if start == 0:
             return Group(rows, True, none, {}, causal=True)
         first_page = int(own_pages[0])
@@ -123,26 +131,30 @@ def _chunk_ids(chunks: list[Chunk]) -> Ints:
     ).astype(np.int64)
 
 
-# Columns of `layout` [C, 8], one line per chunk. A sequence owns rows FIRST .. FIRST + ROWS - 1 (its chunk, then its
-# nodes), whose positions begin at START; NODE is its first node in the packed trees; PAGES are committed, STAGED its first staging
-# page; LAST says whether the chunk is the last of its sequence.
+# Columns of `layout` [C, 8], one line per chunk. A sequence owns rows FIRST .. FIRST + ROWS - 1 (its chunk,
+# then its nodes), whose positions begin at START; NODE is its first node in the packed trees; PAGES are
+# committed, STAGED its first staging page; LAST says whether the chunk is the last of its sequence.
 FIRST, START, ROWS, NODES, NODE, PAGES, STAGED, LAST = range(8)
 
 
 @compiled
 def _lay_out(known: Ints, node_offsets: Ints, page_size: int, staging_page: int) -> Ints:
     """known [3 * C]: of each chunk its start, then of each its rows, then whether it is the last."""
-    num_chunks, first = len(known) // 3, 0
+    num_chunks = len(known) // 3
+    first = 0
     layout = np.empty((num_chunks, 8), np.int64)
     for c in range(num_chunks):
-        start, num_rows, num_nodes = known[c], known[num_chunks + c], node_offsets[c + 1] - node_offsets[c]
-        layout[c, FIRST], layout[c, START], layout[c, ROWS] = first, start, num_rows + num_nodes
-        layout[c, NODES], layout[c, NODE], layout[c, LAST] = (
-            num_nodes,
-            node_offsets[c],
-            known[2 * num_chunks + c],
-        )
-        layout[c, PAGES], layout[c, STAGED] = -(-(start + num_rows) // page_size), staging_page
+        start = known[c]
+        num_rows = known[num_chunks + c]
+        num_nodes = node_offsets[c + 1] - node_offsets[c]
+        layout[c, FIRST] = first
+        layout[c, START] = start
+        layout[c, ROWS] = num_rows + num_nodes
+        layout[c, NODES] = num_nodes
+        layout[c, NODE] = node_offsets[c]
+        layout[c, LAST] = known[2 * num_chunks + c]
+        layout[c, PAGES] = -(-(start + num_rows) // page_size)
+        layout[c, STAGED] = staging_page
         first += num_rows + num_nodes
         staging_page += -(-num_nodes // page_size)
     return layout
@@ -154,15 +166,18 @@ def _pack(
 ) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """The arrays of StepPlan, in its order."""
     num_rows = layout[-1, FIRST] + layout[-1, ROWS]
-    token_ids, positions, slots = (
-        np.empty(num_rows, np.int64),
-        np.empty(num_rows, np.int64),
-        np.empty(num_rows, np.int64),
-    )
-    logits_indices, staged_slots = np.empty(num_rows, np.int64), np.empty(len(node_ids), np.int64)
-    taken, num_logits = 0, 0
+    token_ids = np.empty(num_rows, np.int64)
+    positions = np.empty(num_rows, np.int64)
+    slots = np.empty(num_rows, np.int64)
+    logits_indices = np.empty(num_rows, np.int64)
+    staged_slots = np.empty(len(node_ids), np.int64)
+    taken = 0
+    num_logits = 0
     for c in range(len(layout)):
-        first, start, num_nodes, node = layout[c, FIRST], layout[c, START], layout[c, NODES], layout[c, NODE]
+        first = layout[c, FIRST]
+        start = layout[c, START]
+        num_nodes = layout[c, NODES]
+        node = layout[c, NODE]
         num_chunk = layout[c, ROWS] - num_nodes
         for i in range(num_chunk):
             token_ids[first + i] = chunk_ids[taken + i]
@@ -183,16 +198,16 @@ def _pack(
 
 @compiled
 def _grouped(layout: Ints) -> tuple[Ints, Ints]:
-    """Decoding sequences of like width and length together; each prefill chunk its own group, as it is wide enough alone.
+    """Decoding sequences of like width and length together; each prefill chunk its own group, as it is wide
+    enough alone.
 
     Returns the chunks of all groups, and where each group ends in them.
     """
-    members, ends, keys = (
-        np.empty(len(layout), np.int64),
-        np.empty(len(layout), np.int64),
-        np.empty(len(layout), np.int64),
-    )
-    count, num_groups = 0, 0
+    members = np.empty(len(layout), np.int64)
+    ends = np.empty(len(layout), np.int64)
+    keys = np.empty(len(layout), np.int64)
+    count = 0
+    num_groups = 0
     for c in range(len(layout)):
         if layout[c, ROWS] - layout[c, NODES] > 1:
             members[count] = c
@@ -205,11 +220,14 @@ def _grouped(layout: Ints) -> tuple[Ints, Ints]:
             width = 0  # 1 | 2 | 3-4 | 5-8 | ... rows
             while layout[c, ROWS] > 1 << width:
                 width += 1
-            key, place = (width << 32) + layout[c, PAGES], count
+            key = (width << 32) + layout[c, PAGES]
+            place = count
             while place > first and keys[place - 1] > key:  # they come almost in order
-                keys[place], members[place] = keys[place - 1], members[place - 1]
+                keys[place] = keys[place - 1]
+                members[place] = members[place - 1]
                 place -= 1
-            keys[place], members[place] = key, c
+            keys[place] = key
+            members[place] = c
             count += 1
     begin = first
     for i in range(first + 1, count + 1):
@@ -235,15 +253,16 @@ def _arrays(
 ) -> tuple[Ints, bool, Ints, Masks]:
     """rows, in_order and pages of a Group, and its masks [W, B, Q, L]; windows [W], 0 = unlimited.
 
-    A sequence with fewer nodes than the widest repeats page 0 where it has no staging page: masked, but never beyond the cache.
+    A sequence with fewer nodes than the widest repeats page 0 where it has no staging page: masked, but never
+    beyond the cache.
     """
-    num_committed, num_nodes, width = 0, 0, 0
+    num_committed = 0
+    num_nodes = 0
+    width = 0
     for c in members:
-        num_committed, num_nodes, width = (
-            max(num_committed, layout[c, PAGES]),
-            max(num_nodes, layout[c, NODES]),
-            max(width, layout[c, ROWS]),
-        )
+        num_committed = max(num_committed, layout[c, PAGES])
+        num_nodes = max(num_nodes, layout[c, NODES])
+        width = max(width, layout[c, ROWS])
     rows = np.empty((len(members), width), np.int64)
     pages = np.zeros((len(members), num_committed + -(-num_nodes // page_size)), np.int64)
     masks = np.full((len(windows), len(members), width, pages.shape[1] * page_size), -np.inf, np.float32)
@@ -269,8 +288,14 @@ def _arrays(
 def _fill_mask(
     mask: Masks, layout: Ints, parents: Int32, depths: Int32, num_committed_slots: int, window: int
 ) -> None:
-    """mask [Q, L] of one sequence starts all hidden. Windows count positions, not slots: siblings in a tree share a position."""
-    start, num_rows, num_nodes, first_node = layout[START], layout[ROWS], layout[NODES], layout[NODE]
+    """mask [Q, L] of one sequence starts all hidden.
+
+    Windows count positions, not slots: siblings in a tree share a position.
+    """
+    start = layout[START]
+    num_rows = layout[ROWS]
+    num_nodes = layout[NODES]
+    first_node = layout[NODE]
     num_chunk = num_rows - num_nodes
     end = start + num_chunk
     for q in range(mask.shape[0]):

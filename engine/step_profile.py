@@ -1,6 +1,7 @@
 """Measures what steps cost on this machine when a worker starts: the profile that the cost model begins with.
 
-Runs made-up steps through the ModelRunner before the first request comes; what they write into the cache is never read.
+Runs made-up steps through the ModelRunner before the first request comes; what they write into the cache is
+never read.
 """
 
 import time
@@ -27,8 +28,12 @@ REPEATS = 3
 def profile_steps(
     runner: ModelRunner, max_running: int, max_nodes: int, max_context: int, max_seconds: float = MAX_SECONDS
 ) -> Profile:
-    """Times decoding steps of several widths, as many as fit in max_seconds; the first of a row count is not counted."""
-    shapes, seconds, started = [], [], time.perf_counter()
+    """Times decoding steps of several widths, as many as fit in max_seconds; the first of a row count is not
+    counted.
+    """
+    shapes = []
+    seconds = []
+    started = time.perf_counter()
     for num_sequences, num_nodes, context in _shapes(
         max_running, max_nodes, min(max_context, runner.num_pages * runner.page_size)
     ):
@@ -42,8 +47,11 @@ def profile_steps(
 
 
 def _shapes(max_running: int, max_nodes: int, longest: int) -> Iterator[tuple[int, int, int]]:
-    """(sequences, nodes of each, context): one sequence with more and more nodes, then more and more sequences."""
-    short, long = min(64, longest // 2), min(512, longest // 2)
+    """(sequences, nodes of each, context): one sequence with more and more nodes, then more and more
+    sequences.
+    """
+    short = min(64, longest // 2)
+    long = min(512, longest // 2)
     yield 1, 0, short
     yield 1, min(7, max_nodes), short
     yield 1, min(31, max_nodes), short

@@ -1,7 +1,8 @@
 """What top_k and top_p leave of a row's tokens, likeliest first and of equal ones the lowest id first.
 
-On a CPU without sorting: a row is counted by powers of two, and only the octave in which a limit falls is put in order. A sort of the
-whole vocabulary took longer than the rest of a small model's step (benchmarks/bench_rank_filter.py).
+On a CPU without sorting: a row is counted by powers of two, and only the octave in which a limit falls is put
+in order. A sort of the whole vocabulary took longer than the rest of a small model's step
+(benchmarks/bench_rank_filter.py).
 
 Letters: R rows, V vocabulary.
 """
@@ -18,7 +19,8 @@ EXPONENT_OF_1 = 1023  # of a float64, as it is stored
 
 
 def kept_by_rank(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """probabilities float64 [R, V], whose largest is 1 in each row, top_k (0 = off) and top_p (1 = off) float64 [R, 1] -> bool [R, V].
+    """probabilities float64 [R, V], whose largest is 1 in each row, top_k (0 = off) and top_p (1 = off)
+    float64 [R, 1] -> bool [R, V].
 
     top_k first; then top_p, of what that left. A token of probability 0 is never kept.
     """
@@ -61,19 +63,27 @@ def _kept(
 def _keep_first(
     probabilities: NDArray[np.float64], keep: NDArray[np.bool_], most: int, most_share: float
 ) -> None:
-    """Of the tokens kept so far only those before which fewer than `most` come, with less than most_share in all."""
+    """Of the tokens kept so far only those before which fewer than `most` come, with less than most_share in
+    all.
+    """
     octaves = np.minimum(EXPONENT_OF_1 - (probabilities.view(np.int64) >> 52), NUM_OCTAVES - 1)
-    counts, shares = np.zeros(NUM_OCTAVES, np.int64), np.zeros(NUM_OCTAVES)
+    counts = np.zeros(NUM_OCTAVES, np.int64)
+    shares = np.zeros(NUM_OCTAVES)
     for token in range(len(keep)):
         if keep[token]:
             counts[octaves[token]] += 1
             shares[octaves[token]] += probabilities[token]
-    count, share, last = 0, 0.0, 0
+    count = 0
+    share = 0.0
+    last = 0
     while last < NUM_OCTAVES - 1 and count + counts[last] < most and share + shares[last] < most_share:
-        count, share, last = count + counts[last], share + shares[last], last + 1
+        count = count + counts[last]
+        share = share + shares[last]
+        last = last + 1
     keep &= octaves <= last
     tokens = np.flatnonzero(keep & (octaves == last))
     for token in tokens[np.argsort(-probabilities[tokens], kind="mergesort")]:
         if count >= most or share >= most_share:
             keep[token] = False
-        count, share = count + 1, share + probabilities[token]
+        count = count + 1
+        share = share + probabilities[token]

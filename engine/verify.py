@@ -1,4 +1,7 @@
-"""Verification: which drafted nodes the target agrees with. A pure function of trees and targets: no model, no cache, no config."""
+"""Verification: which drafted nodes the target agrees with.
+
+A pure function of trees and targets: no model, no cache, no config.
+"""
 
 from typing import NamedTuple
 
@@ -21,7 +24,9 @@ class Verified(NamedTuple):
     bonus: Ints
 
     def first(self, num_tokens: Ints) -> Ints:
-        """The nodes among the first num_tokens [B] tokens of each sequence: an output that ends inside a path takes no more."""
+        """The nodes among the first num_tokens [B] tokens of each sequence: an output that ends inside a path
+        takes no more.
+        """
         sizes = np.diff(self.offsets)
         places = np.arange(len(self.nodes)) - self.offsets[:-1].repeat(sizes)
         return self.nodes[places < num_tokens.repeat(sizes)]
@@ -30,9 +35,9 @@ class Verified(NamedTuple):
 def verify(trees: DraftTrees, targets: Ints) -> Verified:
     """Walks each tree from its root: on to the child that equals the target token, until there is none.
 
-    targets int64 [N + B]: for each sequence the target after its root, then after each of its nodes. Example: a tree
-    with paths [7 8] and [7 5], nodes 7 8 5, targets [7, 5, 1, 4] (after the root, 7, 8, 5): accepts 7 and 5, bonus 4.
-    Of equal children the first is taken; a proposer that merges drafts never makes two.
+    targets int64 [N + B]: for each sequence the target after its root, then after each of its nodes. Example:
+    a tree with paths [7 8] and [7 5], nodes 7 8 5, targets [7, 5, 1, 4] (after the root, 7, 8, 5): accepts 7
+    and 5, bonus 4. Of equal children the first is taken; a proposer that merges drafts never makes two.
     """
     if not len(trees.token_ids):
         return Verified(NO_NODES, trees.offsets, targets)

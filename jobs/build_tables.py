@@ -2,7 +2,8 @@
 
     python jobs/build_tables.py --model DIR [--out DIR] [--num_successors 25] [--prefix_ids ID ...]
 
-Jobs do this by themselves; it serves to look at the tables, to replay with them, or to fill a shared folder beforehand.
+Jobs do this by themselves; it serves to look at the tables, to replay with them, or to fill a shared folder
+beforehand.
 """
 
 import argparse
@@ -53,11 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         config = ModelConfig(path=args.model)
-        model, fingerprint, cache = (
-            load_model(config).model,
-            model_fingerprint(config),
-            args.out or default_cache(),
-        )
+        model = load_model(config).model
+        fingerprint = model_fingerprint(config)
+        cache = args.out or default_cache()
         tables = load_or_build_tables(
             model, fingerprint, cache, SOURCES, args.num_successors, tuple(args.prefix_ids)
         )

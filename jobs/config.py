@@ -2,8 +2,8 @@
 
     config = parse(OfflineConfig, ["--config", "jobs/configs/demo.yaml", "--limit", "10"])
 
-A config class is a dataclass of groups, each a dataclass; `--group.key value` sets a key, and later ones win. A field that is
-no group is a switch, off unless its flag is given; its metadata's help tells what it does.
+A config class is a dataclass of groups, each a dataclass; `--group.key value` sets a key, and later ones win.
+A field that is no group is a switch, off unless its flag is given; its metadata's help tells what it does.
 """
 
 import difflib
@@ -54,7 +54,9 @@ jsonargparse.set_loader("yaml12", _load_yaml, exceptions=(yaml.YAMLError,))
 
 
 def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
-    """Settings from --config files and flags, in order; raises ValueError in one line for anything that is not right."""
+    """Settings from --config files and flags, in order; raises ValueError in one line for anything that is
+    not right.
+    """
     groups = {name: class_ for name, class_ in get_type_hints(config_class).items() if is_dataclass(class_)}
     switches = {
         field.name: field.metadata["help"]

@@ -3,7 +3,8 @@
     python jobs/offline.py --config jobs/configs/demo.yaml
     python jobs/offline.py --input 'prompts/*.jsonl' --output /data/out --model <hub name or folder> --dry_run
 
-Everything that can be wrong is checked before Ray or a model is started. The same command again continues a broken run.
+Everything that can be wrong is checked before Ray or a model is started. The same command again continues a
+broken run.
 """
 
 import os
@@ -71,7 +72,9 @@ class OfflineConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Runs the job; 0 = every row is in the output, 1 = the job failed, 2 = the settings or the input are wrong."""
+    """Runs the job; 0 = every row is in the output, 1 = the job failed, 2 = the settings or the input are
+    wrong.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray job stop` and cluster managers send it
     try:
         run(parse(OfflineConfig, argv))
@@ -112,7 +115,9 @@ def run(config: OfflineConfig) -> None:
 
 
 def complete(config: OfflineConfig, plan: Plan, prepare: PrepareJob) -> dict[str, Any]:
-    """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is missing."""
+    """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is
+    missing.
+    """
     output = config.output.path
     done = sorted(list_parts(output))
     pending = in_order(plan.without(done), config.input.order)
@@ -143,7 +148,8 @@ def check_before_start(config: OfflineConfig) -> ResolvedModel:
     output = config.output.path
     if in_submitted_job() and not is_uri(output) and not os.path.isabs(output):
         raise ValueError(
-            f"output.path {output!r} is relative and would land in Ray's session folder; give an absolute path or a URI"
+            f"output.path {output!r} is relative and would land in Ray's session folder; "
+            "give an absolute path or a URI"
         )
     model = resolve_model(config.model)
     if config.input.messages_column:

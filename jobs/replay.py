@@ -1,11 +1,12 @@
-"""Feeds recorded outputs through the drafters, without any model: how many tokens per call, how much faster would a job be?
+"""Feeds recorded outputs through the drafters, without any model: how many tokens per call, how much faster
+would a job be?
 
-    python jobs/replay.py --transcripts FILE [FILE ...] --speculate mixed --num_drafts 10 --draft_len 10 --sources context
-    python jobs/replay.py --transcripts FILE [FILE ...] --speculate adaptive --row_price 0.4 0.2 0.1 0.05 0.025 0.01
-    python jobs/replay.py --transcripts FILE [FILE ...] --speculate adaptive --cost_model FILE --batch_size 1 4 16 64
+    python jobs/replay.py --transcripts FILE --speculate mixed --num_drafts 10 --sources context
+    python jobs/replay.py --transcripts FILE --speculate adaptive --row_price 0.4 0.2 0.1 0.05 0.025 0.01
+    python jobs/replay.py --transcripts FILE --speculate adaptive --cost_model FILE --batch_size 1 16
 
-A line of a transcript (JSONL, plain or .gz) is {"id", "group", "prompt", "output"}: token ids, or text with --tokenizer.
-docs/drafting.md says how the figures are counted.
+A line of a transcript (JSONL, plain or .gz) is {"id", "group", "prompt", "output"}: token ids, or text with
+--tokenizer. docs/drafting.md says how the figures are counted.
 """
 
 import argparse
@@ -124,7 +125,8 @@ def check_simulation(args: argparse.Namespace, config: SpeculationConfig) -> Non
         raise ValueError(f"--batch_size is {min(args.batch_size)}; it must be at least 1")
     if args.cost_model and args.row_price:
         raise ValueError(
-            "--row_price and --cost_model are both given; with a cost model the price follows from the job, so leave one out"
+            "--row_price and --cost_model are both given; "
+            "with a cost model the price follows from the job, so leave one out"
         )
     if args.thinking_us is not None and not (args.cost_model and 0 <= args.thinking_us < float("inf")):
         raise ValueError(
@@ -146,7 +148,8 @@ def simulate(transcripts: list[Any], args: argparse.Namespace, config: Speculati
     from drafting.speculation import Speculation, VerifyAll
     from engine.config import ModelConfig
 
-    cost, chunk = CostModel.load(args.cost_model), ModelConfig.prefill_chunk
+    cost = CostModel.load(args.cost_model)
+    chunk = ModelConfig.prefill_chunk
     think_seconds = None if args.thinking_us is None else args.thinking_us / 1e6
     jobs = []
     for batch_size in args.batch_size:
@@ -186,8 +189,9 @@ def replay_once(
 def start_proposer(
     transcripts: list[Any], args: argparse.Namespace, config: SpeculationConfig
 ) -> tuple[Any, Any]:
-    """A proposer that knows no text yet, and the bigram table of it that is to learn from the text, if it is one. What a job of the
-    model has taught about guesses lies beside its tables."""
+    """A proposer that knows no text yet, and the bigram table of it that is to learn from the text, if it is
+    one. What a job of the model has taught about guesses lies beside its tables.
+    """
     tables, learned_bigram = choose_tables(
         args.tables, config, 1 + max(transcript.max_id for transcript in transcripts)
     )
@@ -218,7 +222,9 @@ def make_proposer(config: SpeculationConfig, tables: Any) -> Any:
 
 
 def choose_tables(folder: Path | None, config: SpeculationConfig, vocab_size: int) -> tuple[Any, Any]:
-    """A model's tables from their folder; without one, a bigram table that will learn from the text (also returned alone)."""
+    """A model's tables from their folder; without one, a bigram table that will learn from the text (also
+    returned alone).
+    """
     from drafting.bigram import empty_table
     from drafting.tables import Tables, load_tables
 
@@ -246,7 +252,9 @@ def load_encode(folder: Path) -> Callable[[str, bool], list[int]]:
 
 
 def print_report(figures: dict[str, Any], with_guesses: bool = False) -> None:
-    """The figures as tables: by group with the total last, by source, and on request by what guesses were like."""
+    """The figures as tables: by group with the total last, by source, and on request by what guesses were
+    like.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -281,11 +289,13 @@ def print_sweep(figures: dict[str, Any]) -> None:
     """A line for each price, and tokens per call read between them."""
     for run in figures["sweep"]:
         print(
-            f"row price {run['row_price']:<6g} tokens per call {run['tokens_per_call']:.3f}  nodes per call {run['nodes_per_call']:.2f}"
+            f"row price {run['row_price']:<6g} tokens per call {run['tokens_per_call']:.3f}  nodes per call "
+            f"{run['nodes_per_call']:.2f}"
         )
     for nodes, tokens in figures["at_nodes"].items():
         print(
-            f"at {nodes:>2} nodes per call: {'outside the sweep' if tokens is None else f'{tokens:.3f} tokens per call'}"
+            f"at {nodes:>2} nodes per call: "
+            f"{'outside the sweep' if tokens is None else f'{tokens:.3f} tokens per call'}"
         )
 
 
@@ -333,7 +343,8 @@ def print_jobs(figures: dict[str, Any]) -> None:
     ]
     if beyond:
         print(
-            f"{beyond} rows at once are more than the {figures['profiled_sequences']} that were profiled: those figures are guesses"
+            f"{beyond} rows at once are more than the {figures['profiled_sequences']} that were profiled: "
+            "those figures are guesses"
         )
 
 

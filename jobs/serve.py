@@ -46,7 +46,9 @@ class ServeJobConfig:
 
 
 def main(argv: list[str]) -> int:
-    """Serves until stopped; 0 = stopped by a signal, 1 = the model or Serve did not start, 2 = the settings are wrong."""
+    """Serves until stopped; 0 = stopped by a signal, 1 = the model or Serve did not start, 2 = the settings
+    are wrong.
+    """
     take_signals()
     try:
         run(parse(ServeJobConfig, argv))
@@ -81,7 +83,9 @@ def run(config: ServeJobConfig) -> None:
 
 
 def take_signals() -> None:
-    """Lets SIGTERM end the server as Ctrl-C does, and SIGINT also where a shell has turned it off for a background process."""
+    """Lets SIGTERM end the server as Ctrl-C does, and SIGINT also where a shell has turned it off for a
+    background process.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
 
@@ -98,13 +102,20 @@ def check_address(host: str, port: int) -> None:
 
 
 def check_resources(config: ServeConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
-    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold min_replicas."""
+    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold
+    min_replicas.
+    """
     for kind, each in (("CPU", config.cpus_per_replica), ("GPU", config.gpus_per_replica)):
-        wanted, found = each * config.min_replicas, max(present.get(kind, 0), promised.get(kind, 0))
+        wanted = each * config.min_replicas
+        found = max(present.get(kind, 0), promised.get(kind, 0))
         if wanted > found:
-            remedy = f"lower serve.min_replicas or serve.{kind.lower()}s_per_replica{' (0 = decode on CPUs)' if kind == 'GPU' else ''}"
+            remedy = (
+                "lower serve.min_replicas or "
+                f"serve.{kind.lower()}s_per_replica{' (0 = decode on CPUs)' if kind == 'GPU' else ''}"
+            )
             raise ValueError(
-                f"{config.min_replicas} replicas need {wanted:g} {kind}s, but this cluster has {found:g}; {remedy}, or add machines"
+                f"{config.min_replicas} replicas need {wanted:g} {kind}s, but this cluster has {found:g}; "
+                f"{remedy}, or add machines"
             )
 
 
@@ -124,7 +135,9 @@ def ray_session(config: ServeConfig) -> Iterator[None]:
 
 @contextlib.contextmanager
 def serve_session(config: ServeConfig) -> Iterator[None]:
-    """Serve's controller and HTTP proxy; at the end the application goes, and Serve too if it was not there before."""
+    """Serve's controller and HTTP proxy; at the end the application goes, and Serve too if it was not there
+    before.
+    """
     from ray import serve
     from ray.serve.context import _get_global_client
 
@@ -133,7 +146,8 @@ def serve_session(config: ServeConfig) -> Iterator[None]:
     if running and (running.http_config.host, running.http_config.port) != (config.host, config.port):
         theirs = f"{running.http_config.host} port {running.http_config.port}"
         raise ValueError(
-            f"Serve runs on this cluster already, on {theirs}; give that --host and --port, or shut it down first"
+            f"Serve runs on this cluster already, on {theirs}; "
+            "give that --host and --port, or shut it down first"
         )
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": config.host, "port": config.port})
@@ -149,7 +163,9 @@ def serve_session(config: ServeConfig) -> Iterator[None]:
 
 
 def deploy(config: ServeJobConfig) -> None:
-    """Starts the replicas and waits until they answer; raises JobFailed with the line that says why they do not."""
+    """Starts the replicas and waits until they answer; raises JobFailed with the line that says why they do
+    not.
+    """
     from ray import serve
     from ray.serve.exceptions import RayServeException
 
@@ -167,7 +183,9 @@ def deploy(config: ServeJobConfig) -> None:
 
 @contextlib.contextmanager
 def deployment_messages() -> Iterator[Callable[[], list[str]]]:
-    """What Serve says of the deployment while it starts, each message once: the last one alone may not tell why it failed."""
+    """What Serve says of the deployment while it starts, each message once: the last one alone may not tell
+    why it failed.
+    """
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve.exceptions import RayServeException
@@ -199,8 +217,11 @@ def deployment_messages() -> Iterator[Callable[[], list[str]]]:
 
 
 def start_failure(messages: list[str]) -> str:
-    """The error in Serve's messages, each of which ends with the last line of a replica's traceback. Serve starts a replica three times
-    and on a busy machine kills one before it has read what that one raised: then an earlier message tells."""
+    """The error in Serve's messages, each of which ends with the last line of a replica's traceback.
+
+    Serve starts a replica three times and on a busy machine kills one before it has read what that one
+    raised: then an earlier message tells.
+    """
     last_lines = [
         lines[-1].strip()
         for text in messages

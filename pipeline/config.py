@@ -10,14 +10,14 @@ ORDERS = ("as_is", "longest_first", "by_group")
 class InputConfig:
     """Which rows are read, and which of their columns mean something.
 
-    path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name; openai_batch is never guessed.
-    messages_column: a chat (list of role and content), rendered by the model's template; used instead of the prompt.
-    sampling_column: a struct of a row's own settings. id_column: must exist, and is always carried to the output.
-    group_column: rows with the same value resemble each other; guesses for one come from the others first. Null = no group.
-    rows_per_shard: auto = a 64th of each worker's rows, within 16 to 4096. limit: the first rows only.
-    order: in which shards are handed out; longest_first = by bytes per row, by_group = folder by folder.
-    schema_rows: rows of each JSONL file that the columns and their types are learned from.
-    csv_columns: names of the columns of CSV files whose first row is data already.
+    path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name; openai_batch is
+    never guessed. messages_column: a chat (list of role and content), rendered by the model's template; used
+    instead of the prompt. sampling_column: a struct of a row's own settings. id_column: must exist, and is
+    always carried to the output. group_column: rows with the same value resemble each other; guesses for one
+    come from the others first. Null = no group. rows_per_shard: auto = a 64th of each worker's rows, within
+    16 to 4096. limit: the first rows only. order: in which shards are handed out; longest_first = by bytes
+    per row, by_group = folder by folder. schema_rows: rows of each JSONL file that the columns and their
+    types are learned from. csv_columns: names of the columns of CSV files whose first row is data already.
     """
 
     path: str | list[str]
@@ -44,7 +44,8 @@ class InputConfig:
             isinstance(self.rows_per_shard, str) or self.rows_per_shard < 1
         ):
             raise ValueError(
-                f"input.rows_per_shard is {self.rows_per_shard!r}; it must be 'auto' or an integer of at least 1"
+                f"input.rows_per_shard is {self.rows_per_shard!r}; "
+                "it must be 'auto' or an integer of at least 1"
             )
         for name in ("limit", "schema_rows"):
             value = getattr(self, name)
@@ -62,8 +63,8 @@ class OutputConfig:
     """Where the parts go and what they hold.
 
     columns: input columns to carry, None = all. prefix: put before the names of the added columns.
-    generated_ids: also the token ids of the output. samples, logprobs: have these columns also when only rows' own
-    settings ask for them; generation.n above 1 and generation.logprobs bring theirs.
+    generated_ids: also the token ids of the output. samples, logprobs: have these columns also when only
+    rows' own settings ask for them; generation.n above 1 and generation.logprobs bring theirs.
     """
 
     path: str

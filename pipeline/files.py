@@ -1,4 +1,7 @@
-"""The input's files: paths, folders, globs and URIs become a sorted list with sizes and formats. Reads no file."""
+"""The input's files: paths, folders, globs and URIs become a sorted list with sizes and formats.
+
+Reads no file.
+"""
 
 import os
 import re
@@ -25,7 +28,8 @@ KNOWN = f"{', '.join(SUFFIXES)}, and the text formats with {' or '.join(COMPRESS
 
 @dataclass(frozen=True)
 class InputFile:
-    """path opens it; name is its path below the input's root, by which rows are seeded: a moved folder keeps its names.
+    """path opens it; name is its path below the input's root, by which rows are seeded: a moved folder keeps
+    its names.
 
     compression: gzip, zstd or None. size: in bytes, as stored.
     """
@@ -38,7 +42,8 @@ class InputFile:
 
 
 def list_files(paths: Sequence[str], format_: str = "auto") -> list[InputFile]:
-    """The files that the paths name, each once, in the order of the paths and sorted within a folder or glob."""
+    """The files that the paths name, each once, in the order of the paths and sorted within a folder or "
+    "glob."""
     files: list[InputFile] = []
     for index, path in enumerate(paths):
         found = _list_one(path, format_)
@@ -58,20 +63,21 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
         if info.type == fs.FileType.File:
             return [_input_file(shell, info, os.path.dirname(inner), format_)]
         if info.type == fs.FileType.Directory:
-            infos, root, named = _walk(filesystem, inner, recursive=True), inner, False
+            infos = _walk(filesystem, inner, recursive=True)
+            root = inner
+            named = False
         elif re.search(r"[*?\[]", inner):
             root, pattern = _glob(inner)
-            infos, named = (
-                [
-                    i
-                    for i in _walk(filesystem, root, "/" in pattern)
-                    if re.fullmatch(pattern, i.path[len(root) + 1 :])
-                ],
-                True,
-            )
+            infos = [
+                i
+                for i in _walk(filesystem, root, "/" in pattern)
+                if re.fullmatch(pattern, i.path[len(root) + 1 :])
+            ]
+            named = True
         else:
             raise ValueError(
-                f"input.path {path!r} does not exist (looked for {inner}); check it, or run from another folder"
+                f"input.path {path!r} does not exist (looked for {inner}); "
+                "check it, or run from another folder"
             )
     except ValueError:
         raise
@@ -81,13 +87,16 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
         infos = [i for i in infos if _known(i.path)[0]]
     if not infos:
         raise ValueError(
-            f"input.path {path!r} holds no files to read; known are names in {KNOWN} (others need input.format)"
+            f"input.path {path!r} holds no files to read; "
+            f"known are names in {KNOWN} (others need input.format)"
         )
     return [_input_file(shell, i, root, format_) for i in infos]
 
 
 def _uri_around(path: str, inner: str) -> tuple[str, str]:
-    """What stands before and behind the inner path in a URI: scheme and host, and the query with the file system's options."""
+    """What stands before and behind the inner path in a URI: scheme and host, and the query with the file
+    system's options.
+    """
     if not is_uri(path) or is_uri(inner):
         return "", ""
     base, mark, query = path.partition("?")
@@ -105,7 +114,9 @@ def _walk(filesystem: fs.FileSystem, root: str, recursive: bool) -> list[fs.File
 
 
 def _glob(path: str) -> tuple[str, str]:
-    """The folder before the first wildcard, and the rest as a regular expression: ** crosses folders, * and ? do not."""
+    """The folder before the first wildcard, and the rest as a regular expression: ** crosses folders, * and ?
+    do not.
+    """
     root = os.path.dirname(re.split(r"[*?\[]", path, maxsplit=1)[0])
     signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path[len(root) + 1 :])
@@ -127,7 +138,8 @@ def _input_file(shell: tuple[str, str], info: fs.FileInfo, root: str, format_: s
     format_ = found or "" if format_ == "auto" else format_
     if not format_:
         raise ValueError(
-            f"the format of {info.path!r} is not known from its name; set input.format: {', '.join(FORMATS[1:])}"
+            f"the format of {info.path!r} is not known from its name; "
+            f"set input.format: {', '.join(FORMATS[1:])}"
         )
     if format_ == "parquet" and compression:
         raise ValueError(

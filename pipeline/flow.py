@@ -1,7 +1,7 @@
 """The stream: one Ray Data chain from the plan's shards to summaries.
 
-What enters it are a few numbers per piece of a shard; text is read by the prepare tasks, and rows leave for good in the workers,
-which write the parts. Only counts come back.
+What enters it are a few numbers per piece of a shard; text is read by the prepare tasks, and rows leave for
+good in the workers, which write the parts. Only counts come back.
 """
 
 import re
@@ -24,11 +24,15 @@ MAX_GROUP = 16  # shards per prepare task
 def run_flow(
     pieces: pa.Table, prepare: PrepareJob, worker: WorkerJob, pool: PoolConfig
 ) -> Iterator[tuple[Summary, float]]:
-    """Runs the shards of these pieces of the plan; yields each part's summary and the time at which its worker began its first shard."""
-    numbers, units = pieces["shard"].to_pylist(), pieces["unit"].to_pylist()
+    """Runs the shards of these pieces of the plan; yields each part's summary and the time at which its
+    worker began its first shard.
+    """
+    numbers = pieces["shard"].to_pylist()
+    units = pieces["unit"].to_pylist()
     size = max(1, min(MAX_GROUP, len(set(numbers)) // (4 * pool.num_workers * worker.max_shards)))
     groups = group_shards(numbers, units, size)
-    # A worker takes one shard at a time and no more than it holds: whatever waits in it cannot go to one that idles
+    # A worker takes one shard at a time and no more than it holds: whatever waits in it cannot go to one that
+    # idles
     calls = worker.max_shards + 1
     compute = ray.data.ActorPoolStrategy(
         size=pool.num_workers, max_concurrent_calls_per_actor=calls, max_tasks_in_flight_per_actor=calls
@@ -65,15 +69,19 @@ def run_flow(
 
 
 def group_shards(shards: list[int], units: list[int], size: int) -> list[tuple[int, int]]:
-    """Runs of pieces, as (first, end), that hold about size shards for one prepare task each; a unit is never divided.
+    """Runs of pieces, as (first, end), that hold about size shards for one prepare task each; a unit is never
+    divided.
 
     Pieces of shards [0 1 2 3 4 5] in units [0 1 1 1 2 3] with size 2 give (0, 4), (4, 6).
     """
-    groups, first, held = [], 0, {shards[0]}
+    groups = []
+    first = 0
+    held = {shards[0]}
     for index in range(1, len(units) + 1):
         if index == len(units) or (len(held) >= size and units[index] != units[index - 1]):
             groups.append((first, index))
-            first, held = index, set()
+            first = index
+            held = set()
         if index < len(units):
             held.add(shards[index])
     return groups
@@ -82,7 +90,8 @@ def group_shards(shards: list[int], units: list[int], size: int) -> list[tuple[i
 def root_cause(story: str) -> str:
     """In one line what a Ray error began with: ours are ValueErrors, which say all; others are named.
 
-    Only the text of another process's error reaches the driver: its traceback, then Ray's own errors about it.
+    Only the text of another process's error reaches the driver: its traceback, then Ray's own errors about
+    it.
     """
     raised = re.findall(
         r"^([A-Za-z_][\w.]*(?:Error|Exception|Dead|Interrupt|Exit)): (.*)$", story, re.MULTILINE

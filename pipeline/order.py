@@ -1,6 +1,9 @@
-"""The order in which the shards of a plan are handed out. It decides how fast the rows come, never what they say or where they land.
+"""The order in which the shards of a plan are handed out.
 
-Works on units, since a Parquet row group and a compressed file are read whole, and knows of them what the plan knows: bytes, rows, files.
+It decides how fast the rows come, never what they say or where they land.
+
+Works on units, since a Parquet row group and a compressed file are read whole, and knows of them what the
+plan knows: bytes, rows, files.
 """
 
 from dataclasses import dataclass
@@ -30,7 +33,8 @@ class Unit:
 
 
 def in_order(pieces: pa.Table, order: str) -> pa.Table:
-    """The pieces as they are to be handed out (see InputConfig.order), the smallest units last in any order."""
+    """The pieces as they are to be handed out (see InputConfig.order), the smallest units last in any "
+    "order."""
     units = _units(pieces)
     keys: dict[str, Any] = {
         "as_is": lambda unit: unit.first,
@@ -53,7 +57,8 @@ def _units(pieces: pa.Table) -> list[Unit]:
 
 
 def _small(units: list[Unit]) -> set[Unit]:
-    """The smallest, as long as they are less than half of what units hold on average, and together a small share of the input.
+    """The smallest, as long as they are less than half of what units hold on average, and together a small
+    share of the input.
 
     Bytes and not rows are compared: a few long rows keep a worker busy, too.
     """

@@ -1,7 +1,8 @@
-"""Reads the rows of a piece of the plan: what is carried of them, what makes their prompts, and what is wrong with them.
+"""Reads the rows of a piece of the plan: what is carried of them, what makes their prompts, and what is wrong
+with them.
 
-Pieces come in the plan's order. What they share is read once: row groups of Parquet, and a compressed file, which can only
-be read from the front.
+Pieces come in the plan's order. What they share is read once: row groups of Parquet, and a compressed file,
+which can only be read from the front.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,9 @@ from rows.storage import first_line, locate
 
 @dataclass(frozen=True)
 class Rows:
-    """rows: the columns that make prompts, at least; errors, misfits: for each row, None = nothing; places: byte offsets or row numbers."""
+    """rows: the columns that make prompts, at least; errors, misfits: for each row, None = nothing; places:
+    byte offsets or row numbers.
+    """
 
     carried: pa.Table
     rows: Sequence[Mapping[str, Any]]
@@ -31,7 +34,8 @@ class Rows:
     places: Sequence[int]
 
     def with_errors(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts of these rows; a row that cannot be read says so, and only then what its prompt lacks."""
+        """The prompts of these rows; a row that cannot be read says so, and only then what its prompt "
+        "lacks."""
         told = zip(prompts, self.errors, self.misfits, strict=True)
         return [
             Prompt(error=error or prompt.error or misfit) if error or misfit else prompt
@@ -53,7 +57,10 @@ class PieceReader:
     """schema: of the whole input; carried: the columns kept; strict: they are all there are."""
 
     def __init__(self, source: InputConfig, schema: pa.Schema, carried: pa.Schema, strict: bool) -> None:
-        self.source, self.schema, self.carried, self.strict = source, schema, carried, strict
+        self.source = source
+        self.schema = schema
+        self.carried = carried
+        self.strict = strict
         self.special = [
             name
             for name in vars(prompt_columns(source)).values()
@@ -61,7 +68,8 @@ class PieceReader:
         ]
         self._groups: tuple[Any, tuple[pa.Table, list[str | None]]] | None = None  # row groups read last
         self._stream: Any = None  # compressed text, open at _offset
-        self._path, self._offset = "", 0
+        self._path = ""
+        self._offset = 0
 
     def read(self, piece: Mapping[str, Any]) -> Rows:
         """The rows of a piece; raises ValueError, naming the file, where it cannot be read."""
@@ -75,13 +83,17 @@ class PieceReader:
 
     def _read_text(self, piece: Mapping[str, Any]) -> Rows:
         format_ = text_format(piece["format"], self.source)
-        places, rows, errors = [], [], []
+        places = []
+        rows = []
+        errors = []
         for offset, line in split(self._text(piece), format_.splitter()):
             places.append(piece["first_byte"] + offset)
             try:
-                row, error = format_.parse(line, places[-1] == 0, piece["names"]), None
+                row = format_.parse(line, places[-1] == 0, piece["names"])
+                error = None
             except BadRow as bad:
-                row, error = bad.row, str(bad)
+                row = bad.row
+                error = str(bad)
             rows.append(row)
             errors.append(error)
         carried, misfits = fit_rows(rows, self.carried, self.strict)
@@ -94,7 +106,8 @@ class PieceReader:
                 return file.read_at(piece["num_bytes"], piece["first_byte"])
         if self._path != piece["path"] or self._offset > piece["first_byte"]:
             self._stream = open_text(piece["path"], piece["compression"])
-            self._path, self._offset = piece["path"], 0
+            self._path = piece["path"]
+            self._offset = 0
         while self._offset < piece["first_byte"]:  # the header, or shards that are done already
             skipped = self._stream.read(min(1 << 20, piece["first_byte"] - self._offset))
             if not skipped:
@@ -110,7 +123,8 @@ class PieceReader:
             names = [*self.carried.names, *(name for name in self.special if name not in self.carried.names)]
             self._groups = key, read_groups(piece["path"], piece["row_groups"], names, self.schema)
         unit, misfits = self._groups[1]
-        first, end = piece["skip_rows"], piece["skip_rows"] + piece["num_rows"]
+        first = piece["skip_rows"]
+        end = piece["skip_rows"] + piece["num_rows"]
         table = unit.slice(first, piece["num_rows"])
         places = range(piece["first_row"], piece["first_row"] + table.num_rows)
         rows, errors = _to_rows(table.select(self.special))
@@ -118,7 +132,9 @@ class PieceReader:
 
 
 def _to_rows(table: pa.Table) -> tuple[list[dict[str, Any]], list[str | None]]:
-    """Rows as Python has them, and for each what it cannot have: Parquet's writers need not check that text is UTF-8."""
+    """Rows as Python has them, and for each what it cannot have: Parquet's writers need not check that text
+    is UTF-8.
+    """
     try:
         return table.to_pylist(), [None] * table.num_rows
     except UnicodeDecodeError:

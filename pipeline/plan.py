@@ -1,7 +1,10 @@
-"""The plan: every shard of the input, where its rows lie, and the columns that are carried. Made by the driver, once per run.
+"""The plan: every shard of the input, where its rows lie, and the columns that are carried.
 
-A shard is a *piece* of one file, a run of its rows, or the pieces that some small files are. A *unit* is what one prepare
-task reads at a time: a shard, the shards of some whole Parquet row groups, or those of a compressed file.
+Made by the driver, once per run.
+
+A shard is a *piece* of one file, a run of its rows, or the pieces that some small files are. A *unit* is what
+one prepare task reads at a time: a shard, the shards of some whole Parquet row groups, or those of a
+compressed file.
 """
 
 import difflib
@@ -19,7 +22,9 @@ from pipeline.scan import ScannedFile, scan_files
 from pipeline.schema import unify
 from rows.output_columns import OutputColumns
 
-MIN_SHARD, MAX_SHARD, SHARDS_PER_WORKER = 16, 4096, 64
+MIN_SHARD = 16
+MAX_SHARD = 4096
+SHARDS_PER_WORKER = 64
 MAX_PIECES = 256  # files of one shard, which are opened one after the other
 PIECES_SCHEMA = pa.schema(
     [
@@ -42,7 +47,8 @@ PIECES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Plan:
-    """pieces: a table of PIECES_SCHEMA; schema: all columns of the input; digest: of everything that a resumed run must share.
+    """pieces: a table of PIECES_SCHEMA; schema: all columns of the input; digest: of everything that a
+    resumed run must share.
 
     chats: batch files hold requests that need a chat template.
     """
@@ -65,7 +71,8 @@ class Plan:
 
 
 def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None = None) -> Plan:
-    """Lists, counts and cuts the input; rows_per_shard: what a run that is continued has resolved `auto` to."""
+    """Lists, counts and cuts the input; rows_per_shard: what a run that is continued has resolved `auto` "
+    "to."""
     given = rows_per_shard or (None if config.rows_per_shard == "auto" else int(config.rows_per_shard))
     stride = given or MIN_SHARD
     scanned = scan_files(config, stride)
@@ -83,7 +90,9 @@ def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None 
 
 
 def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dict[str, Any]]:
-    """Pieces with their shards and units: a large file is cut, small ones that follow each other share a shard."""
+    """Pieces with their shards and units: a large file is cut, small ones that follow each other share a
+    shard.
+    """
     shard = unit = -1
     room = places = 0  # rows and pieces that the last shard can still take
     for scan in (scan for scan in scanned if scan.num_rows):
@@ -98,7 +107,8 @@ def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dic
         small = scan.num_rows < size
         if small and scan.num_rows <= room and places:
             (((piece,),)) = _cut_file(scan, stride, size)
-            room, places = room - scan.num_rows, places - 1
+            room = room - scan.num_rows
+            places = places - 1
             yield {"shard": shard, "unit": unit, **place, **piece}
             continue
         for pieces in _cut_file(scan, stride, size):
@@ -127,7 +137,9 @@ def _cut_text(scan: ScannedFile, stride: int, size: int) -> Iterator[dict[str, A
 
 
 def _cut_parquet(scan: ScannedFile, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Row groups are read whole, so a unit takes as many as it needs for one shard, and is then cut into shards."""
+    """Row groups are read whole, so a unit takes as many as it needs for one shard, and is then cut into
+    shards.
+    """
     groups: list[int] = []
     first_row = rows = 0
     for group, count in enumerate(scan.cuts):
@@ -149,11 +161,15 @@ def _cut_parquet(scan: ScannedFile, size: int) -> Iterator[list[dict[str, Any]]]
                     }
                     for skip, n in cut
                 ]
-            first_row, rows, groups = first_row + rows, 0, []
+            first_row = first_row + rows
+            rows = 0
+            groups = []
 
 
 def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added: OutputColumns) -> pa.Schema:
-    """The input columns of every part; raises ValueError for a column that is not there or clashes with an added one."""
+    """The input columns of every part; raises ValueError for a column that is not there or clashes with an
+    added one.
+    """
     needed = [("input.id_column", source.id_column), ("input.group_column", source.group_column)]
     needed += [("output.columns", name) for name in output.columns or []]
     if source.format != "openai_batch":
@@ -176,6 +192,7 @@ def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added:
     clash = set(names) & set(added.schema.names)
     if clash:
         raise ValueError(
-            f"the input already has columns {', '.join(sorted(clash))}; set output.prefix to rename the added ones, or output.columns"
+            f"the input already has columns {', '.join(sorted(clash))}; "
+            "set output.prefix to rename the added ones, or output.columns"
         )
     return pa.schema([plan.schema.field(name) for name in names])

@@ -1,6 +1,8 @@
-"""Prepares shards in Ray tasks: reads rows, renders, tokenizes and checks them, and sends each shard on as one Ray row.
+"""Prepares shards in Ray tasks: reads rows, renders, tokenizes and checks them, and sends each shard on as
+one Ray row.
 
-User columns travel as Arrow bytes, so Ray never unifies their types. A bad row goes on with its error; it stops nothing.
+User columns travel as Arrow bytes, so Ray never unifies their types. A bad row goes on with its error; it
+stops nothing.
 """
 
 import json
@@ -22,7 +24,10 @@ from rows.text_codec import load_codec
 
 @dataclass(frozen=True)
 class PrepareJob:
-    """What every prepare task of a job does. schema: of the whole input; carried: the columns kept; strict: they are all there are."""
+    """What every prepare task of a job does.
+
+    schema: of the whole input; carried: the columns kept; strict: they are all there are.
+    """
 
     model: ModelConfig
     source: InputConfig
@@ -38,7 +43,9 @@ def prepare_shards(pieces: pa.Table, job: PrepareJob) -> Iterator[dict[str, list
     reader = PieceReader(job.source, job.schema, job.carried, job.strict)
     prompter = PromptReader(load_codec(job.model), prompt_columns(job.source), job.max_context)
     for shard, group in groupby(pieces.to_pylist(), key=lambda piece: piece["shard"]):
-        tables, prompts, seeds = [], [], []
+        tables = []
+        prompts = []
+        seeds = []
         for piece in group:
             read = reader.read(piece)
             if read.carried.num_rows != piece["num_rows"]:

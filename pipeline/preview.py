@@ -1,6 +1,8 @@
-"""What a job would do, for `--dry_run`: its plan, its columns, and its first prompts as the model would see them.
+"""What a job would do, for `--dry_run`: its plan, its columns, and its first prompts as the model would see
+them.
 
-Starts no Ray and writes nothing. The prompts are made in a process of their own, since a tokenizer brings torch with it.
+Starts no Ray and writes nothing. The prompts are made in a process of their own, since a tokenizer brings
+torch with it.
 """
 
 import multiprocessing
@@ -19,7 +21,9 @@ from pipeline.prepare import PrepareJob
 from rows.prompts import PromptReader
 from rows.text_codec import load_codec
 
-NUM_PROMPTS, NUM_FILES, MAX_SHOWN = 3, 5, 2000
+NUM_PROMPTS = 3
+NUM_FILES = 5
+MAX_SHOWN = 2000
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def _read_prompts(pieces: pa.Table, job: PrepareJob, count: int) -> list[SeenPro
 
 def print_plan(plan: Plan, added: pa.Schema, job: PrepareJob, output: str, num_done: int) -> None:
     """What a person sees; plain lines, for no path may be cut."""
-    model, source = job.model, job.source
+    model = job.model
+    source = job.source
     settings = "".join(
         f", {name} {getattr(model, name)}"
         for name in ("revision", "dtype", "device")

@@ -14,7 +14,10 @@ INTERVAL = 10.0
 
 
 class ProgressLine:
-    """Context manager; `add` each summary as it comes. num_done: rows that an earlier start of this run has finished."""
+    """Context manager; `add` each summary as it comes.
+
+    num_done: rows that an earlier start of this run has finished.
+    """
 
     def __init__(self, num_rows: int, num_done: int = 0, interval: float = INTERVAL) -> None:
         self.num_rows = num_rows
@@ -43,7 +46,8 @@ class ProgressLine:
         rows = self.num_done + self.total.num_rows
         if self.began is None:
             return f"rows {rows:,}/{self.num_rows:,}  starting"
-        tokens, steps = self.total.num_generated_tokens, self.total.num_steps
+        tokens = self.total.num_generated_tokens
+        steps = self.total.num_steps
         rate = f"{tokens / self.seconds:,.0f} tokens/s  {tokens / max(1, steps):.2f} tokens/call"
         left = (self.num_rows - rows) * self.seconds / self.total.num_rows
         return f"rows {rows:,}/{self.num_rows:,}  tokens {tokens:,}  {rate}  ETA {format_seconds(left)}"

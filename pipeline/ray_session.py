@@ -1,4 +1,5 @@
-"""The Ray session of a job: joins a cluster when there is one, else starts a local Ray, quietly and with its own secret.
+"""The Ray session of a job: joins a cluster when there is one, else starts a local Ray, quietly and with its
+own secret.
 
 Knows no rows. Import it only to run: it brings in ray.
 """
@@ -20,7 +21,8 @@ PREPARE_CPUS = 0.25
 
 
 def in_submitted_job() -> bool:
-    """Whether `ray job submit` started this process; its working folder is then a copy inside Ray's session."""
+    """Whether `ray job submit` started this process; its working folder is then a copy inside Ray's "
+    "session."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
@@ -39,7 +41,9 @@ def connect(pool: PoolConfig) -> None:
 
 
 def start_ray(min_cpus: int) -> None:
-    """Joins the cluster that RAY_ADDRESS names, else starts a local Ray that counts at least min_cpus; a session that is on stays."""
+    """Joins the cluster that RAY_ADDRESS names, else starts a local Ray that counts at least min_cpus; a
+    session that is on stays.
+    """
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     joins = bool(os.environ.get("RAY_ADDRESS"))
@@ -51,7 +55,8 @@ def start_ray(min_cpus: int) -> None:
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not joins:
-        # Ray hands its workers the script's folder and the current one, neither of which need hold the packages
+        # Ray hands its workers the script's folder and the current one, neither of which need hold the
+        # packages
         os.environ["PYTHONPATH"] = os.pathsep.join(
             [str(PROJECT_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
@@ -78,7 +83,9 @@ def cluster_resources() -> tuple[Mapping[str, float], Mapping[str, float]]:
 
 
 def check_resources(pool: PoolConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
-    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold the pool."""
+    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold
+    the pool.
+    """
     wanted = {
         "CPU": pool.num_workers * pool.cpus_per_worker + PREPARE_CPUS,
         "GPU": pool.num_workers * pool.gpus_per_worker,
@@ -92,12 +99,15 @@ def check_resources(pool: PoolConfig, present: Mapping[str, float], promised: Ma
                 else "lower pool.num_workers"
             )
             raise ValueError(
-                f"the pool needs {amount:g} {kind}s, but this cluster has {found:g}; {remedy}, or add machines"
+                f"the pool needs {amount:g} {kind}s, but this cluster has {found:g}; "
+                f"{remedy}, or add machines"
             )
 
 
 def _own_token() -> None:
-    """Gives a local Ray a secret of its own: Ray would write one into the home folder, which may be read-only or shared."""
+    """Gives a local Ray a secret of its own: Ray would write one into the home folder, which may be read-only
+    or shared.
+    """
     if any(name in os.environ for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         return
     descriptor, path = tempfile.mkstemp(prefix="ray-token-")

@@ -1,4 +1,7 @@
-"""The end of a run: its table, and the same figures as report.json. Divides here, and only here, what was counted."""
+"""The end of a run: its table, and the same figures as report.json.
+
+Divides here, and only here, what was counted.
+"""
 
 from typing import Any
 
@@ -16,9 +19,11 @@ LENGTHS = {1: "1", 2: "2", 3: "3-4", 5: "5-8", 9: "9+"}
 def make_report(total: Summary, this_start: Summary, seconds: float, output: str) -> dict[str, Any]:
     """Figures of the whole run.
 
-    tokens/s: of this start only, from the first shard's beginning in a worker to the last part; None when nothing ran.
+    tokens/s: of this start only, from the first shard's beginning in a worker to the last part; None when
+    nothing ran.
     """
-    accepted, started = sum(total.accepted.values()), total.num_cached_tokens + total.num_prefilled_tokens
+    accepted = sum(total.accepted.values())
+    started = total.num_cached_tokens + total.num_prefilled_tokens
     return {
         "rows": total.num_rows,
         "errors": total.num_errors,
@@ -45,13 +50,13 @@ def make_report(total: Summary, this_start: Summary, seconds: float, output: str
 
 
 def _engine_figures(engine: Counts) -> dict[str, Any]:
-    """What the workers' engines did: steps, calls by the tokens they gave, seconds by phase, and what became of guesses."""
+    """What the workers' engines did: steps, calls by the tokens they gave, seconds by phase, and what became
+    of guesses.
+    """
     steps = engine.get("steps", {})
-    num_steps, num_proposals, nodes = (
-        steps.get("all", 0),
-        steps.get("proposed", 0),
-        sum(engine.get("verified", {}).values()),
-    )
+    num_steps = steps.get("all", 0)
+    num_proposals = steps.get("proposed", 0)
+    nodes = sum(engine.get("verified", {}).values())
     return {
         "steps": {
             "all": num_steps,
@@ -70,7 +75,9 @@ def _engine_figures(engine: Counts) -> dict[str, Any]:
 
 
 def guess_rows(engine: Counts) -> list[dict[str, Any]]:
-    """A row for each source, depth and length of match that had a guess: how many were proposed, verified, accepted."""
+    """A row for each source, depth and length of match that had a guess: how many were proposed, verified,
+    accepted.
+    """
     rows = []
     for key in engine.get("proposed", {}):
         source, depth, match = key.split()
@@ -94,7 +101,8 @@ def first_number(name: str) -> int:
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
     """The table a person sees."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    rate, length = report["tokens_per_second"], report["acceptance_length"]
+    rate = report["tokens_per_second"]
+    length = report["acceptance_length"]
     errors = f"{report['errors']:,}" + (f"  (one: {report['first_error']})" if report["errors"] else "")
     hits = f"  ({report['cache_hit_rate']:.0%} found in the prefix cache)" if report["cached_tokens"] else ""
     for name, value in (
@@ -121,7 +129,8 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
 
 def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
     """What guesses gave and took; nothing where there were none."""
-    steps, lines = report["steps"], [("accepted tokens by source", shares(report["accepted"]))]
+    steps = report["steps"]
+    lines = [("accepted tokens by source", shares(report["accepted"]))]
     if steps["proposed"]:
         grouped = dict.fromkeys(LENGTHS.values(), 0.0)
         for name, count in report["calls_by_tokens"].items():

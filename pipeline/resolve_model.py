@@ -1,4 +1,5 @@
-"""What the driver must know of a model before anything is started: that it can be read, that it is supported, which one it is.
+"""What the driver must know of a model before anything is started: that it can be read, that it is supported,
+which one it is.
 
 Reads files only; loads neither torch nor transformers. A hub name, of the model or an adapter, is pinned to
 a commit, so that all workers load the same.
@@ -15,13 +16,16 @@ from engine.config import ModelConfig
 from engine.model.families import check_own_code, check_supported, context_of
 from engine.model.hub import local_folder
 
-SAMPLES, SAMPLE_BYTES = 1024, 4096
+SAMPLES = 1024
+SAMPLE_BYTES = 4096
 WEIGHTS = ("*.safetensors", "*.bin")
 
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """config: with absolute folders or pinned commits. fingerprint: of the files, or the commit, with adapter and quantisation.
+    """config: with absolute folders or pinned commits.
+
+    fingerprint: of the files, or the commit, with adapter and quantisation.
 
     max_context: None = unknown.
     """
@@ -33,7 +37,9 @@ class ResolvedModel:
 
 
 def resolve_model(config: ModelConfig) -> ResolvedModel:
-    """Finds a model's folder or its commit on the hub and checks its config.json; raises ValueError with what is wrong."""
+    """Finds a model's folder or its commit on the hub and checks its config.json; raises ValueError with what
+    is wrong.
+    """
     if not config.path:
         raise ValueError("model.path is empty; name a folder or a hub name (--model)")
     folder, path, commit = _locate(config.path, config.revision, "model.path")
@@ -65,7 +71,8 @@ def _resolve_adapter(config: ModelConfig, settings: dict[str, Any]) -> tuple[Mod
     folder, path, commit = _locate(config.adapter, config.adapter_revision, "model.adapter")
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(
-            f"model.adapter {config.adapter!r} has no adapter_config.json; give a LoRA adapter that peft has saved"
+            f"model.adapter {config.adapter!r} has no adapter_config.json; "
+            "give a LoRA adapter that peft has saved"
         )
     config = replace(config, adapter=path, adapter_revision=commit or config.adapter_revision)
     return config, commit or _fingerprint(folder, "model.adapter")
@@ -81,7 +88,8 @@ def _read_config(folder: Path, config: ModelConfig) -> dict[str, Any]:
             f"it lacks {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         )
         raise ValueError(
-            f"model.path {path!r} has no readable config.json ({reason}); give a folder in Hugging Face format"
+            f"model.path {path!r} has no readable config.json ({reason}); "
+            "give a folder in Hugging Face format"
         ) from error
     try:
         if not check_own_code(settings, config.trust_remote_code):
@@ -98,11 +106,14 @@ def _has_chat_template(folder: Path) -> bool:
 
 
 def _fingerprint(folder: Path, setting: str) -> str:
-    """Of a folder's configuration and tokenizer files whole, and of its weights by size and evenly spread samples."""
+    """Of a folder's configuration and tokenizer files whole, and of its weights by size and evenly spread
+    samples.
+    """
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights:
         raise ValueError(
-            f"{setting} {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); give a folder in Hugging Face format"
+            f"{setting} {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); "
+            "give a folder in Hugging Face format"
         )
     for path in weights:
         _check_whole(path)
@@ -130,11 +141,13 @@ def _check_whole(path: Path) -> None:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file: its header cannot be read; copy or download the model again"
+            f"{path} is not a whole safetensors file: its header cannot be read; "
+            "copy or download the model again"
         ) from error
     if size != wanted:
         raise ValueError(
-            f"{path} is not a whole safetensors file: {size} bytes of {wanted}; copy or download the model again"
+            f"{path} is not a whole safetensors file: {size} bytes of {wanted}; "
+            "copy or download the model again"
         )
 
 

@@ -1,4 +1,5 @@
-"""Whether the machines can hold a pool that decodes on CPUs, asked before any worker starts: they share their machine's memory.
+"""Whether the machines can hold a pool that decodes on CPUs, asked before any worker starts: they share their
+machine's memory.
 
 GPU workers look at their own GPU when they load (engine/model/loading.py). Knows files and figures, no torch.
 """
@@ -14,13 +15,17 @@ from engine.model.memory import GB, check_fits, remedies
 
 
 def check_here(model: ModelConfig, num_workers: int, gpus_each: float, setting: str) -> None:
-    """For a local Ray: raises ValueError, with figures and remedies, when this machine cannot hold so many workers."""
+    """For a local Ray: raises ValueError, with figures and remedies, when this machine cannot hold so many
+    workers.
+    """
     if not os.environ.get("RAY_ADDRESS"):
         check_memory(model, num_workers, gpus_each, setting, [available_memory()])
 
 
 def check_cluster(model: ModelConfig, num_workers: int, gpus_each: float, setting: str) -> None:
-    """The same for a cluster that was joined, by what Ray counts there; an autoscaler's machines are unknown until they start."""
+    """The same for a cluster that was joined, by what Ray counts there; an autoscaler's machines are unknown
+    until they start.
+    """
     if not os.environ.get("RAY_ADDRESS"):
         return
     import ray
@@ -39,20 +44,21 @@ def check_cluster(model: ModelConfig, num_workers: int, gpus_each: float, settin
 
 
 def _memory(resources: Mapping[str, Any]) -> int:
-    # Ray sets a part of a machine's memory aside for its object store, which a job such as this one hardly fills.
+    # Ray sets a part of a machine's memory aside for its object store, which a job such as this one hardly
+    # fills.
     return int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
 
 
 def check_memory(
     model: ModelConfig, num_workers: int, gpus_each: float, setting: str, free: list[int]
 ) -> None:
-    """Raises ValueError when machines with so many bytes free cannot hold the workers; setting: what says how many there are."""
+    """Raises ValueError when machines with so many bytes free cannot hold the workers; setting: what says how
+    many there are.
+    """
     if not model.check_memory or gpus_each or model.device.startswith("cuda"):
         return
-    folder, dtype = (
-        local_folder(model.path, model.revision),
-        "float32" if model.dtype == "auto" else model.dtype,
-    )
+    folder = local_folder(model.path, model.revision)
+    dtype = "float32" if model.dtype == "auto" else model.dtype
     most = max(free, default=0)
     need = check_fits(
         folder, model, dtype, True, most, "on this machine" if len(free) == 1 else "on the largest machine"
@@ -61,6 +67,7 @@ def check_memory(
     if need and room < num_workers:
         remedy = remedies(folder, model, dtype, True, sum(free) // num_workers)
         raise ValueError(
-            f"{num_workers} workers need {num_workers * need.total / GB:.1f} GB, each {need}, but {sum(free) / GB:.1f} GB are free: "
+            f"{num_workers} workers need {num_workers * need.total / GB:.1f} GB, each {need}, but "
+            f"{sum(free) / GB:.1f} GB are free: "
             f"lower {setting} to {room}, or {remedy}"
         )

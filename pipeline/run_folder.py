@@ -1,4 +1,5 @@
-"""The run folder of an output: what made it (run.json), its plan, its report, and the rule that one output holds one run.
+"""The run folder of an output: what made it (run.json), its plan, its report, and the rule that one output
+holds one run.
 
 Parts are the truth about what is done; nothing here records doneness.
 """
@@ -22,8 +23,8 @@ from rows.parts import list_parts
 from rows.storage import RUN_FOLDER, SCRATCH, locate, read_file, write_file
 
 RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parquet", "report.json"))
-# Settings of these groups decide what the rows say, but not those named here: places may move (plan and model are known
-# by their content), and how much runs at once may be tuned between two starts.
+# Settings of these groups decide what the rows say, but not those named here: places may move (plan and model
+# are known by their content), and how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
 HOW_FAST = ("input.order", "input.group_column")
 PLACES = (
@@ -49,7 +50,10 @@ NOT_IDENTITY = {*HOW_FAST, *PLACES, *(f"model.{name}" for name in TUNING)}
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What run.json holds. config: resolved, by group; plan and model: digests and figures; versions: of the libraries."""
+    """What run.json holds.
+
+    config: resolved, by group; plan and model: digests and figures; versions: of the libraries.
+    """
 
     config: dict[str, dict[str, Any]]
     plan: dict[str, Any]
@@ -84,13 +88,15 @@ def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str)
 def read_record(output: str) -> RunRecord | None:
     """The record of the run that an output belongs to; raises ValueError for a foreign one.
 
-    None for a fresh output, and for one without any part: whoever mends a setting after a failed start begins anew.
+    None for a fresh output, and for one without any part: whoever mends a setting after a failed start begins
+    anew.
     """
     text = read_file(output, RUN)
     if text is None or not list_parts(output):
         if list_parts(output):
             raise ValueError(
-                f"output.path {output!r} holds part files but no {RUN}: it is not this program's; name another folder"
+                f"output.path {output!r} holds part files but no {RUN}: it is not this program's; "
+                "name another folder"
             )
         return None
     try:
@@ -103,7 +109,8 @@ def read_record(output: str) -> RunRecord | None:
 
 def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
     """Raises ValueError, showing each difference as old -> new, when an output belongs to a different run."""
-    before, after = old.identity(), new.identity()
+    before = old.identity()
+    after = new.identity()
     changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
     differences = [f"{key}: {_shown(before.get(key))} -> {_shown(after.get(key))}" for key in changed]
     if differences:
@@ -114,7 +121,8 @@ def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
         }
         differences += [f"{key}: {one} -> {other}" for key, (one, other) in moved.items() if one != other]
         raise ValueError(
-            f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); name another folder, or remove this one"
+            f"output.path {output!r} belongs to a different run ({'; '.join(differences)}); "
+            "name another folder, or remove this one"
         )
 
 
@@ -124,7 +132,9 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def hold_output(output: str) -> Iterator[None]:
-    """Makes the run folder and keeps a second driver off it; the system lets go of it when this process ends, however it ends."""
+    """Makes the run folder and keeps a second driver off it; the system lets go of it when this process ends,
+    however it ends.
+    """
     filesystem, root = locate(output)
     if not isinstance(
         filesystem, fs.LocalFileSystem
@@ -150,7 +160,9 @@ def hold_output(output: str) -> Iterator[None]:
 
 
 def open_run(output: str, record: RunRecord, plan: Plan) -> None:
-    """Clears what an earlier start has left (temp files, faults) and writes the plan and the record of a new run."""
+    """Clears what an earlier start has left (temp files, faults) and writes the plan and the record of a new
+    run.
+    """
     filesystem, root = locate(output)
     leftovers = filesystem.get_file_info(fs.FileSelector(f"{root}/{SCRATCH}", allow_not_found=True))
     for path in [*(info.path for info in leftovers), *(f"{root}/{fault}" for fault in list_faults(output))]:

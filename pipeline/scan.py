@@ -1,4 +1,5 @@
-"""Counts the input's files before anything runs: how many rows each has, where they lie, and what columns it brings.
+"""Counts the input's files before anything runs: how many rows each has, where they lie, and what columns it
+brings.
 
 Of Parquet only footers are read. Text is read to its end, since only its newlines tell where rows are.
 """
@@ -24,10 +25,12 @@ READERS = 16  # files read at once: an object store answers late
 
 @dataclass(frozen=True)
 class ScannedFile:
-    """A file and its rows. cuts: offsets of every stride-th row and the end (text), or rows of each row group (Parquet).
+    """A file and its rows.
 
-    checksum: of the text, or the size of a Parquet file. sizes: bytes of each row group (Parquet). names: of CSV columns.
-    chats: a batch file's first rows hold messages.
+    cuts: offsets of every stride-th row and the end (text), or rows of each row group (Parquet).
+
+    checksum: of the text, or the size of a Parquet file. sizes: bytes of each row group (Parquet). names: of
+    CSV columns. chats: a batch file's first rows hold messages.
     """
 
     file: InputFile
@@ -95,7 +98,8 @@ def _scan_text(
         )
         place = f"behind row {error.num_rows:,} ({error.num_bytes:,} bytes of text)"
         raise ValueError(
-            f"{file.path} cannot be read to its end: {kind} stops {place}: {error}; {remedy}: write the file again"
+            f"{file.path} cannot be read to its end: {kind} stops {place}: {error}; "
+            f"{remedy}: write the file again"
         ) from error
     try:
         names = format_.columns(head[: found.cuts[0]].removesuffix(b"\n"))

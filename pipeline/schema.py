@@ -1,6 +1,9 @@
-"""The types of the input's columns: learned once at planning, the same in every part. What does not fit is said, never dropped.
+"""The types of the input's columns: learned once at planning, the same in every part.
 
-JSON has no schema, so types come from the first rows; a later value that does not fit them becomes an error of its row.
+What does not fit is said, never dropped.
+
+JSON has no schema, so types come from the first rows; a later value that does not fit them becomes an error
+of its row.
 """
 
 from collections import Counter
@@ -97,7 +100,9 @@ def _commonest(types: Counter[pa.DataType]) -> pa.DataType:
 
 
 def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
-    """One schema for files (by name) that may lack columns; raises ValueError naming the files when types cannot be merged."""
+    """One schema for files (by name) that may lack columns; raises ValueError naming the files when types
+    cannot be merged.
+    """
     merged: dict[str, tuple[pa.DataType, str]] = {}
     for file, schema in schemas.items():
         if len(set(schema.names)) < len(schema.names):
@@ -140,7 +145,8 @@ def fit_rows(
         if new:
             errors[index] = (
                 errors[index]
-                or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; {remedy}"
+                or f"column {new[0]!r} is {shown(row[new[0]])}, a column that the first rows do not have; "
+                f"{remedy}"
             )
     return pa.Table.from_arrays(columns, schema=schema) if columns else _no_columns(len(rows)), errors
 

@@ -5,11 +5,12 @@ from typing import Any
 
 
 class Detokenizer:
-    """Turns an output's tokens into pieces of text as they come; the pieces joined are the tokenizer's own decoding of all of them.
+    """Turns an output's tokens into pieces of text as they come; the pieces joined are the tokenizer's own
+    decoding of all of them.
 
-    A character split over tokens is held back until it is whole. Byte tokens (<0xE4>) are held back until their run ends,
-    for one wrong byte turns the characters of the whole run into replacement marks. tokenizer: a Hugging Face one that
-    stands on the `tokenizers` library.
+    A character split over tokens is held back until it is whole. Byte tokens (<0xE4>) are held back until
+    their run ends, for one wrong byte turns the characters of the whole run into replacement marks.
+    tokenizer: a Hugging Face one that stands on the `tokenizers` library.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -28,7 +29,8 @@ class Detokenizer:
                 text = self.held()
                 if text and not text.endswith("\ufffd"):
                     pieces.append(text)
-                    self._before, self._held = self._held, []
+                    self._before = self._held
+                    self._held = []
         return "".join(pieces)
 
     def held(self) -> str:
@@ -38,7 +40,8 @@ class Detokenizer:
         return self._decode(self._before + self._held)[len(self._decode(self._before)) :]
 
     def _ends_a_run(self, token_id: int) -> bool:
-        # A token without text (special, or beyond the vocabulary) does not: the tokenizer decodes as if it were not there.
+        # A token without text (special, or beyond the vocabulary) does not: the tokenizer decodes as if it
+        # were not there.
         token = self._tokenizer.id_to_token(token_id)
         return token is not None and not token.startswith("<0x") and self._decode([token_id]) != ""
 

@@ -1,4 +1,5 @@
-"""What engines counted, as numbers by kind and name: added up over parts, and handed out so that each is counted once.
+"""What engines counted, as numbers by kind and name: added up over parts, and handed out so that each is
+counted once.
 
 Does not know what is counted: see EngineStats.counts.
 """
@@ -14,7 +15,8 @@ def add_counts(one: Counts, other: Counts, sign: int = 1) -> Counts:
     """The sum, or with sign -1 the difference; without zeros."""
     found: Counts = {}
     for kind in {**one, **other}:
-        mine, theirs = one.get(kind, {}), other.get(kind, {})
+        mine = one.get(kind, {})
+        theirs = other.get(kind, {})
         sums = {
             name: round(mine.get(name, 0) + sign * theirs.get(name, 0), DECIMALS)
             for name in {**mine, **theirs}
@@ -24,7 +26,8 @@ def add_counts(one: Counts, other: Counts, sign: int = 1) -> Counts:
 
 
 class NewCounts:
-    """Gives what was counted since it was last asked, so that the parts of a worker add up to what its engine did.
+    """Gives what was counted since it was last asked, so that the parts of a worker add up to what its engine
+    did.
 
     read: the counts since the engine was made. Threads may ask at once.
     """
@@ -38,5 +41,6 @@ class NewCounts:
         """What nobody has been given yet."""
         with self._lock:
             counts = self._read()
-            new, self._given = add_counts(counts, self._given, sign=-1), counts
+            new = add_counts(counts, self._given, sign=-1)
+            self._given = counts
             return new

@@ -32,7 +32,10 @@ _LOGPROBS = pa.list_(pa.struct([*_LIKELY, ("top", pa.list_(_LIKELY))]))
 
 @dataclass(frozen=True)
 class Generated:
-    """What a row gave. completions: those decoded, one for all samples of a greedy row; stops: what its texts are cut at."""
+    """What a row gave.
+
+    completions: those decoded, one for all samples of a greedy row; stops: what its texts are cut at.
+    """
 
     completions: Sequence[Completion]
     num_samples: int = 1
@@ -66,7 +69,9 @@ class OutputColumns:
     def of(
         generation: GenerationConfig, prefix: str, generated_ids: bool, samples: bool, logprobs: bool
     ) -> "OutputColumns":
-        """The columns of a job: what its generation settings ask for has its column without being asked for again."""
+        """The columns of a job: what its generation settings ask for has its column without being asked for
+        again.
+        """
         return OutputColumns(
             prefix, generated_ids, samples or generation.n > 1, logprobs or generation.logprobs is not None
         )
@@ -79,7 +84,10 @@ class OutputColumns:
         }
         for column, (name, asked) in wanted.items():
             if asked and not getattr(self, column):
-                remedy = f"set output.{column}: true for the job ({column}_column=True for Generate), or leave {name} out of the row"
+                remedy = (
+                    f"set output.{column}: true for the job ({column}_column=True for Generate), or "
+                    f"leave {name} out of the row"
+                )
                 raise ValueError(
                     f"{name} is {settings[name]}, but the output has no column {column!r}; {remedy}"
                 )

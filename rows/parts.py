@@ -1,4 +1,7 @@
-"""Parts: one Parquet file per finished shard, with its counts in the footer. A part that exists is a shard that is done."""
+"""Parts: one Parquet file per finished shard, with its counts in the footer.
+
+A part that exists is a shard that is done.
+"""
 
 import json
 import re
@@ -19,9 +22,9 @@ SUMMARY_KEY = b"summary"
 class Summary:
     """Counts of one part, or of many added up. first_error: of any row, as an example.
 
-    num_prompt_tokens: a row's prompt once. Each sample that was decoded had its prompt's tokens from the prefix cache
-    (num_cached_tokens) or ran them through the model (num_prefilled_tokens). engine: what the worker's engine did, for any
-    row, since the worker wrote its last part; see EngineStats.counts.
+    num_prompt_tokens: a row's prompt once. Each sample that was decoded had its prompt's tokens from the
+    prefix cache (num_cached_tokens) or ran them through the model (num_prefilled_tokens). engine: what the
+    worker's engine did, for any row, since the worker wrote its last part; see EngineStats.counts.
     """
 
     num_parts: int = 0
@@ -43,11 +46,10 @@ class Summary:
             for name, value in vars(self).items()
             if name.startswith("num_")
         }
-        verified, accepted = (
-            Counter(self.verified) + Counter(other.verified),
-            Counter(self.accepted) + Counter(other.accepted),
-        )
-        error, engine = self.first_error or other.first_error, add_counts(self.engine, other.engine)
+        verified = Counter(self.verified) + Counter(other.verified)
+        accepted = Counter(self.accepted) + Counter(other.accepted)
+        error = self.first_error or other.first_error
+        engine = add_counts(self.engine, other.engine)
         return Summary(
             **counts, verified=dict(verified), accepted=dict(accepted), first_error=error, engine=engine
         )

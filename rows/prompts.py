@@ -1,4 +1,5 @@
-"""From a row's own fields to what the engine needs: token ids, settings and a seed, or an error that stays with the row.
+"""From a row's own fields to what the engine needs: token ids, settings and a seed, or an error that stays
+with the row.
 
 Knows the names of the columns; does not know files, shards or the engine's state.
 """
@@ -22,7 +23,9 @@ class RowError(ValueError):
 
 @dataclass(frozen=True)
 class PromptColumns:
-    """The columns that mean something. messages: a chat, used in place of the prompt when named; either: a row has one of the two.
+    """The columns that mean something.
+
+    messages: a chat, used in place of the prompt when named; either: a row has one of the two.
 
     group: rows with the same value resemble each other.
     """
@@ -100,7 +103,8 @@ class PromptReader:
         )
         if not shaped or not messages:
             raise RowError(
-                f"column {column!r} is {shown(messages)}; it must be a list of messages, each with role and content"
+                f"column {column!r} is {shown(messages)}; it must be a list of messages, each with role and "
+                "content"
             )
         try:
             return self.codec.render([_without_none(message) for message in messages])
@@ -136,7 +140,8 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
         return {}
     if not isinstance(given, dict):
         raise RowError(
-            f"column {column!r} is {shown(given)}; it must be a struct of settings (input.sampling_column: null ignores it)"
+            f"column {column!r} is {shown(given)}; it must be a struct of settings (input.sampling_column: "
+            "null ignores it)"
         )
     settings = _without_none(given)
     for name in settings:
@@ -153,7 +158,9 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
 
 
 def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, seed: int) -> Request:
-    """The job's settings, overridden by the row's own field by field; the row's own seed wins over the one derived for it."""
+    """The job's settings, overridden by the row's own field by field; the row's own seed wins over the one
+    derived for it.
+    """
     settings = {**asdict(generation), "seed": seed, **prompt.sampling}
     return Request(
         id=request_id,

@@ -1,4 +1,6 @@
-"""A row through the engine: its settings become one request per sample, and their completions what the row gave."""
+"""A row through the engine: its settings become one request per sample, and their completions what the row
+gave.
+"""
 
 import asyncio
 from collections.abc import Awaitable
@@ -17,7 +19,9 @@ class Loop(Protocol):
     """What a row needs of an engine loop."""
 
     def complete(self, request: Request) -> Awaitable[Completion]:
-        """All of a request's tokens; raises ValueError for one that cannot run, RuntimeError when the engine has ended."""
+        """All of a request's tokens; raises ValueError for one that cannot run, RuntimeError when the engine
+        has ended.
+        """
 
 
 async def generate_row(
@@ -45,8 +49,8 @@ async def generate_row(
 
 
 def sample_requests(request: Request, num_samples: int) -> list[Request]:
-    """A request per sample, in one group, the row's if it has one: the first as it is alone, the others with seeds made of its
-    seed and their number.
+    """A request per sample, in one group, the row's if it has one: the first as it is alone, the others with
+    seeds made of its seed and their number.
 
     Greedy samples are all the same: one request stands for them.
     """
@@ -65,6 +69,7 @@ def _stopping(request: Request, stops: StopStrings | None, codec: TextCodec) -> 
     if not codec.can_stream:
         kind = type(codec.tokenizer).__name__
         raise ValueError(
-            f"stop needs a tokenizer that comes as a tokenizer.json, and this model's is a {kind}; use stop_token_ids"
+            f"stop needs a tokenizer that comes as a tokenizer.json, and this model's is a {kind}; "
+            "use stop_token_ids"
         )
     return replace(request, make_stop_check=lambda: StopStringCheck(stops.texts, codec.tokenizer))

@@ -1,7 +1,9 @@
-"""Stop strings: the token that completes one ends its sequence, and the text is cut there. Does not know the engine.
+"""Stop strings: the token that completes one ends its sequence, and the text is cut there.
 
-An output ends at the first token after which its decoded text holds a stop string. Replacement marks at the text's end
-do not count: they may be half a character.
+Does not know the engine.
+
+An output ends at the first token after which its decoded text holds a stop string. Replacement marks at the
+text's end do not count: they may be half a character.
 """
 
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ class StopStrings:
     include: bool = False
 
     def cut(self, text: str) -> str:
-        """The text up to the stop string that is completed first, of those completed together the longest; whole if it has none."""
+        """The text up to the stop string that is completed first, of those completed together the longest;
+        whole if it has none.
+        """
         starts = ((text.rstrip("\ufffd").find(stop), stop) for stop in self.texts)
         found = [(start + len(stop), start) for start, stop in starts if start >= 0]
         end, start = min(found, default=(len(text), len(text)))
@@ -26,7 +30,10 @@ class StopStrings:
 
 
 class StopStringCheck:
-    """Sees one sequence's output tokens in order (engine/request.py StopCheck). Costs as much per token however long the text is."""
+    """Sees one sequence's output tokens in order (engine/request.py StopCheck).
+
+    Costs as much per token however long the text is.
+    """
 
     def __init__(self, texts: tuple[str, ...], tokenizer: Any) -> None:
         self._texts = texts

@@ -1,4 +1,5 @@
-"""Where a path or URI lies (local disk or object store), and writing a file there so that it is either whole or absent.
+"""Where a path or URI lies (local disk or object store), and writing a file there so that it is either whole
+or absent.
 
 Does not know what the files hold.
 """
@@ -33,7 +34,9 @@ def locate(path: str) -> tuple[fs.FileSystem, str]:
 
 
 def _through_fsspec(path: str) -> tuple[fs.FileSystem, str]:
-    """File systems that pyarrow does not know itself: http, memory, sftp and so on; each may need a package of its own."""
+    """File systems that pyarrow does not know itself: http, memory, sftp and so on; each may need a package
+    of its own.
+    """
     from fsspec.core import url_to_fs
 
     try:
@@ -60,7 +63,9 @@ def first_line(error: Exception) -> str:
 
 
 def write_file(folder: str, name: str, data: bytes | pa.Buffer) -> None:
-    """Writes folder/name whole or not at all: temp name, fsync and rename on a local disk, one put on an object store."""
+    """Writes folder/name whole or not at all: temp name, fsync and rename on a local disk, one put on an
+    object store.
+    """
     filesystem, root = locate(folder)
     if not isinstance(filesystem, fs.LocalFileSystem):
         with filesystem.open_output_stream(f"{root}/{name}", compression=None) as stream:

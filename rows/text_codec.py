@@ -1,4 +1,7 @@
-"""Text to token ids and back through the model's own tokenizer. Loads transformers on first use only, never in the driver."""
+"""Text to token ids and back through the model's own tokenizer.
+
+Loads transformers on first use only, never in the driver.
+"""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +13,10 @@ from engine.model.hub import local_folder
 
 
 class TextCodec:
-    """A model's tokenizer: prompts and messages in, generated ids out. Every path from text to the engine uses this one."""
+    """A model's tokenizer: prompts and messages in, generated ids out.
+
+    Every path from text to the engine uses this one.
+    """
 
     def __init__(self, path: str, revision: str | None = None, trust_remote_code: bool = False) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

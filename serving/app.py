@@ -1,6 +1,8 @@
-"""The OpenAI-compatible HTTP app of one replica: checks a request, turns it into engine requests, answers whole or as a stream.
+"""The OpenAI-compatible HTTP app of one replica: checks a request, turns it into engine requests, answers
+whole or as a stream.
 
-Sampling fields that a request leaves out come from the configuration; a seed that it leaves out is drawn at random.
+Sampling fields that a request leaves out come from the configuration; a seed that it leaves out is drawn at
+random.
 """
 
 import secrets
@@ -92,7 +94,8 @@ class Api:
             make_request(uuid.uuid4().hex, Prompt(ids, body.settings()), self._generation, seed)
             for ids in prompts
         ]
-        reply, texts = Reply(style, self._model_name), pieces(self._backend, requests)
+        reply = Reply(style, self._model_name)
+        texts = pieces(self._backend, requests)
         if not body.stream:
             return JSONResponse(await whole(reply, len(prompts), texts))
         # The first piece before the headers: what the engine refuses still gets its own status.

@@ -1,10 +1,14 @@
-"""Settings of the online endpoint, as the user writes them. Standard library only: the driver imports this before Ray."""
+"""Settings of the online endpoint, as the user writes them.
+
+Standard library only: the driver imports this before Ray.
+"""
 
 from dataclasses import dataclass
 
 from engine.config import GenerationConfig
 
-# Settings of the batch job that the endpoint does not take yet, neither from its configuration nor from a request.
+# Settings of the batch job that the endpoint does not take yet, neither from its configuration nor from a
+# request.
 BATCH_ONLY = ("stop", "include_stop", "n", "logprobs")
 
 
@@ -12,14 +16,14 @@ BATCH_ONLY = ("stop", "include_stop", "n", "logprobs")
 class ServeConfig:
     """Where the endpoint listens, how many replicas stand behind it and how much work each takes.
 
-    host, port: loopback unless asked otherwise, for there is no authentication.
-    model_name: what clients call the model; None = the last part of model.path.
-    target_ongoing_requests: requests per replica that the autoscaler aims at, between min_replicas and max_replicas.
-    max_ongoing_requests: requests sent to one replica at once; its engine queues those that do not run yet.
-    max_queued_requests: requests that wait for a replica; one more gets status 503 with Retry-After: retry_after_s.
-    upscale_delay_s, downscale_delay_s: how long the load must last before a replica is added or removed.
-    health_check_period_s: how soon a replica whose engine died is replaced.
-    stop_timeout_s: how long running requests may go on when a replica stops.
+    host, port: loopback unless asked otherwise, for there is no authentication. model_name: what clients call
+    the model; None = the last part of model.path. target_ongoing_requests: requests per replica that the
+    autoscaler aims at, between min_replicas and max_replicas. max_ongoing_requests: requests sent to one
+    replica at once; its engine queues those that do not run yet. max_queued_requests: requests that wait for
+    a replica; one more gets status 503 with Retry-After: retry_after_s. upscale_delay_s, downscale_delay_s:
+    how long the load must last before a replica is added or removed. health_check_period_s: how soon a
+    replica whose engine died is replaced. stop_timeout_s: how long running requests may go on when a replica
+    stops.
     """
 
     host: str = "127.0.0.1"
@@ -61,10 +65,12 @@ class ServeConfig:
             raise ValueError(f"serve.{name} is {getattr(self, name)}; it must be {wanted}")
 
     def _check_pair(self, larger: str, smaller: str) -> None:
-        high, low = getattr(self, larger), getattr(self, smaller)
+        high = getattr(self, larger)
+        low = getattr(self, smaller)
         if high < low:
             raise ValueError(
-                f"serve.{larger} is {high}, below serve.{smaller} ({low}); raise the first or lower the second"
+                f"serve.{larger} is {high}, below serve.{smaller} ({low}); "
+                "raise the first or lower the second"
             )
 
 

@@ -1,4 +1,6 @@
-"""The Ray Serve application: replicas of actors/replica.py with the HTTP app in them, autoscaled by the requests under way."""
+"""The Ray Serve application: replicas of actors/replica.py with the HTTP app in them, autoscaled by the
+requests under way.
+"""
 
 from functools import partial
 from pathlib import PurePath
@@ -21,7 +23,10 @@ def served_name(config: ServeConfig, model: ModelConfig) -> str:
 def application(
     config: ServeConfig, model: ModelConfig, generation: GenerationConfig, speculation: SpeculationConfig
 ) -> serve.Application:
-    """What `serve.run` takes. A replica is its own ingress: one hop less, and the autoscaler counts what its engine really has."""
+    """What `serve.run` takes.
+
+    A replica is its own ingress: one hop less, and the autoscaler counts what its engine really has.
+    """
     deployment = serve.deployment(
         autoscaling_config=AutoscalingConfig(
             min_replicas=config.min_replicas,

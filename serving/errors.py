@@ -1,4 +1,6 @@
-"""Errors as the OpenAI API shapes them: {"error": {"message", "type", "param", "code"}}, for every status that this server sends."""
+"""Errors as the OpenAI API shapes them: {"error": {"message", "type", "param", "code"}}, for every status
+that this server sends.
+"""
 
 import difflib
 from collections.abc import Callable, Collection
@@ -12,7 +14,8 @@ from starlette.responses import JSONResponse
 
 
 class ApiError(Exception):
-    """What goes wrong with a request; becomes the HTTP answer, or the last event of a stream that has begun."""
+    """What goes wrong with a request; becomes the HTTP answer, or the last event of a stream that has "
+    "begun."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -27,7 +30,9 @@ class ApiError(Exception):
 
 
 def install_handlers(app: FastAPI, parameters: Collection[str]) -> None:
-    """Makes the app answer its own errors, FastAPI's and Starlette's in the one shape; parameters: names to suggest for an unknown one."""
+    """Makes the app answer its own errors, FastAPI's and Starlette's in the one shape; parameters: names to
+    suggest for an unknown one.
+    """
     converters: dict[type[Exception], Callable[[Any], ApiError]] = {
         ApiError: lambda error: error,
         RequestValidationError: partial(_from_validation, parameters),
@@ -50,7 +55,8 @@ def _handler(convert: Callable[[Any], ApiError]) -> Callable[[Request, Exception
 def _from_validation(parameters: Collection[str], error: RequestValidationError) -> ApiError:
     """The first complaint of pydantic, in words; its place in the body is the `param`."""
     first = error.errors()[0]
-    kind, path = first["type"], [str(part) for part in first["loc"][1:]]
+    kind = first["type"]
+    path = [str(part) for part in first["loc"][1:]]
     if kind == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}")
     if not path:

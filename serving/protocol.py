@@ -1,7 +1,8 @@
 """The request bodies of the OpenAI API that this server takes.
 
-Every name of OpenAI's is known: what would change the text and is not built yet is refused unless it asks for nothing;
-what cannot change the text is taken and has no effect; a name that is not OpenAI's (nor an extension) is refused.
+Every name of OpenAI's is known: what would change the text and is not built yet is refused unless it asks for
+nothing; what cannot change the text is taken and has no effect; a name that is not OpenAI's (nor an
+extension) is refused.
 """
 
 from typing import Annotated, Any, Literal
@@ -22,7 +23,8 @@ def _unsupported(*harmless: Any) -> AfterValidator:
         if value is not None and not any(type(value) is type(known) and value == known for known in harmless):
             allowed = f", or send {harmless[0]!r}" if harmless else ""
             raise ValueError(
-                f"{info.field_name} is {shown(value)}, which this server does not support yet; leave it out{allowed}"
+                f"{info.field_name} is {shown(value)}, which this server does not support yet; "
+                f"leave it out{allowed}"
             )
         return value
 
@@ -38,7 +40,10 @@ class StreamOptions(BaseModel):
 
 
 class GenerationBody(BaseModel):
-    """What completions and chat have in common. top_k, min_p, stop_token_ids, ignore_eos and speculate are extensions."""
+    """What completions and chat have in common.
+
+    top_k, min_p, stop_token_ids, ignore_eos and speculate are extensions.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     model: str
@@ -172,7 +177,8 @@ class ChatBody(GenerationBody):
                 raise ValueError(f"max_completion_tokens is {value!r}; it must be an integer of at least 1")
             if info.data.get("max_tokens") not in (None, value):
                 raise ValueError(
-                    f"max_completion_tokens is {value} and max_tokens is {info.data['max_tokens']}; send one of them"
+                    f"max_completion_tokens is {value} and max_tokens is {info.data['max_tokens']}; "
+                    "send one of them"
                 )
         return value
 

@@ -1,4 +1,6 @@
-"""Replies in the OpenAI API's shapes, whole or as server-sent events; completions and chat differ by a Format."""
+"""Replies in the OpenAI API's shapes, whole or as server-sent events; completions and chat differ by a
+Format.
+"""
 
 import json
 import time
@@ -99,8 +101,10 @@ async def whole(reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, No
 async def events(
     reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, None], include_usage: bool
 ) -> AsyncGenerator[str, None]:
-    """The reply as server-sent events; an error after the first event becomes the last one, without [DONE]."""
-    chunk, opening = reply.format.chunk, reply.format.opening
+    """The reply as server-sent events; an error after the first event becomes the last one, without "
+    "[DONE]."""
+    chunk = reply.format.chunk
+    opening = reply.format.opening
     if opening:
         yield _event(*(reply.envelope(chunk, [_choice(i, opening, None)], None) for i in range(num_prompts)))
     try:

@@ -1,4 +1,7 @@
-"""From engine requests to pieces of text: one stream per prompt, merged into one. Leaving a stream early aborts its requests."""
+"""From engine requests to pieces of text: one stream per prompt, merged into one.
+
+Leaving a stream early aborts its requests.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence

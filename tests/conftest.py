@@ -1,4 +1,7 @@
-"""What the tests share: one Ray session with its own secret and folder, a tiny model folder, an S3 server. Set before ray is imported."""
+"""What the tests share: one Ray session with its own secret and folder, a tiny model folder, an S3 server.
+
+Set before ray is imported.
+"""
 
 import atexit
 import logging
@@ -45,7 +48,9 @@ def ray_session() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random float64 Llama with a tokenizer of single bytes, in Hugging Face format; the same weights every time."""
+    """A random float64 Llama with a tokenizer of single bytes, in Hugging Face format; the same weights every
+    time.
+    """
     from tests.serving.fakes import ByteCodec
     from tests.tiny_models import tiny_model
 

@@ -1,10 +1,12 @@
-"""A model hub on this machine: enough of the Hugging Face hub's API for snapshot_download, with every request counted.
+"""A model hub on this machine: enough of the Hugging Face hub's API for snapshot_download, with every request
+counted.
 
     with FakeHub({"org/model": folder}) as hub:
         subprocess.run(..., env=os.environ | hub.environment(cache))
 
-A repository is a folder; its commit is a hash of its files, `main` and `v1` name it. `token` makes all private, `gated`
-those of which the files ask for a token; `break_after` ends the first answers to each weight file after so many bytes.
+A repository is a folder; its commit is a hash of its files, `main` and `v1` name it. `token` makes all
+private, `gated` those of which the files ask for a token; `break_after` ends the first answers to each weight
+file after so many bytes.
 """
 
 import hashlib
@@ -19,7 +21,9 @@ from urllib.parse import urlsplit
 
 
 class FakeHub:
-    """Serves folders as repositories until its `with` ends; requests: how often each (method, path within the server) was asked for."""
+    """Serves folders as repositories until its `with` ends; requests: how often each (method, path within the
+    server) was asked for.
+    """
 
     def __init__(
         self,
@@ -29,8 +33,11 @@ class FakeHub:
         break_after: int = 0,
         seconds_per_file: float = 0,
     ) -> None:
-        self.repositories, self.token, self.gated = repositories, token, gated
-        self.break_after, self.num_breaks = break_after, 1 if break_after else 0
+        self.repositories = repositories
+        self.token = token
+        self.gated = gated
+        self.break_after = break_after
+        self.num_breaks = 1 if break_after else 0
         self.seconds_per_file = seconds_per_file
         self.requests: Counter[tuple[str, str]] = Counter()
         self.lock = threading.Lock()
@@ -67,7 +74,8 @@ class FakeHub:
         return digest.hexdigest()
 
     def downloads(self, name: str, how: str = "GET") -> dict[str, int]:
-        """How often each file of a repository was asked for: its body, or (HEAD) what there is to know of it."""
+        """How often each file of a repository was asked for: its body, or (HEAD) what there is to know of "
+        "it."""
         before = f"/{name}/resolve/{self.commit(name)}/"
         return {
             path.removeprefix(before): count
@@ -98,10 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         with self.hub.lock:
             self.hub.requests[self.command, path] += 1
-        is_api, repository = (
-            path.startswith("/api/models/"),
-            "/".join(path.removeprefix("/api/models").split("/")[1:3]),
-        )
+        is_api = path.startswith("/api/models/")
+        repository = "/".join(path.removeprefix("/api/models").split("/")[1:3])
         known = self.headers.get("Authorization") == f"Bearer {self.hub.token}"
         if repository not in self.hub.repositories or (self.hub.token and not known and not self.hub.gated):
             return self.reply(401, b"{}", {"X-Error-Code": "RepoNotFound"})
@@ -133,11 +139,13 @@ class _Handler(BaseHTTPRequestHandler):
     def send_file(self, folder: Path, name: str, commit: str) -> None:
         if name not in files_of(folder):
             return self.reply(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
-        data, status = (folder / name).read_bytes(), 200
+        data = (folder / name).read_bytes()
+        status = 200
         headers = {"ETag": f'"{etag(folder / name)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if asked := self.headers.get("Range"):
             first = int(asked.removeprefix("bytes=").split("-")[0])
-            status, headers["Content-Range"] = 206, f"bytes {first}-{len(data) - 1}/{len(data)}"
+            status = 206
+            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
             data = data[first:]
         times = self.hub.requests["GET", urlsplit(self.path).path]
         breaks = (

@@ -12,7 +12,8 @@ from benchmarks.simulate_tail import Holds, simulate
 
 
 def test_the_ratio_is_the_median_of_pairs_and_not_the_ratio_of_medians() -> None:
-    # Pairs: 2, 4 and 1; medians of the sides: 4 and 2, whose ratio would be 2 as well, so the second case tells them apart.
+    # Pairs: 2, 4 and 1; medians of the sides: 4 and 2, whose ratio would be 2 as well, so the second case
+    # tells them apart.
     assert ratio([2.0, 4.0, 8.0], [1.0, 1.0, 8.0])["median"] == 2.0
     assert ratio([1.0, 2.0, 9.0], [1.0, 1.0, 3.0])["median"] == 2.0
     assert ratio([1.0, 3.0, 9.0], [1.0, 3.0, 1.0])["median"] == 1.0

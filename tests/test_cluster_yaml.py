@@ -26,7 +26,8 @@ def test_rays_schema_and_semantic_checks_accept_the_file(cluster: dict[str, Any]
 
 
 def test_the_head_has_no_gpu_and_gpu_workers_start_from_zero(cluster: dict[str, Any]) -> None:
-    head, worker = cluster["available_node_types"]["head"], cluster["available_node_types"]["gpu_worker"]
+    head = cluster["available_node_types"]["head"]
+    worker = cluster["available_node_types"]["gpu_worker"]
     assert (head["resources"], worker["resources"]) == ({"CPU": 8}, {"CPU": 8, "GPU": 1})
     assert (worker["min_workers"], worker["max_workers"]) == (0, 8)
     assert head["node_config"]["ImageId"] == worker["node_config"]["ImageId"]

@@ -1,4 +1,6 @@
-"""What the README shows exists: files, links, make targets, jobs and their flags, and the Python example's names."""
+"""What the README shows exists: files, links, make targets, jobs and their flags, and the Python example's
+names.
+"""
 
 import ast
 import inspect
@@ -25,8 +27,11 @@ def blocks(language: str) -> list[str]:
 
 
 def tree() -> list[str]:
-    """Paths in the tree: a line at the margin names a folder or file, an indented one a file in the folder above."""
-    paths, folder = [], ""
+    """Paths in the tree: a line at the margin names a folder or file, an indented one a file in the folder
+    above.
+    """
+    paths = []
+    folder = ""
     for line in blocks("text")[-1].splitlines():
         name = line.split()[0]
         if not line.startswith(" "):

@@ -1,4 +1,6 @@
-"""Settings of a tiny model of every supported family, by model_type: what tests/tiny_models.py's BASE does not say or says otherwise."""
+"""Settings of a tiny model of every supported family, by model_type: what tests/tiny_models.py's BASE does
+not say or says otherwise.
+"""
 
 from typing import Any
 
@@ -11,23 +13,29 @@ HEAD = {"head_dim": 16}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 LOCAL_EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
 ROUTED_EXPERTS = {
-    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1, "first_k_dense_replace": 1,
+    "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
     "n_group": 1, "topk_group": 1, "norm_topk_prob": True, "routed_scaling_factor": 1.0,
 }  # fmt: skip
 LATENT = {
-    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12, "num_key_value_heads": 4,
+    "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12,
+    "num_key_value_heads": 4,
 }  # fmt: skip
 GPT2_SIZES = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, "n_inner": 96}
 GEMMA = {"query_pre_attn_scalar": 16, **HEAD}
 GEMMA4 = {
-    **HEAD, "global_head_dim": 32, "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
-    "sliding_window": WINDOW, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 97, "hidden_size_per_layer_input": 8,
+    **HEAD, "global_head_dim": 32, "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+    "sliding_window": WINDOW, "num_kv_shared_layers": 2, "vocab_size_per_layer_input": 97,
+    "hidden_size_per_layer_input": 8,
 }  # fmt: skip
 VISION = {
-    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32, "patch_size": 16,
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "image_size": 32, "patch_size": 16,
 }  # fmt: skip
 GEMMA4_VISION = {
-    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16,
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "head_dim": 16,
 }  # fmt: skip
 
 TINY: dict[str, dict[str, Any]] = {
@@ -45,7 +53,8 @@ TINY: dict[str, dict[str, Any]] = {
     "gemma3_text": {**GEMMA, **SOME_LAYERS},
     "gemma3": {"text_config": {**GEMMA, **SOME_LAYERS}, "vision_config": VISION, "mm_tokens_per_image": 4},
     "gemma3n_text": {
-        **HEAD, **SOME_LAYERS, "num_kv_shared_layers": 1, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 97,
+        **HEAD, **SOME_LAYERS, "num_kv_shared_layers": 1, "hidden_size_per_layer_input": 16,
+        "vocab_size_per_layer_input": 97,
         "laurel_rank": 8,
     },
     "gemma4_text": GEMMA4,
@@ -62,7 +71,8 @@ TINY: dict[str, dict[str, Any]] = {
     "olmo2": {},
     "olmo3": SOME_LAYERS,
     "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
-    "flex_olmo": {"num_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.31},  # with 0.3 the reference has a near-tie
+    # with 0.3 the reference has a near-tie
+    "flex_olmo": {"num_experts": 4, "num_experts_per_tok": 2, "initializer_range": 0.31},
     "cohere": {},
     "cohere2": {**HEAD, **SOME_LAYERS, "logit_scale": 1.0},
     "granite": {},

@@ -1,4 +1,6 @@
-"""Tiny random models of every supported family, made in memory with fixed seeds, and transformers' own greedy text for them."""
+"""Tiny random models of every supported family, made in memory with fixed seeds, and transformers' own greedy
+text for them.
+"""
 
 from typing import Any
 
@@ -9,8 +11,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from tests.tiny_families import TINY
 
 BASE = {
-    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 1, "eos_token_id": 2,
+    "vocab_size": 97, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.3, "bos_token_id": 1,
+    "eos_token_id": 2,
     "pad_token_id": 0, "tie_word_embeddings": False,
 }  # fmt: skip
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,7 +39,8 @@ def tiny_model(
 
 
 def tiny_family(model_type: str, attention: str = "ngram_tree", dtype: torch.dtype = torch.float64) -> Any:
-    """As tiny_model, of any supported family; a family of images and text gets the sizes in its text model."""
+    """As tiny_model, of any supported family; a family of images and text gets the sizes in its text "
+    "model."""
     import engine.attention  # noqa: F401  (registers ngram_tree)
 
     torch.manual_seed(7)
@@ -58,10 +63,14 @@ def tiny_family(model_type: str, attention: str = "ngram_tree", dtype: torch.dty
 def reference_greedy(
     model: Any, prompt_ids: list[int], max_tokens: int, eos_ids: list[int] | None = None
 ) -> list[int]:
-    """What transformers' generate gives for one prompt; asserts that no step was a near-tie (top-2 gap above 1e-4)."""
+    """What transformers' generate gives for one prompt; asserts that no step was a near-tie (top-2 gap above
+    1e-4).
+    """
     output = model.generate(
-        torch.tensor([prompt_ids]), attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.long), max_new_tokens=max_tokens,
-        do_sample=False, eos_token_id=eos_ids, pad_token_id=0, output_logits=True, return_dict_in_generate=True,
+        torch.tensor([prompt_ids]), attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.long),
+        max_new_tokens=max_tokens,
+        do_sample=False, eos_token_id=eos_ids, pad_token_id=0, output_logits=True,
+        return_dict_in_generate=True,
     )  # fmt: skip
     for logits in output.logits:
         best, second = logits[0].float().topk(2).values.tolist()

@@ -1,6 +1,7 @@
 """Drafts from every source at once, each guess with the probability that it survives verification.
 
-Owns the parts and the order in which a step uses them. Does not know what a guess costs (budget.py), nor the model.
+Owns the parts and the order in which a step uses them. Does not know what a guess costs (budget.py), nor the
+model.
 """
 
 import logging
@@ -32,24 +33,31 @@ from drafting.tree import Candidates, Int32
 
 logger = logging.getLogger(__name__)
 NUM_RECYCLED = 8
-# Shares of the accepted guesses: following the chain through all rows takes a tenth of the time of a proposal, recycling up to a
-# thirtieth of a step.
-LEAST_OF_CORPUS, LEAST_OF_BIGRAM = 0.01, 0.03
+# Shares of the accepted guesses: following the chain through all rows takes a tenth of the time of a
+# proposal, recycling up to a thirtieth of a step.
+LEAST_OF_CORPUS = 0.01
+LEAST_OF_BIGRAM = 0.03
 FIRST_SEQUENCES = 16  # that there is room for at first
 SAVE_EVERY = 512  # steps; a worker may be killed at any time
 FLOOR = 0.004  # a guess that survives in fewer steps than this is not worth a look
 
 
 class AdaptiveProposer:
-    """Candidate trees of all running sequences; a state is the slot of its row in the arena. See SpeculationConfig."""
+    """Candidate trees of all running sequences; a state is the slot of its row in the arena.
+
+    See SpeculationConfig.
+    """
 
     source_names: tuple[str, ...] = ("context", "siblings", "corpus", "bigram")
 
     def __init__(
         self, *, max_nodes: int, corpus_tokens: int, tables: Tables, home: Path | None = None
     ) -> None:
-        """home: the file that calibration begins with, if it is there, and that keeps what it learns for the next worker or job."""
-        self._home, self._num_learned = home, 0
+        """home: the file that calibration begins with, if it is there, and that keeps what it learns for the
+        next worker or job.
+        """
+        self._home = home
+        self._num_learned = 0
         self.max_nodes = max_nodes
         self.max_depth = max_nodes
         self.arena = TokenArena(corpus_tokens)
@@ -61,26 +69,31 @@ class AdaptiveProposer:
         self._scratch = _scratch(max_nodes, FIRST_SEQUENCES)
 
     def start(self, token_ids: Int32, group: str = "") -> int:
-        """The state of a sequence that begins with these tokens, at least one; it finds what rows of its group said."""
+        """The state of a sequence that begins with these tokens, at least one; it finds what rows of its
+        group said.
+        """
         state = self.arena.add(group)
         self.extend([state], token_ids, np.array([0, len(token_ids)]))
         return state
 
     def extend(self, states: Sequence[int], token_ids: Int32, offsets: Int64) -> None:
-        """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b, scoring nothing."""
+        """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b, scoring
+        nothing.
+        """
         self.arena.append(slots_of(states), token_ids, offsets)
 
     def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = 0.0) -> Candidates:
-        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of nodes that
-        survive with at least min_survival: the fewer, the less time this takes. The next call overwrites what learn needs."""
-        arena, depths = self.arena, np.minimum(max_depths, self.max_depth).astype(np.int32)
+        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes, of
+        nodes that survive with at least min_survival: the fewer, the less time this takes. The next call
+        overwrites what learn needs.
+        """
+        arena = self.arena
+        depths = np.minimum(max_depths, self.max_depth).astype(np.int32)
         if len(states) * layout.MAX_GUESSES > len(self._scratch.guesses):
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
-        scratch, model, floor = (
-            self._scratch,
-            Model(self.calibration.scores, self.bigram),
-            max(FLOOR, min_survival),
-        )
+        scratch = self._scratch
+        model = Model(self.calibration.scores, self.bigram)
+        floor = max(FLOOR, min_survival)
         # The chain through all rows is the last one; where it does not earn its keep it is not followed.
         scratch.num_chains[0] = (
             layout.NUM_CHAINS if self._earnings.uses(layout.ALL, LEAST_OF_CORPUS) else layout.NUM_CHAINS - 1
@@ -94,7 +107,10 @@ class AdaptiveProposer:
         return Candidates(token_ids, parents, depths, sources, matches, offsets, survival, guesses)
 
     def learn(self, states: Sequence[int], candidates: Candidates, token_ids: Int32, offsets: Int64) -> None:
-        """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]]. Scores every candidate whose parent was right."""
+        """After a step: sequence b got token_ids[offsets[b] : offsets[b + 1]].
+
+        Scores every candidate whose parent was right.
+        """
         if candidates.guesses is not None:
             self.calibration.learn(Guesses(*candidates.guesses), token_ids, offsets)
         self.extend(states, token_ids, offsets)
@@ -103,7 +119,9 @@ class AdaptiveProposer:
             self._save(self._home)
 
     def wants_successors(self) -> int:
-        """How many of them recycle would take for each row; 0 while next to no accepted guess comes from the bigram."""
+        """How many of them recycle would take for each row; 0 while next to no accepted guess comes from the
+        bigram.
+        """
         return NUM_RECYCLED if self._earnings.uses(layout.BIGRAM, LEAST_OF_BIGRAM) else 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
@@ -111,7 +129,9 @@ class AdaptiveProposer:
         self._earnings.add(sources)
 
     def recycle(self, token_ids: Int32, successors: Int32) -> None:
-        """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best first."""
+        """token_ids [R] went through the model, whose likeliest next tokens are successors [R, k], best
+        first.
+        """
         recycle_successors(self.bigram, token_ids, successors)
 
     def finish(self, state: int) -> None:
@@ -123,7 +143,8 @@ class AdaptiveProposer:
         self.arena.drop(state)
 
     def clear(self) -> None:
-        """Forgets what texts said: all finished rows, and biases; not how far each source is to be trusted."""
+        """Forgets what texts said: all finished rows, and biases; not how far each source is to be "
+        "trusted."""
         self.arena.clear()
         self.calibration.biases[:] = 0
 
@@ -139,7 +160,8 @@ class AdaptiveProposer:
 
 
 def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
-    children, num_guesses = (layout.MAX_CHILDREN, layout.NUM_VOTERS), num_sequences * layout.MAX_GUESSES
+    children = (layout.MAX_CHILDREN, layout.NUM_VOTERS)
+    num_guesses = num_sequences * layout.MAX_GUESSES
     return Scratch(
         pointers=np.zeros((max_nodes + 1) * layout.MAX_POINTERS, POINTER),
         nodes=np.zeros(max_nodes + 1, NODE),
@@ -159,23 +181,25 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
 def _nodes_of(
     guesses: Records, guess_offsets: Int64, offsets: Int64
 ) -> tuple[Int32, Int32, Int32, NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
-    """Token ids, parents, depths, sources, matches and survival of the guesses that became nodes, in the order of the nodes."""
+    """Token ids, parents, depths, sources, matches and survival of the guesses that became nodes, in the
+    order of the nodes.
+    """
     total = offsets[-1]
-    token_ids, parents, depths = (
-        np.empty(total, np.int32),
-        np.empty(total, np.int32),
-        np.empty(total, np.int32),
-    )
-    sources, matches, survival = (
-        np.empty(total, np.uint8),
-        np.empty(total, np.uint8),
-        np.empty(total, np.float32),
-    )
+    token_ids = np.empty(total, np.int32)
+    parents = np.empty(total, np.int32)
+    depths = np.empty(total, np.int32)
+    sources = np.empty(total, np.uint8)
+    matches = np.empty(total, np.uint8)
+    survival = np.empty(total, np.float32)
     for b in range(len(offsets) - 1):
         for j in range(guess_offsets[b], guess_offsets[b + 1]):
             guess = guesses[j]
             if guess.node > 0:
                 i = offsets[b] + guess.node - 1
-                token_ids[i], parents[i], depths[i] = guess.token, guess.parent, guess.depth
-                sources[i], matches[i], survival[i] = guess.source, guess.match, guess.survival
+                token_ids[i] = guess.token
+                parents[i] = guess.parent
+                depths[i] = guess.depth
+                sources[i] = guess.source
+                matches[i] = guess.match
+                survival[i] = guess.survival
     return token_ids, parents, depths, sources, matches, survival

@@ -1,6 +1,7 @@
 """The rows that drafts come from: those that run, and finished ones as far as there is room for them.
 
-Owns which row has which slot and blocks, and which finished row goes first. What is in the blocks is chains.py's.
+Owns which row has which slot and blocks, and which finished row goes first. What is in the blocks is
+chains.py's.
 """
 
 from collections import deque
@@ -24,7 +25,8 @@ from drafting.adaptive.layout import (
 from drafting.compiled import compiled
 from drafting.tree import Int32
 
-FIRST_BLOCKS, FIRST_SLOTS = 256, 16
+FIRST_BLOCKS = 256
+FIRST_SLOTS = 16
 
 
 class TokenArena:
@@ -137,21 +139,21 @@ def _empty(num_blocks: int) -> Arena:
 
 
 def _doubled(old: Arena) -> Arena:
-    """Twice the blocks and heads. A head lies at the low bits of a hash: with one bit more it is in one of two places, so both get it."""
-    num_blocks, num_free = len(old.blocks), int(old.num_free[0])
+    """Twice the blocks and heads.
+
+    A head lies at the low bits of a hash: with one bit more it is in one of two places, so both get it.
+    """
+    num_blocks = len(old.blocks)
+    num_free = int(old.num_free[0])
     new = _empty(num_blocks)
-    chains_CP, heads_CH = (
-        np.concatenate([old.chains_CP, new.chains_CP], 1),
-        np.concatenate([old.heads_CH, old.heads_CH], 1),
-    )
+    chains_CP = np.concatenate([old.chains_CP, new.chains_CP], 1)
+    heads_CH = np.concatenate([old.heads_CH, old.heads_CH], 1)
     free = np.concatenate(
         [old.free[:num_free], new.free + num_blocks, np.zeros(num_blocks - num_free, np.int32)]
     ).astype(np.int32)
     blocks = np.concatenate([old.blocks, new.blocks])
-    tokens, num_free_now = (
-        np.concatenate([old.tokens, new.tokens]),
-        np.array([num_free + num_blocks], np.int64),
-    )
+    tokens = np.concatenate([old.tokens, new.tokens])
+    num_free_now = np.array([num_free + num_blocks], np.int64)
     return Arena(tokens, blocks, chains_CP, heads_CH, free, num_free_now, old.said_SN)
 
 

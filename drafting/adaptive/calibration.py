@@ -1,10 +1,13 @@
-"""How likely a guess is: weights by bucket, learned from every guess whose truth became known, verified or not.
+"""How likely a guess is: weights by bucket, learned from every guess whose truth became known, verified or
+not.
 
-Owns the weights, what they are before anything was seen, their learning and their file. Does not know how guesses are found.
+Owns the weights, what they are before anything was seen, their learning and their file. Does not know how
+guesses are found.
 
-A guess lies in one bucket of each table; its score is the sum of the buckets' weights and of biases that know tokens, and its
-probability a softmax over its siblings' scores and 0, the score of "none of these". A step's truth moves each of them by
-(right - probability) x rate. A bucket's rate falls as it is seen, never below MIN_RATE: what was learned long ago fades.
+A guess lies in one bucket of each table; its score is the sum of the buckets' weights and of biases that know
+tokens, and its probability a softmax over its siblings' scores and 0, the score of "none of these". A step's
+truth moves each of them by (right - probability) x rate. A bucket's rate falls as it is seen, never below
+MIN_RATE: what was learned long ago fades.
 """
 
 import os
@@ -26,14 +29,18 @@ from drafting.adaptive.layout import (
 from drafting.compiled import compiled
 from drafting.tree import Int32
 
-FIRST_RATE, MIN_RATE, RATE_FALLS_AT = 0.3, 0.01, 20.0
+FIRST_RATE = 0.3
+MIN_RATE = 0.01
+RATE_FALLS_AT = 20.0
 BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
 
 
 class Calibration:
-    """What guesses have taught: weights, seen float32 [tables, buckets]: what each bucket adds to a score, and how often it was
-    scored; biases float32 [biases, hashes]: what tokens add, each under a hash: the last one, it and the kind of guess, the last
-    two and the kind, the guessed one and the kind, the last and the guessed one, all three and the kind."""
+    """What guesses have taught: weights, seen float32 [tables, buckets]: what each bucket adds to a score,
+    and how often it was scored; biases float32 [biases, hashes]: what tokens add, each under a hash: the last
+    one, it and the kind of guess, the last two and the kind, the guessed one and the kind, the last and the
+    guessed one, all three and the kind.
+    """
 
     def __init__(self) -> None:
         num_weights = NUM_TABLES * NUM_BUCKETS
@@ -50,7 +57,9 @@ class Calibration:
         _learn(self.scores, self.seen.reshape(-1), guesses, token_ids, offsets)
 
     def save(self, path: Path) -> None:
-        """Writes weights and seen so that a reader sees all of it or nothing; biases hold traces of a job's texts and stay with it."""
+        """Writes weights and seen so that a reader sees all of it or nothing; biases hold traces of a job's
+        texts and stay with it.
+        """
         torn = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with open(torn, "wb") as file:
             np.savez_compressed(file, weights=self.weights, seen=self.seen)
@@ -76,12 +85,15 @@ class Calibration:
 def prior() -> NDArray[np.float32]:
     """Weights before anything was seen: longer matches, larger shares and better ranks are likelier.
 
-    Straight lines through what four kinds of recorded text taught; each also helps the kinds it was not taken from.
+    Straight lines through what four kinds of recorded text taught; each also helps the kinds it was not taken
+    from.
     """
     weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
     for voter in range(NUM_VOTERS):
         weights[voter, 2:56] = (-1.8 + 0.33 * np.arange(9)[:, None] + 0.42 * np.arange(6)).ravel()
-    weights[4, 1], weights[4, 2:18:2], weights[4, 3:18:2] = -0.5, -1.6 - 0.25 * np.arange(8), -0.1
+    weights[4, 1] = -0.5
+    weights[4, 2:18:2] = -1.6 - 0.25 * np.arange(8)
+    weights[4, 3:18:2] = -0.1
     weights[5, :32] = np.tile([0.1, -0.2, 0.1, 0.2], 8)
     return weights
 
@@ -90,9 +102,12 @@ def prior() -> NDArray[np.float32]:
 def _learn(
     scores: NDArray[np.float32], seen: NDArray[np.float32], found: Guesses, token_ids: Int32, offsets: Int64
 ) -> None:
-    guesses, features_GF = found.guesses, found.features_GF
+    guesses = found.guesses
+    features_GF = found.features_GF
     for b in range(len(offsets) - 1):
-        node, at, last = 0, found.offsets[b], found.offsets[b + 1]
+        node = 0
+        at = found.offsets[b]
+        last = found.offsets[b + 1]
         for t in range(offsets[b], offsets[b + 1]):
             while at < last and guesses[at].parent < node:
                 at += 1

@@ -1,8 +1,9 @@
-"""The tokens of all rows in linked blocks, and the chains that lead from a token to where the same was said before: compiled.
+"""The tokens of all rows in linked blocks, and the chains that lead from a token to where the same was said
+before: compiled.
 
-Owns how rows are written, followed and hashed. Does not know what is looked for, nor how rows end.
-A place is a token's index in the arena. Chain c links each place to the earlier one that followed the same ORDERS[c] tokens in
-the same scope. Links may be stale or collide, so every use compares tokens.
+Owns how rows are written, followed and hashed. Does not know what is looked for, nor how rows end. A place is
+a token's index in the arena. Chain c links each place to the earlier one that followed the same ORDERS[c]
+tokens in the same scope. Links may be stale or collide, so every use compares tokens.
 """
 
 from typing import Any
@@ -73,9 +74,12 @@ def write_recent(arena: Arena, place: int, out: Int32) -> int:
 def append(
     arena: Arena, rows: Records, slots: Int64, token_ids: Int32, offsets: Int64, recent: Int32
 ) -> None:
-    """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]; free blocks and scratch `recent` must be enough."""
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]; free blocks and scratch `recent`
+    must be enough.
+    """
     for i in range(len(slots)):
-        row, said = rows[slots[i]], arena.said_SN[slots[i]]
+        row = rows[slots[i]]
+        said = arena.said_SN[slots[i]]
         size = write_recent(arena, row.last, recent)
         for t in range(offsets[i], offsets[i + 1]):
             place = _new_place(arena, row)
@@ -86,7 +90,9 @@ def append(
                     head = head_of(arena.heads_CH, chain, row, recent)
                     arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
                     arena.heads_CH[chain, head] = place
-            recent[2], recent[1], recent[0] = recent[1], recent[0], token_ids[t]
+            recent[2] = recent[1]
+            recent[1] = recent[0]
+            recent[0] = token_ids[t]
             size = min(size + 1, MAX_ORDER)
 
 
@@ -95,14 +101,19 @@ def _new_place(arena: Arena, row: Any) -> int:
     place = row.last + 1
     if place % BLOCK_TOKENS == 0:
         arena.num_free[0] -= 1
-        number, previous = arena.free[arena.num_free[0]], row.last // BLOCK_TOKENS
+        number = arena.free[arena.num_free[0]]
+        previous = row.last // BLOCK_TOKENS
         block = arena.blocks[number]
-        block.next, block.previous, block.row, block.group = NONE, previous, row.id, row.group
+        block.next = NONE
+        block.previous = previous
+        block.row = row.id
+        block.group = row.group
         if previous >= 0:
             arena.blocks[previous].next = number
         else:
             row.first_block = number
         place = number * BLOCK_TOKENS
         arena.tokens[place : place + BLOCK_TOKENS] = NONE
-    row.last, row.length = place, row.length + 1
+    row.last = place
+    row.length = row.length + 1
     return int(place)

@@ -1,7 +1,8 @@
 """Decides in every step whether to draft at all, and how many nodes are verified over all sequences.
 
-Candidate trees come in, the trees to verify go out. How likely a candidate is belongs to calibration.py, what a step
-costs to cost_model.py. The engine and a simulated job decide by this same code; docs/drafting.md has a worked example.
+Candidate trees come in, the trees to verify go out. How likely a candidate is belongs to calibration.py, what
+a step costs to cost_model.py. The engine and a simulated job decide by this same code; docs/drafting.md has a
+worked example.
 """
 
 from collections.abc import Callable
@@ -15,13 +16,15 @@ from drafting.compiled import compiled
 from drafting.tree import Candidates, DraftTrees, prune
 
 MAX_STEP_NODES = 1024  # nodes of one step, over all sequences
-# Chosen candidates come true less often than expected, since those that are overestimated are chosen first: so each
-# of them has to promise more than it costs. The factor is the best of the simulated jobs in docs/lab-notes.md.
+# Chosen candidates come true less often than expected, since those that are overestimated are chosen first:
+# so each of them has to promise more than it costs. The factor is the best of the simulated jobs in
+# docs/lab-notes.md.
 PRICE_MARKUP = 1.4
 TRIAL_STEPS = 4  # steps that draft after a pause before the next pause is decided
 MEMORY_STEPS = 16  # the gain is a mean over about this many of the latest steps that drafted
 MAX_PAUSE = 128  # steps
-# Where steps find nothing to verify, only drafting time is lost: a pause is no longer than makes that this share.
+# Where steps find nothing to verify, only drafting time is lost: a pause is no longer than makes that this
+# share.
 MAX_LOSS = 0.002
 # While drafting pays, two steps in so many are plain, to learn what plain steps cost.
 REFRESH_EVERY = 128
@@ -67,8 +70,8 @@ class StepDecision:
     """The decision of one step, and what it rests on.
 
     num_sequences: sequences that get a token. is_measured: whether the step's shape and time are looked at.
-    plain: the step's shape without nodes. plain_rate: tokens per second that plain decoding would give at this load.
-    price: what a second of step time is worth, in tokens per second.
+    plain: the step's shape without nodes. plain_rate: tokens per second that plain decoding would give at
+    this load. price: what a second of step time is worth, in tokens per second.
     """
 
     num_sequences: int
@@ -83,14 +86,20 @@ class StepDecision:
 class Controller:
     """One per engine. In each step: wants_drafts, then min_survival and choose where it does, then observe.
 
-    1. Price. A second of step time is worth the tokens that it would bring if it were spent on decoding the sequences
-       that run now: the rate of plain decoding at this load, times how much faster than plain the latest steps were,
+    1. Price. A second of step time is worth the tokens that it would bring if it were spent on decoding the
+    sequences
+       that run now: the rate of plain decoding at this load,
+       times how much faster than plain the latest steps were,
        times a markup. Prompts are not in it: an accepted node saves a step of decoding and never a prompt.
-    2. Choice. The step verifies the B best candidates over all sequences, for the B with the largest gain: expected
+    2. Choice. The step verifies the B best candidates over all sequences, for the B with the largest gain:
+    expected
        accepted tokens, less the price of the seconds that B nodes add.
-    3. Pause. Drafting costs time whatever is chosen, and nodes may cost more than predicted. So the gain of each step
-       that drafted is measured. While its mean is not positive, drafting pauses for 1, 2, 4 ... 128 steps, with trials
-       of 4 steps in between. Each load class is judged by itself: what does not pay at 64 sequences may pay at 2.
+    3. Pause. Drafting costs time whatever is chosen, and nodes may cost more than predicted. So the gain of
+    each step
+       that drafted is measured. While its mean is not positive, drafting pauses for 1, 2, 4 ... 128 steps,
+       with trials
+       of 4 steps in between. Each load class is judged by itself: what does not pay at 64
+       sequences may pay at 2.
     """
 
     def __init__(self, cost: CostModel, max_step_nodes: int = MAX_STEP_NODES) -> None:
@@ -104,7 +113,9 @@ class Controller:
         self._num_plain = 0  # plain steps since the latest step that drafted
 
     def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
-        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without nodes."""
+        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without
+        nodes.
+        """
         self.step = StepDecision(num_sequences)
         if self.load.plain_left:
             self.load.plain_left -= 1
@@ -133,7 +144,9 @@ class Controller:
 
     @property
     def min_survival(self) -> float:
-        """Half of the price of this step's cheapest node: a candidate that survives less often cannot be worth it."""
+        """Half of the price of this step's cheapest node: a candidate that survives less often cannot be
+        worth it.
+        """
         cheapest = (self._node_seconds[1:] / np.arange(1, len(self._node_seconds))).min()
         return 0.5 * self.step.price * float(cheapest)
 
@@ -148,9 +161,11 @@ class Controller:
         return trees
 
     def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
-        """Takes in the tokens that this step gave, and its times: seconds without drafting, and those of drafting.
+        """Takes in the tokens that this step gave, and its times: seconds without drafting, and those of
+        drafting.
 
-        The time of steps with prompts teaches nothing here: prompts cost otherwise, and are not what is decided.
+        The time of steps with prompts teaches nothing here: prompts cost otherwise, and are not what is
+        decided.
         """
         step = self.step
         if not step.is_measured:
@@ -183,10 +198,10 @@ class Controller:
 def choose(candidates: Candidates, node_seconds: Floats, price: float) -> DraftTrees:
     """The B* best candidates over all sequences.
 
-    B* = argmax over B of (sum of the B best survivals) - price x node_seconds[B].
-    node_seconds float64 [M + 1]: what B = 0 .. M nodes add to the step; it may be a staircase. price: tokens per
-    second. At most M nodes are chosen; of equal values the smaller B wins, and 0 is the plain step. A child never
-    survives more often than its parent, so the B best candidates are always whole trees.
+    B* = argmax over B of (sum of the B best survivals) - price x node_seconds[B]. node_seconds float64 [M +
+    1]: what B = 0 .. M nodes add to the step; it may be a staircase. price: tokens per second. At most M
+    nodes are chosen; of equal values the smaller B wins, and 0 is the plain step. A child never survives more
+    often than its parent, so the B best candidates are always whole trees.
     """
     return prune(candidates, _best(candidates.survival, node_seconds, float(price)))
 

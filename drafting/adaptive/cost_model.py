@@ -1,14 +1,15 @@
-"""What a step costs: seconds as a function of its packed tokens, the cached tokens they attend to, and its sequences.
+"""What a step costs: seconds as a function of its packed tokens, the cached tokens they attend to, and its
+sequences.
 
-The model is fitted to a profile when a worker starts and then corrected by measured steps. It knows no language model:
-measurements come in, predictions go out, and the whole is one JSON file, so that jobs/replay.py can predict with the
-costs of another machine.
+The model is fitted to a profile when a worker starts and then corrected by measured steps. It knows no
+language model: measurements come in, predictions go out, and the whole is one JSON file, so that
+jobs/replay.py can predict with the costs of another machine.
 
     seconds = a x curve(packed tokens) + b x cached tokens + c x attended tokens + d x sequences
               + e x (1 if the step verifies any node) + f x nodes
 
-The token curve is piecewise linear through the profiled numbers of packed tokens. Machines round these numbers up
-(CUDA graph sizes, packed linear layers on a CPU), so cost is a staircase.
+The token curve is piecewise linear through the profiled numbers of packed tokens. Machines round these
+numbers up (CUDA graph sizes, packed linear layers on a CPU), so cost is a staircase.
 """
 
 import json
@@ -37,9 +38,10 @@ Chunk = Sequence[
 class StepShape(NamedTuple):
     """What decides the cost of a step.
 
-    packed_tokens: entries of the packed forward pass, nodes included. cached_tokens: cached tokens of all sequences,
-    which are read once however many packed tokens attend to them. attended_tokens: cached tokens that each packed token
-    attends to, summed over the packed tokens. sequences: sequences in the step. nodes: draft nodes to verify.
+    packed_tokens: entries of the packed forward pass, nodes included. cached_tokens: cached tokens of all
+    sequences, which are read once however many packed tokens attend to them. attended_tokens: cached tokens
+    that each packed token attends to, summed over the packed tokens. sequences: sequences in the step. nodes:
+    draft nodes to verify.
     """
 
     packed_tokens: float
@@ -65,7 +67,8 @@ class StepShape(NamedTuple):
 
     @staticmethod
     def decoding(num_sequences: float, context: float) -> "StepShape":
-        """The shape of a plain step in which each sequence runs its last token over `context` cached tokens."""
+        """The shape of a plain step in which each sequence runs its last token over `context` cached "
+        "tokens."""
         cached = num_sequences * context
         return StepShape(num_sequences, cached, cached, num_sequences)
 
@@ -98,7 +101,8 @@ class StepShape(NamedTuple):
 class Profile:
     """Measured steps: their shapes and seconds.
 
-    stairs: (first, step) says that more than `first` packed tokens cost as much as the next multiple of `step` tokens.
+    stairs: (first, step) says that more than `first` packed tokens cost as much as the next multiple of
+    `step` tokens.
     """
 
     shapes: list[StepShape]
@@ -135,10 +139,10 @@ class Scales(NamedTuple):
 class CostModel:
     """Predicts the seconds of a step, and learns from measured steps.
 
-    Two scales are learned for each load class (1, 2-3, 4-7 ... sequences). One tells how far plain steps are from the
-    profile, because of other work on the machine, sampling, or longer contexts. The other tells how far the cost of
-    nodes is from it, because trees have uneven widths. A load class without measured steps borrows the scales of the
-    nearest class.
+    Two scales are learned for each load class (1, 2-3, 4-7 ... sequences). One tells how far plain steps are
+    from the profile, because of other work on the machine, sampling, or longer contexts. The other tells how
+    far the cost of nodes is from it, because trees have uneven widths. A load class without measured steps
+    borrows the scales of the nearest class.
     """
 
     def __init__(
@@ -147,7 +151,10 @@ class CostModel:
         coefficients: Floats | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
-        """coefficients: of the formula, where they are known already. about: what was profiled, for people."""
+        """coefficients: of the formula, where they are known already.
+
+        about: what was profiled, for people.
+        """
         self.profile = profile
         self.about = about or {}
         self.scales: dict[int, Scales] = {}
@@ -252,7 +259,10 @@ class TokenCurve(NamedTuple):
 
 
 def _token_curve(profile: Profile) -> TokenCurve:
-    """Makes the curve from the profiled steps of one sequence. It never falls; the charge for any tree is taken out."""
+    """Makes the curve from the profiled steps of one sequence.
+
+    It never falls; the charge for any tree is taken out.
+    """
     first, step = profile.stairs or (np.inf, 1.0)
     measured = [(s, t) for s, t in zip(profile.shapes, profile.seconds, strict=True) if s.sequences == 1]
     plain = [(s.packed_tokens, t) for s, t in measured if not s.nodes]
@@ -267,7 +277,9 @@ def _token_curve(profile: Profile) -> TokenCurve:
 
 
 def _tree_charge(plain: list[tuple[float, float]], with_nodes: list[tuple[float, float]]) -> float:
-    """The seconds that a tree of any size adds, from a straight line through the two narrowest steps with nodes."""
+    """The seconds that a tree of any size adds, from a straight line through the two narrowest steps with
+    nodes.
+    """
     wider = [point for point in with_nodes if point[0] > with_nodes[0][0]]
     if not wider or not plain:
         return 0.0

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Accepted guesses that each source begins with; after about 256 steps they are forgotten.
-PRIOR, MEMORY_STEPS = 8.0, 256.0
+PRIOR = 8.0
+MEMORY_STEPS = 256.0
 PROBE_EVERY = 16  # steps: now and then a source is used that does not earn, or nobody would see that it could
 
 
@@ -24,7 +25,9 @@ class Earnings:
         self._accepted += np.bincount(sources, minlength=len(self._accepted))
 
     def uses(self, source: int, least_share: float) -> bool:
-        """Whether a source is to be used now, asked before each use: it gives its share, or its turn to be tried has come."""
+        """Whether a source is to be used now, asked before each use: it gives its share, or its turn to be
+        tried has come.
+        """
         self._num_asked[source] += 1
         return (
             bool(self._accepted[source] >= least_share * self._accepted.sum())

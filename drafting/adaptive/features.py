@@ -1,6 +1,8 @@
-"""What a guess is judged by: its bucket in each table of weights, and its entry in each table of biases; compiled.
+"""What a guess is judged by: its bucket in each table of weights, and its entry in each table of biases;
+compiled.
 
-Owns what is looked at and how it is sorted into buckets. Does not know what the buckets are worth (calibration.py).
+Owns what is looked at and how it is sorted into buckets. Does not know what the buckets are worth
+(calibration.py).
 """
 
 from typing import Any
@@ -22,11 +24,14 @@ SAID = np.searchsorted(
 
 @compiled_lean
 def set_buckets(guess: Any, features: Int32, child: int, said: UInt8, scratch: Scratch) -> int:
-    """What is known of a guess: by voter its longest match and its share; its rank in the bigram; its depth; how often the row
-    has said it. Returns its kind: source and longest match."""
+    """What is known of a guess: by voter its longest match and its share; its rank in the bigram; its depth;
+    how often the row has said it. Returns its kind: source and longest match.
+    """
     num_scopes = 0
     for voter in range(NUM_VOTERS):
-        longest, total, bucket = scratch.longest_CV[child, voter], scratch.totals_V[voter], 0
+        longest = scratch.longest_CV[child, voter]
+        total = scratch.totals_V[voter]
+        bucket = 0
         if longest:
             share = scratch.votes_CV[child, voter] / total
             part = (
@@ -46,7 +51,8 @@ def set_buckets(guess: Any, features: Int32, child: int, said: UInt8, scratch: S
             if voter != GAP:
                 num_scopes += 1
                 if longest > guess.match:
-                    guess.match, guess.source = longest, voter
+                    guess.match = longest
+                    guess.source = voter
         elif total > 0:
             bucket = 1
         features[voter] = voter * NUM_BUCKETS + bucket
@@ -58,9 +64,11 @@ def set_buckets(guess: Any, features: Int32, child: int, said: UInt8, scratch: S
 
 @compiled_lean
 def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> None:
-    """Where what is known of these tokens lies: the last, it and the kind of guess, the two last and the kind, the guessed one and
-    the kind, the last and the guessed one, all of them."""
-    guessed, pair = mix(0, token), mix(pair, kind)
+    """Where what is known of these tokens lies: the last, it and the kind of guess, the two last and the
+    kind, the guessed one and the kind, the last and the guessed one, all of them.
+    """
+    guessed = mix(0, token)
+    pair = mix(pair, kind)
     for bias, key in enumerate(
         (last, mix(last, kind), pair, mix(guessed, kind), mix(last, token), mix(pair, token))
     ):

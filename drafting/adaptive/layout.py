@@ -12,28 +12,38 @@ from drafting.tree import Int32, UInt8
 
 Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
-BLOCK_TOKENS, NONE = 64, -1  # a row owns whole blocks
-OWN, GROUP, ALL, NUM_SCOPES = 0, 1, 2, 3  # scopes: the row itself, its group, all rows
-GAP, NUM_VOTERS, BIGRAM = (
-    3,
-    4,
-    3,
-)  # votes of matches that end before the last token are counted apart; a source without votes
-ORDERS, SCOPES, NUM_CHAINS, MAX_ORDER = (3, 1, 2, 2), (OWN, OWN, GROUP, ALL), 4, 3
-WALK, SHORT_WALK = (
-    16,
-    8,
-)  # links of a chain followed at most: for the root; for a node, or before the last token
+# a row owns whole blocks
+BLOCK_TOKENS = 64
+NONE = -1
+# scopes: the row itself, its group, all rows
+OWN = 0
+GROUP = 1
+ALL = 2
+NUM_SCOPES = 3
+# votes of matches that end before the last token are counted apart; a source without votes
+GAP = 3
+NUM_VOTERS = 4
+BIGRAM = 3
+ORDERS = (3, 1, 2, 2)
+SCOPES = (OWN, OWN, GROUP, ALL)
+NUM_CHAINS = 4
+MAX_ORDER = 3
+# links of a chain followed at most: for the root; for a node, or before the last token
+WALK = 16
+SHORT_WALK = 8
 MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
-MAX_MATCH, MAX_CHILDREN, MAX_GUESSES = (
-    32,
-    24,
-    512,
-)  # tokens compared backwards; continuations of a node; those weighed per tree
+# tokens compared backwards; continuations of a node; those weighed per tree
+MAX_MATCH = 32
+MAX_CHILDREN = 24
+MAX_GUESSES = 512
 NUM_SAID = 1 << 12  # counters of the tokens that a row has said
 
-NUM_TABLES, NUM_BUCKETS = 7, 64  # of weights; a guess has one bucket in each table
-NUM_BIASES, NUM_HASHES = 6, 1 << 16  # tables of biases, and entries of each
+# of weights; a guess has one bucket in each table
+NUM_TABLES = 7
+NUM_BUCKETS = 64
+# tables of biases, and entries of each
+NUM_BIASES = 6
+NUM_HASHES = 1 << 16
 NUM_FEATURES = (
     NUM_TABLES + NUM_BIASES
 )  # of a guess: where its bucket in each table, and its entry of each bias, lie among all scores
@@ -49,7 +59,8 @@ ROW = np.dtype(
 )
 BLOCK = np.dtype([("next", np.int32), ("previous", np.int32), ("row", np.int64), ("group", np.int64)])
 POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32), ("gap", np.int32)])
-# By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them is next.
+# By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them
+# is next.
 NODE = np.dtype(
     [
         ("first", np.int32),
@@ -80,9 +91,12 @@ GUESS = np.dtype(
 
 
 class Arena(NamedTuple):
-    """The tokens of all rows int32 [P], in linked blocks, and the chains through them. free[: num_free[0]] are unused blocks.
+    """The tokens of all rows int32 [P], in linked blocks, and the chains through them.
 
-    said_SN uint8 [slots, NUM_SAID]: how often a running row has said a token, prompt included, by the token's low bits.
+    free[: num_free[0]] are unused blocks.
+
+    said_SN uint8 [slots, NUM_SAID]: how often a running row has said a token, prompt included, by the token's
+    low bits.
     """
 
     tokens: Int32
@@ -95,16 +109,19 @@ class Arena(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What was learned: scores float32, those of all buckets and then those of all biases; bigram_VR int32."""
+    """What was learned: scores float32, those of all buckets and then those of all biases; bigram_VR "
+    "int32."""
 
     scores: NDArray[np.float32]
     bigram_VR: Int32
 
 
 class Scratch(NamedTuple):
-    """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses, features].
+    """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses,
+    features].
 
-    num_chains int64 [1]: chains that are followed. votes_CV float32 [children, voters], longest_CV int32 alike.
+    num_chains int64 [1]: chains that are followed. votes_CV float32 [children, voters], longest_CV int32
+    alike.
     """
 
     pointers: Records
@@ -121,7 +138,9 @@ class Scratch(NamedTuple):
 
 
 class Guesses(NamedTuple):
-    """Every continuation that was weighed, GUESS [G], with its features int32 [G, features]; those of row b from offsets[b] on."""
+    """Every continuation that was weighed, GUESS [G], with its features int32 [G, features]; those of row b
+    from offsets[b] on.
+    """
 
     guesses: Records
     features_GF: Int32

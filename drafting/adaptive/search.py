@@ -1,7 +1,7 @@
 """What may come next: the compiled half of the adaptive proposer.
 
-Owns the search for earlier occurrences of the last tokens and the growth of trees. Does not know how rows end, nor how weights
-are learned. A node's occurrences are places (chains.py).
+Owns the search for earlier occurrences of the last tokens and the growth of trees. Does not know how rows
+end, nor how weights are learned. A node's occurrences are places (chains.py).
 """
 
 from typing import Any
@@ -34,7 +34,9 @@ from drafting.adaptive.layout import (
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32, UInt8
 
-FEW_POINTERS, LONG_MATCH = 16, 16  # a node with fewer than these, none so long, looks for its own
+# a node with fewer than these, none so long, looks for its own
+FEW_POINTERS = 16
+LONG_MATCH = 16
 MAX_CERTAINTY = (
     0.7  # a node whose children would survive less often than asked for, were they this sure, gets none
 )
@@ -42,7 +44,9 @@ MAX_CERTAINTY = (
 
 @compiled_lean
 def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: int, scratch: Scratch) -> int:
-    """Lists occurrences of the `size` recent tokens in pointers[first:], newest first in each chain; returns where the list ends."""
+    """Lists occurrences of the `size` recent tokens in pointers[first:], newest first in each chain; returns
+    where the list ends.
+    """
     for chain in range(scratch.num_chains[0]):
         known = size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0)
         scratch.places_WC[0, chain] = (
@@ -53,7 +57,8 @@ def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: 
 
 @compiled_lean
 def _gather_gaps(arena: Arena, row: Any, size: int, first: int, scratch: Scratch) -> int:
-    """The same for occurrences of what came before the last token, where another token than the last one followed.
+    """The same for occurrences of what came before the last token, where another token than the last one
+    followed.
 
     After 1 2 3 8 4 5 and 1 2 3 9 the 8 stands where 9 does, and 4 may come next.
     """
@@ -67,11 +72,14 @@ def _gather_gaps(arena: Arena, row: Any, size: int, first: int, scratch: Scratch
 def _keep(
     arena: Arena, row: Any, recent: Int32, gap: int, size: int, walk: int, first: int, scratch: Scratch
 ) -> int:
-    """Lists what follows the matches of recent[gap:size] down the chains that begin at places_WC[0]; where the list ends.
+    """Lists what follows the matches of recent[gap:size] down the chains that begin at places_WC[0]; where
+    the list ends.
 
     Chains overlap; each occurrence is taken from the first that should have it.
     """
-    last, places_WC, pointers = first, scratch.places_WC, scratch.pointers
+    last = first
+    places_WC = scratch.places_WC
+    pointers = scratch.pointers
     # All chains at once: each link is somewhere else in memory, and these are waited for together.
     for i in range(1, walk):
         for chain in range(scratch.num_chains[0]):
@@ -87,54 +95,65 @@ def _keep(
                 if gap:
                     place = place_after(arena, place) if arena.tokens[place] != recent[0] else NONE
                 if place >= 0 and arena.tokens[place] >= 0:
-                    pointer, last = pointers[last], last + 1
-                    pointer.place, pointer.match, pointer.scope, pointer.gap = (
-                        place,
-                        match,
-                        SCOPES[chain],
-                        gap,
-                    )
+                    pointer = pointers[last]
+                    last = last + 1
+                    pointer.place = place
+                    pointer.match = match
+                    pointer.scope = SCOPES[chain]
+                    pointer.gap = gap
     return last
 
 
 @compiled_lean
 def _match(arena: Arena, row: Any, place: int, scope: int, recent: Int32, gap: int, size: int) -> int:
     """How many tokens before a place are those of recent[gap:size]; none where it is not in the scope."""
-    block, match = arena.blocks[place // BLOCK_TOKENS], 0
+    block = arena.blocks[place // BLOCK_TOKENS]
+    match = 0
     if scope == OWN or (
         block.row != row.id and (scope == GROUP or row.group == 0 or block.group != row.group)
     ):
         earlier = place_before(arena, place)
         while match < size - gap and earlier >= 0 and arena.tokens[earlier] == recent[gap + match]:
-            match, earlier = match + 1, place_before(arena, earlier)
+            match = match + 1
+            earlier = place_before(arena, earlier)
     return match
 
 
 @compiled_lean
 def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> None:
-    """Finds a node's occurrences: those of its parent that went on with its token or, where these are few, its own."""
-    node, pointers, recent = scratch.nodes[number], scratch.pointers, scratch.recent
+    """Finds a node's occurrences: those of its parent that went on with its token or, where these are few,
+    its own.
+    """
+    node = scratch.nodes[number]
+    pointers = scratch.pointers
+    recent = scratch.recent
     if number == 0:
         node.last = _gather_gaps(
             arena, row, size, _gather(arena, row, scratch.context, size, WALK, 0, scratch), scratch
         )
         return
     guess = scratch.guesses[node.guess]
-    parent, last = scratch.nodes[guess.parent], node.last
+    parent = scratch.nodes[guess.parent]
+    last = node.last
     for i in range(parent.first, parent.last):
         if arena.tokens[pointers[i].place] == guess.token:
             place = place_after(arena, pointers[i].place)
             if place >= 0 and arena.tokens[place] >= 0:
                 match = min(pointers[i].match + 1, MAX_MATCH)
-                pointers[last].place, pointers[last].match = place, match
-                pointers[last].scope, pointers[last].gap = pointers[i].scope, pointers[i].gap
+                pointers[last].place = place
+                pointers[last].match = match
+                pointers[last].scope = pointers[i].scope
+                pointers[last].gap = pointers[i].gap
                 node.longest = max(node.longest, 0 if pointers[i].gap else match)
                 last += 1
     if last - node.first < FEW_POINTERS and node.longest < LONG_MATCH:
-        path, ancestor = 0, number
+        path = 0
+        ancestor = number
         while ancestor > 0 and path < MAX_MATCH:
             guess = scratch.guesses[scratch.nodes[ancestor].guess]
-            recent[path], ancestor, path = guess.token, guess.parent, path + 1
+            recent[path] = guess.token
+            ancestor = guess.parent
+            path = path + 1
         size = min(size, MAX_MATCH - path)
         for i in range(size):
             recent[path + i] = scratch.context[i]
@@ -144,15 +163,21 @@ def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> N
 
 @compiled_lean
 def _child(token: int, source: int, first: int, count: int, scratch: Scratch) -> int:
-    """Which of a node's guesses, from `first` on, holds the token; a new one while there is room, else MAX_CHILDREN."""
+    """Which of a node's guesses, from `first` on, holds the token; a new one while there is room, else
+    MAX_CHILDREN.
+    """
     guesses = scratch.guesses
     for child in range(count):
         if guesses[first + child].token == token:
             return child
     if count < MAX_CHILDREN:
         guess = guesses[first + count]
-        guess.token, guess.source, guess.match, guess.rank = token, source, 0, NONE
-        scratch.votes_CV[count], scratch.longest_CV[count] = 0, 0
+        guess.token = token
+        guess.source = source
+        guess.match = 0
+        guess.rank = NONE
+        scratch.votes_CV[count] = 0
+        scratch.longest_CV[count] = 0
     return count
 
 
@@ -161,14 +186,18 @@ def _tally(
     arena: Arena, bigram_VR: Int32, node: Any, token: int, num_successors: int, first: int, scratch: Scratch
 ) -> int:
     """Lists a node's distinct continuations in guesses, with their votes by voter; returns how many."""
-    count, votes_CV, longest_CV, totals = 0, scratch.votes_CV, scratch.longest_CV, scratch.totals_V
+    count = 0
+    votes_CV = scratch.votes_CV
+    longest_CV = scratch.longest_CV
+    totals = scratch.totals_V
     totals[:] = 0
     for i in range(node.first, node.last):
         pointer = scratch.pointers[i]
         child = _child(arena.tokens[pointer.place], pointer.scope, first, count, scratch)
         if child < MAX_CHILDREN:
             count = max(count, child + 1)
-            voter, match = GAP if pointer.gap else pointer.scope, pointer.match
+            voter = GAP if pointer.gap else pointer.scope
+            match = pointer.match
             totals[voter] += match * match
             votes_CV[child, voter] += match * match
             longest_CV[child, voter] = max(longest_CV[child, voter], match)
@@ -195,19 +224,27 @@ def _expand(
     floor: float,
     scratch: Scratch,
 ) -> int:
-    """Weighs what may follow a node: a softmax over its guesses, from `first` on, and "none of these"; returns how many."""
-    node, guesses, scores = scratch.nodes[number], scratch.guesses, model.scores
+    """Weighs what may follow a node: a softmax over its guesses, from `first` on, and "none of these";
+    returns how many.
+    """
+    node = scratch.nodes[number]
+    guesses = scratch.guesses
+    scores = model.scores
     num_successors = (
         0 if token >= len(model.bigram_VR) else 2 if node.longest >= LONG_MATCH else model.bigram_VR.shape[1]
     )
     # The n-th likeliest of them comes at most once in n times.
     num_successors = min(num_successors, int(node.survival / floor))
     count = _tally(arena, model.bigram_VR, node, token, num_successors, first, scratch)
-    last, total = mix(0, token), np.float32(1.0)
+    last = mix(0, token)
+    total = np.float32(1.0)
     pair = mix(last, before)
     for child in range(count):
-        guess, features = guesses[first + child], scratch.features_GF[first + child]
-        guess.parent, guess.node, guess.depth = number, NONE, node.depth + 1
+        guess = guesses[first + child]
+        features = scratch.features_GF[first + child]
+        guess.parent = number
+        guess.node = NONE
+        guess.depth = node.depth + 1
         kind = set_buckets(guess, features, child, said, scratch)
         set_biases(features, guess.token, kind, last, pair)
     for child in range(first, first + count):
@@ -225,10 +262,12 @@ def _expand(
 @compiled_lean
 def _set_best(node: Any, guesses: Records) -> None:
     """Of a node's guesses that are no nodes yet the likeliest."""
-    node.best, node.best_survival = NONE, 0.0
+    node.best = NONE
+    node.best_survival = 0.0
     for i in range(node.first_guess, node.last_guess):
         if guesses[i].node == NONE and guesses[i].survival > node.best_survival:
-            node.best, node.best_survival = i, guesses[i].survival
+            node.best = i
+            node.best_survival = guesses[i].survival
 
 
 @compiled_lean
@@ -242,15 +281,25 @@ def _grow(
     first: int,
     scratch: Scratch,
 ) -> tuple[int, int]:
-    """Grows a tree from its root, the likeliest guess becoming a node next; its number of nodes, and where its guesses end."""
+    """Grows a tree from its root, the likeliest guess becoming a node next; its number of nodes, and where
+    its guesses end.
+    """
     size = write_recent(arena, row.last, scratch.context)
-    nodes, guesses, context = scratch.nodes, scratch.guesses, scratch.context
-    nodes[0].depth, nodes[0].survival = 0, 1.0
-    before, token, number, end = context[min(1, size - 1)], context[0], 0, first
+    nodes = scratch.nodes
+    guesses = scratch.guesses
+    context = scratch.context
+    nodes[0].depth = 0
+    nodes[0].survival = 1.0
+    before = context[min(1, size - 1)]
+    token = context[0]
+    number = 0
+    end = first
     while True:
         node = nodes[number]
         node.first = node.last = nodes[number - 1].last if number else 0
-        node.first_guess, node.last_guess, node.longest = end, end, 0
+        node.first_guess = end
+        node.last_guess = end
+        node.longest = 0
         if (
             node.depth < max_depth
             and end + MAX_CHILDREN <= first + MAX_GUESSES
@@ -268,13 +317,12 @@ def _grow(
             return number, end
         number += 1
         best = nodes[parent].best
-        guesses[best].node, token = number, guesses[best].token
+        guesses[best].node = number
+        token = guesses[best].token
         before = guesses[nodes[parent].guess].token if parent else context[0]
-        nodes[number].guess, nodes[number].depth, nodes[number].survival = (
-            best,
-            guesses[best].depth,
-            guesses[best].survival,
-        )
+        nodes[number].guess = best
+        nodes[number].depth = guesses[best].depth
+        nodes[number].survival = guesses[best].survival
         _set_best(nodes[parent], guesses)
 
 
@@ -289,11 +337,16 @@ def propose(
     scratch: Scratch,
     offsets_2B: Int64,
 ) -> None:
-    """Lists the guesses of each row's tree in scratch, and by row where its guesses and its nodes begin in offsets_2B."""
-    guess_offsets, node_offsets = offsets_2B[0], offsets_2B[1]
+    """Lists the guesses of each row's tree in scratch, and by row where its guesses and its nodes begin in
+    offsets_2B.
+    """
+    guess_offsets = offsets_2B[0]
+    node_offsets = offsets_2B[1]
     for b in range(len(slots)):
-        num_nodes, end = 0, guess_offsets[b]
+        num_nodes = 0
+        end = guess_offsets[b]
         if max_depths[b] > 0:
             said = arena.said_SN[slots[b]]
             num_nodes, end = _grow(arena, model, rows[slots[b]], said, max_depths[b], floor, end, scratch)
-        node_offsets[b + 1], guess_offsets[b + 1] = node_offsets[b] + num_nodes, end
+        node_offsets[b + 1] = node_offsets[b] + num_nodes
+        guess_offsets[b + 1] = end

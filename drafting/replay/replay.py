@@ -23,7 +23,10 @@ Step = tuple[Candidates, DraftTrees, list[Int32]]  # what was proposed, what was
 
 @dataclass
 class Counts:
-    """calls: forward passes that gave output. nodes: guesses verified, of which by_source says whose, and whose were accepted."""
+    """calls: forward passes that gave output.
+
+    nodes: guesses verified, of which by_source says whose, and whose were accepted.
+    """
 
     calls: int = 0
     tokens: int = 0
@@ -43,7 +46,9 @@ class _Row:
 
 
 def choose_likely(candidates: Candidates, min_survival: float) -> DraftTrees:
-    """Every candidate that survives at least this often: the right choice where one more node always costs the same."""
+    """Every candidate that survives at least this often: the right choice where one more node always costs
+    the same.
+    """
     return prune(candidates, candidates.survival >= min_survival)
 
 
@@ -56,10 +61,12 @@ def replay(
     min_survival: float = 0.0,
     guesses: GuessCounts | None = None,
 ) -> dict[str, Counts]:
-    """The counts by group. choose: which candidates are verified; batch_size: rows that run at once, in the order given.
+    """The counts by group.
 
-    learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival: the proposer's.
-    guesses: counts what became of them.
+    choose: which candidates are verified; batch_size: rows that run at once, in the order given.
+
+    learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival:
+    the proposer's. guesses: counts what became of them.
     """
     groups: dict[str, Counts] = {}
     running: list[_Row] = []
@@ -88,8 +95,9 @@ def replay(
 def accept(
     trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: Counts
 ) -> tuple[Int32, UInt8]:
-    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are right, and one token more;
-    and the sources of these guesses."""
+    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are
+    right, and one token more; and the sources of these guesses.
+    """
     sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
     path = walk(trees, number, rest)
     emitted = rest[: len(path) + 1]
@@ -112,12 +120,11 @@ def report(groups: dict[str, Counts], source_names: Iterable[str]) -> dict[str, 
     """The figures in all, by source and by group, ready for JSON. acceptance rate = accepted / verified."""
     total = Counts()
     for counts in groups.values():
-        total.calls, total.tokens, total.nodes = (
-            total.calls + counts.calls,
-            total.tokens + counts.tokens,
-            total.nodes + counts.nodes,
-        )
-        total.verified, total.accepted = total.verified + counts.verified, total.accepted + counts.accepted
+        total.calls = total.calls + counts.calls
+        total.tokens = total.tokens + counts.tokens
+        total.nodes = total.nodes + counts.nodes
+        total.verified = total.verified + counts.verified
+        total.accepted = total.accepted + counts.accepted
     if not total.calls:
         raise ValueError("the transcripts hold no output token; there is nothing to replay")
     return {
@@ -134,9 +141,12 @@ def report(groups: dict[str, Counts], source_names: Iterable[str]) -> dict[str, 
 
 
 def at_nodes(sweep: Sequence[dict[str, Any]], nodes_per_call: Sequence[float]) -> dict[str, float | None]:
-    """Tokens per call at the given nodes per call, linearly between the figures of a sweep; None where it does not reach."""
+    """Tokens per call at the given nodes per call, linearly between the figures of a sweep; None where it
+    does not reach.
+    """
     points = sorted((figures["nodes_per_call"], figures["tokens_per_call"]) for figures in sweep)
-    nodes, tokens = [nodes for nodes, _ in points], [tokens for _, tokens in points]
+    nodes = [nodes for nodes, _ in points]
+    tokens = [tokens for _, tokens in points]
     return {
         f"{n:g}": float(np.interp(n, nodes, tokens)) if nodes[0] <= n <= nodes[-1] else None
         for n in nodes_per_call
@@ -157,7 +167,9 @@ def _step(
     states = [row.state for row in running]
     candidates = proposer.propose(states, np.full(len(running), NO_LIMIT, np.int32), min_survival)
     trees = choose(candidates)
-    names, emitted, accepted = proposer.source_names, [], []
+    names = proposer.source_names
+    emitted = []
+    accepted = []
     for number, row in enumerate(running):
         tokens, sources = accept(trees, number, row.text[row.done :], names, row.counts)
         emitted.append(tokens)

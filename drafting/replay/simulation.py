@@ -1,7 +1,9 @@
-"""A whole job on a machine that is not there: recorded outputs decoded by an engine whose steps take the predicted seconds.
+"""A whole job on a machine that is not there: recorded outputs decoded by an engine whose steps take the
+predicted seconds.
 
-Rows are admitted, prefilled in chunks and decoded as the engine does it, and guesses are chosen by the engine's own code.
-What is left out: limits of memory, prefixes that only begin alike (equal prompts are computed once), and reading and writing.
+Rows are admitted, prefilled in chunks and decoded as the engine does it, and guesses are chosen by the
+engine's own code. What is left out: limits of memory, prefixes that only begin alike (equal prompts are
+computed once), and reading and writing.
 """
 
 from collections import deque
@@ -24,7 +26,8 @@ from drafting.tree import Candidates, DraftTrees, Int32
 class Figures:
     """What a job took: predicted seconds, of which `thinking` were spent on guesses beside the steps.
 
-    speculating: steps that verified a guess. priced: steps that weighed guesses, at prices that add up to price_sum.
+    speculating: steps that verified a guess. priced: steps that weighed guesses, at prices that add up to
+    price_sum.
     """
 
     seconds: float = 0.0
@@ -42,7 +45,8 @@ class Figures:
 
 
 class Row:
-    """A recorded sequence in flight, of which num_tokens tokens are said and num_cached have been computed."""
+    """A recorded sequence in flight, of which num_tokens tokens are said and num_cached have been "
+    "computed."""
 
     def __init__(self, transcript: Transcript, prompt_is_known: bool) -> None:
         self.group = transcript.group
@@ -69,10 +73,12 @@ class Row:
 
 
 class Job:
-    """Rows through one worker: batch_size of them run at once, and a step takes at most prefill_chunk tokens of prompts.
+    """Rows through one worker: batch_size of them run at once, and a step takes at most prefill_chunk tokens
+    of prompts.
 
-    speculation None = plain decoding. learned_bigram: a table to fill with what is read on the way, since no model can be
-    asked. think_seconds: what guessing costs beside a step, for each sequence guessed for; None = measured here, on clock.
+    speculation None = plain decoding. learned_bigram: a table to fill with what is read on the way, since no
+    model can be asked. think_seconds: what guessing costs beside a step, for each sequence guessed for; None
+    = measured here, on clock.
     """
 
     def __init__(
@@ -85,9 +91,13 @@ class Job:
         think_seconds: float | None = None,
         clock: Callable[[], float] = thread_time,
     ) -> None:
-        self.cost, self.batch_size, self.prefill_chunk = cost, batch_size, prefill_chunk
-        self.speculation, self.learned_bigram = speculation, learned_bigram
-        self.think_seconds, self.clock = think_seconds, clock
+        self.cost = cost
+        self.batch_size = batch_size
+        self.prefill_chunk = prefill_chunk
+        self.speculation = speculation
+        self.learned_bigram = learned_bigram
+        self.think_seconds = think_seconds
+        self.clock = clock
         self.figures = Figures()
         self.running: list[Row] = []
         self._prompts: set[bytes] = set()
@@ -112,7 +122,9 @@ class Job:
             learn_successors(self.learned_bigram, transcript.prompt_ids)
 
     def _chunks(self) -> list[tuple[Row, int]]:
-        """Every decoding row's last token, then prompt tokens, oldest first: as the engine's scheduler does it."""
+        """Every decoding row's last token, then prompt tokens, oldest first: as the engine's scheduler does
+        it.
+        """
         chunks = [(row, 1) for row in self.running if row.num_uncached == 1]
         room = self.prefill_chunk
         for row in self.running:
@@ -150,7 +162,10 @@ class Job:
         self._count(plain, candidates, trees, thinking, sum(map(len, taken)))
 
     def _guess(self, finishing: list[Row], plain: StepShape) -> tuple[Candidates | None, DraftTrees]:
-        """What is weighed and what is verified. A recording does not say where it will end, so guesses are as deep as they like."""
+        """What is weighed and what is verified.
+
+        A recording does not say where it will end, so guesses are as deep as they like.
+        """
         if not (
             self.speculation and finishing and self.speculation.wants_drafts(lambda: plain, len(finishing))
         ):
@@ -161,7 +176,9 @@ class Job:
 
     def _commit(self, finishing: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:
         """The recorded tokens that the step gives each row."""
-        names, taken, accepted = self.speculation.proposer.source_names if self.speculation else (), [], []
+        names = self.speculation.proposer.source_names if self.speculation else ()
+        taken = []
+        accepted = []
         for number, row in enumerate(finishing):
             tokens, sources = accept(trees, number, row.text[row.num_tokens :], names, self.figures.counts)
             accepted.append(sources)
@@ -184,7 +201,8 @@ class Job:
         thinking: float,
         num_tokens: int,
     ) -> None:
-        figures, num_nodes = self.figures, len(trees.token_ids)
+        figures = self.figures
+        num_nodes = len(trees.token_ids)
         seconds = self.cost.seconds(plain.with_nodes(num_nodes))
         figures.seconds += seconds + thinking
         figures.thinking += thinking
@@ -197,7 +215,10 @@ class Job:
 
 
 def compare(plain: Figures, guessed: Figures, source_names: Iterable[str]) -> dict[str, Any]:
-    """The figures of one job, plain and with guesses, ready for JSON. speedup: of seconds, how many times fewer."""
+    """The figures of one job, plain and with guesses, ready for JSON.
+
+    speedup: of seconds, how many times fewer.
+    """
     counts = guessed.counts
     return {
         "speedup": plain.seconds / guessed.seconds,

@@ -1,7 +1,8 @@
-"""LoRA adapters, merged into the weights at load through peft: afterwards there is one model, as fast as it was without.
+"""LoRA adapters, merged into the weights at load through peft: afterwards there is one model, as fast as it
+was without.
 
-peft fills what an adapter lacks with its own start values and drops what does not fit, with a warning at most; here both
-are errors.
+peft fills what an adapter lacks with its own start values and drops what does not fit, with a warning at
+most; here both are errors.
 """
 
 from importlib.util import find_spec
@@ -14,14 +15,17 @@ EXTRA = "in the project's folder: pip install -c constraints.txt -e '.[lora]'"
 
 
 def merge_adapter(model: Any, config: ModelConfig) -> Any:
-    """The model with config's adapter in its weights; raises ValueError for one that is no LoRA adapter of this model."""
+    """The model with config's adapter in its weights; raises ValueError for one that is no LoRA adapter of
+    this model.
+    """
     assert config.adapter
     if find_spec("peft") is None:
         raise ValueError(f"model.adapter needs peft; {EXTRA}")
     folder = local_folder(config.adapter, config.adapter_revision, ADAPTER_WEIGHTS, setting="model.adapter")
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(
-            f"model.adapter {config.adapter!r} has no adapter_config.json; give a LoRA adapter that peft has saved"
+            f"model.adapter {config.adapter!r} has no adapter_config.json; "
+            "give a LoRA adapter that peft has saved"
         )
     if getattr(model, "is_quantized", False):
         raise ValueError(
@@ -32,7 +36,8 @@ def merge_adapter(model: Any, config: ModelConfig) -> Any:
     except Exception as error:  # peft, safetensors and torch raise kinds of their own for what does not fit
         why = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"model.adapter {config.adapter!r} does not fit {type(model).__name__}: {why}; use one made for this model"
+            f"model.adapter {config.adapter!r} does not fit {type(model).__name__}: {why}; "
+            "use one made for this model"
         ) from error
 
 

@@ -1,14 +1,17 @@
 """Attention with its scores in memory, for what SDPA cannot do: soft caps (Gemma 2) and sinks (gpt-oss).
 
-A stand-in for F.scaled_dot_product_attention. Costs only the layers that ask for it; knows nothing of pages or sequences.
+A stand-in for F.scaled_dot_product_attention. Costs only the layers that ask for it; knows nothing of pages
+or sequences.
 
-Letters: B sequences, N KV heads, R rows (query heads of one KV head folded into them), L key columns, D head size.
+Letters: B sequences, N KV heads, R rows (query heads of one KV head folded into them), L key columns, D head
+size.
 """
 
 import torch
 from torch import Tensor
 
-# Scores held at once: a long prompt's chunk in a model of many heads would take gigabytes, so its rows go in blocks.
+# Scores held at once: a long prompt's chunk in a model of many heads would take gigabytes, so its rows go in
+# blocks.
 MAX_SCORES = 2**25
 
 
@@ -18,8 +21,8 @@ def explicit_attention(
 ) -> Tensor:  # fmt: skip
     """query [B, N, R, D], key and value [B, N, L, D], attn_mask additive [B or 1, 1, R, L] -> [B, N, R, Dv].
 
-    softcap: scores become softcap * tanh(score / softcap) before the mask. sinks [Hq]: a score per head that takes its share of the
-    softmax and gives no value. Scores are at least float32, whatever the dtype.
+    softcap: scores become softcap * tanh(score / softcap) before the mask. sinks [Hq]: a score per head that
+    takes its share of the softmax and gives no value. Scores are at least float32, whatever the dtype.
     """
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     block = max(1, MAX_SCORES // (query.shape[0] * query.shape[1] * key.shape[2]))

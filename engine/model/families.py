@@ -1,7 +1,8 @@
-"""The one list of model families: which run, whose text the tests compare with transformers', and why others do not.
+"""The one list of model families: which run, whose text the tests compare with transformers', and why others
+do not.
 
-By `model_type` of config.json. Standard library only: the driver checks a job's model before anything is started.
-docs/models.md shows this list with what the tests found (tests/engine/family_table.py).
+By `model_type` of config.json. Standard library only: the driver checks a job's model before anything is
+started. docs/models.md shows this list with what the tests found (tests/engine/family_table.py).
 """
 
 from collections.abc import Mapping
@@ -77,34 +78,46 @@ TEXT_MODEL = "use a release of its text model alone, or transformers' own genera
 # Reason, what to use instead, and the families that it holds for.
 REFUSALS = (
     (
-        "its layers keep a running state besides keys and values, from which a rejected guess cannot be taken back", ELSE,
+        "its layers keep a running state besides keys and values, which cannot take back a rejected draft",
+        ELSE,
         (
-            "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "mamba",
-            "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next",
+            "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba",
+            "kimi_linear", "lfm2", "lfm2_moe", "mamba",
+            "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text",
+            "qwen3_5_text", "qwen3_next",
             "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2",
         ),
     ),
-    ("its positions are a bias on the attention scores (ALiBi), which this engine does not compute", ELSE, ("bloom", "mpt")),
+    (
+        "its positions are a bias on the attention scores (ALiBi), which this engine does not compute", ELSE,
+        ("bloom", "mpt"),
+    ),
     (
         "its code computes attention itself and never calls this engine's", ELSE,
         ("codegen", "falcon", "gpt_neo", "gpt_neox_japanese", "gptj", "openai-gpt"),
     ),
     ("its attention is cut into chunks, which this engine does not compute", ELSE, ("llama4", "llama4_text")),
-    ("its layers choose by content which tokens they attend to", ELSE, ("deepseek_v32", "deepseek_v4", "doge", "glm_moe_dsa")),
+    (
+        "its layers choose by content which tokens they attend to", ELSE,
+        ("deepseek_v32", "deepseek_v4", "doge", "glm_moe_dsa"),
+    ),
     ("its layers call attention twice, once for each half of their heads", ELSE, ("diffllama",)),
     ("its layers do not tell this engine's attention of their window", ELSE, ("phimoe",)),
     (
         "it is no decoder of text alone: an encoder comes with it", ELSE,
         (
-            "albert", "bart", "bert", "blenderbot", "distilbert", "electra", "longt5", "marian", "mbart", "modernbert", "mt5", "pegasus",
+            "albert", "bart", "bert", "blenderbot", "distilbert", "electra", "longt5", "marian", "mbart",
+            "modernbert", "mt5", "pegasus",
             "roberta", "switch_transformers", "t5", "t5gemma", "umt5", "whisper", "xlm-roberta",
         ),
     ),
     (
         "it takes images or sound, and this engine does not run the text model inside it", TEXT_MODEL,
         (
-            "aya_vision", "gemma3n", "glm4v", "glm4v_moe", "idefics2", "idefics3", "internvl", "llava", "llava_next", "llava_onevision",
-            "mistral3", "mllama", "paligemma", "phi4_multimodal", "pixtral", "qwen2_5_omni", "qwen2_5_vl", "qwen2_audio", "qwen2_vl",
+            "aya_vision", "gemma3n", "glm4v", "glm4v_moe", "idefics2", "idefics3", "internvl", "llava",
+            "llava_next", "llava_onevision",
+            "mistral3", "mllama", "paligemma", "phi4_multimodal", "pixtral", "qwen2_5_omni", "qwen2_5_vl",
+            "qwen2_audio", "qwen2_vl",
             "qwen3_omni_moe", "qwen3_vl", "qwen3_vl_moe", "smolvlm", "voxtral",
         ),
     ),
@@ -112,19 +125,23 @@ REFUSALS = (
 
 
 def check_supported(model_type: str) -> None:
-    """Raises ValueError for a `model_type` (of config.json) that does not run here, with the reason and what to use instead."""
+    """Raises ValueError for a `model_type` (of config.json) that does not run here, with the reason and what
+    to use instead.
+    """
     if model_type in SUPPORTED:
         return
     for reason, instead, model_types in REFUSALS:
         if model_type in model_types:
             raise ValueError(f"model type {model_type!r} is not supported: {reason}; {instead}")
     raise ValueError(
-        f"model type {model_type!r} is not supported: nobody has compared its text with that of transformers; {ELSE}"
+        f"model type {model_type!r} is not supported: nobody has compared its text with that of "
+        f"transformers; {ELSE}"
     )
 
 
 def check_own_code(settings: Mapping[str, Any], trusted: bool) -> bool:
-    """Whether a model (settings: its config.json) is run by code that comes with it; the probe and the parity check judge that.
+    """Whether a model (settings: its config.json) is run by code that comes with it; the probe and the parity
+    check judge that.
 
     Raises ValueError for a model that has no other code and is not trusted.
     """
@@ -133,7 +150,8 @@ def check_own_code(settings: Mapping[str, Any], trusted: bool) -> bool:
     if code and not trusted and not _is_known(settings.get("model_type")):
         file = str(code).split("--")[-1].split(".")[0]
         raise ValueError(
-            f"it needs the code that comes with it ({file}.py), which is not run unasked; read it, then set model.trust_remote_code: true"
+            f"it needs the code that comes with it ({file}.py), which is not run unasked; "
+            "read it, then set model.trust_remote_code: true"
         )
     return bool(code) and trusted
 
@@ -143,10 +161,12 @@ def _is_known(model_type: object) -> bool:
 
 
 def context_of(settings: Mapping[str, Any], asked: int | None) -> int | None:
-    """Positions per sequence, by config.json and model.max_context; None = unknown. Raises ValueError for more than there are.
+    """Positions per sequence, by config.json and model.max_context; None = unknown.
 
-    Beyond the first length of a longrope model all its rotary angles change, also those of the other sequences in a step:
-    a text would depend on its neighbours. So its context ends there.
+    Raises ValueError for more than there are.
+
+    Beyond the first length of a longrope model all its rotary angles change, also those of the other
+    sequences in a step: a text would depend on its neighbours. So its context ends there.
     """
     settings = {**settings, **(settings.get("text_config") or {})}
     made_for = settings.get("max_position_embeddings") or settings.get("n_positions")
@@ -158,7 +178,8 @@ def context_of(settings: Mapping[str, Any], asked: int | None) -> int | None:
         )
     if changes and asked and asked > changes:
         raise ValueError(
-            f"model.max_context is {asked}, but this model's rotary angles change for all rows beyond {changes} positions; lower it"
+            f"model.max_context is {asked}, but this model's rotary angles change for all rows beyond "
+            f"{changes} positions; lower it"
         )
     if made_for and asked and asked > made_for:
         raise ValueError(

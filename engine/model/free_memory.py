@@ -1,7 +1,9 @@
-"""How much memory this machine has left for one more worker: what is free, less what its neighbours have yet to take.
+"""How much memory this machine has left for one more worker: what is free, less what its neighbours have yet
+to take.
 
-Workers start at the same moment and look before any of them has loaded. So each puts on record, in the machine's temp
-folder, how large it will become. Standard library only; Linux, elsewhere all of the memory counts as free.
+Workers start at the same moment and look before any of them has loaded. So each puts on record, in the
+machine's temp folder, how large it will become. Standard library only; Linux, elsewhere all of the memory
+counts as free.
 """
 
 import os
@@ -13,7 +15,9 @@ ROOT = Path("/")
 
 
 def available_memory(root: Path = ROOT) -> int:
-    """Bytes that can be had without swapping: MemAvailable, or what a container's or a service's limit leaves, if less."""
+    """Bytes that can be had without swapping: MemAvailable, or what a container's or a service's limit
+    leaves, if less.
+    """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
@@ -23,32 +27,31 @@ def available_memory(root: Path = ROOT) -> int:
 
 
 def _left_by_cgroups(root: Path) -> Iterator[int]:
-    """Limit less use of this process's memory group and of those it lies in; files that are only cached count as free."""
+    """Limit less use of this process's memory group and of those it lies in; files that are only cached count
+    as free.
+    """
     try:
         groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
     except OSError:
         return
     for _, controllers, path in groups:
         if controllers == "":
-            base, limit_name, use_name, cached = (
-                root / "sys/fs/cgroup",
-                "memory.max",
-                "memory.current",
-                ("inactive_file", "active_file"),
-            )
+            base = root / "sys/fs/cgroup"
+            limit_name = "memory.max"
+            use_name = "memory.current"
+            cached = ("inactive_file", "active_file")
         elif "memory" in controllers.split(","):
-            base, limit_name, use_name = (
-                root / "sys/fs/cgroup/memory",
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-            )
+            base = root / "sys/fs/cgroup/memory"
+            limit_name = "memory.limit_in_bytes"
+            use_name = "memory.usage_in_bytes"
             cached = ("total_inactive_file", "total_active_file")
         else:
             continue
         group = base / path.strip("/")
         for folder in (group, *(parent for parent in group.parents if parent.is_relative_to(base))):
             try:
-                limit, used = (folder / limit_name).read_text().strip(), int((folder / use_name).read_text())
+                limit = (folder / limit_name).read_text().strip()
+                used = int((folder / use_name).read_text())
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             except (OSError, ValueError):  # the root has no limit; a container may not see its own group
                 continue
@@ -57,7 +60,9 @@ def _left_by_cgroups(root: Path) -> Iterator[int]:
 
 
 def claim(num_bytes: int, free: int, folder: Path | None = None) -> int:
-    """Bytes of free that the claims of other processes here leave; puts this process's own on record, if it is within that."""
+    """Bytes of free that the claims of other processes here leave; puts this process's own on record, if it
+    is within that.
+    """
     from filelock import FileLock
 
     folder = folder or Path(tempfile.gettempdir()) / f"ngram-memory-{os.getuid()}"

@@ -1,7 +1,9 @@
-"""From a hub name to a folder on this machine: each file is fetched once, by whoever asks first; the others wait for it.
+"""From a hub name to a folder on this machine: each file is fetched once, by whoever asks first; the others
+wait for it.
 
-A folder is taken as it is. Loads neither torch nor transformers, and huggingface_hub on first use only: the driver, the
-prepare tasks and the workers all come here. The token is huggingface_hub's affair: HF_TOKEN, or what `hf auth login` left.
+A folder is taken as it is. Loads neither torch nor transformers, and huggingface_hub on first use only: the
+driver, the prepare tasks and the workers all come here. The token is huggingface_hub's affair: HF_TOKEN, or
+what `hf auth login` left.
 """
 
 import logging
@@ -12,7 +14,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 # Everything but weights: settings, tokenizer, chat template, the model's own code.
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
-# Of these the first kind that a repository has. Not *.safetensors: some carry their weights a second time in another layout.
+# Of these the first kind that a repository has. Not *.safetensors: some carry their weights a second time in
+# another layout.
 MODEL_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -20,7 +23,8 @@ ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 def local_folder(
     path: str, revision: str | None = None, weights: Sequence[str] = (), setting: str = "model.path"
 ) -> Path:
-    """The folder of a model on this machine, with its small files and, of the patterns in weights, the first that has files.
+    """The folder of a model on this machine, with its small files and, of the patterns in weights, the first
+    that has files.
 
     Raises ValueError, naming setting, when there is no such folder and the hub does not give it.
     """
@@ -40,7 +44,8 @@ def local_folder(
 
 
 def _fetch(name: str, revision: str | None, weights: Sequence[str]) -> Path:
-    """What is missing is downloaded; files of a known commit that are here already are not asked for again."""
+    """What is missing is downloaded; files of a known commit that are here already are not asked for "
+    "again."""
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))
@@ -81,7 +86,10 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, errors.GatedRepoError):
         who = "the account of this token has no access yet" if get_token() else "no token is set"
-        return f"it is gated and {who}; ask for access on its page, and set HF_TOKEN, wherever it is loaded, to a token of that account"
+        return (
+            f"it is gated and {who}; ask for access on its page, and set HF_TOKEN, wherever it is loaded, "
+            "to a token of that account"
+        )
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision; name a branch, tag or commit of it"
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -92,5 +100,8 @@ def _reason(error: Exception) -> str:
         )
         return f"there is no such model, or it is private; {remedy}"
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
-        return "the hub cannot be reached and the model is not in its cache; check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        return (
+            "the hub cannot be reached and the model is not in its cache; "
+            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        )
     return (" ".join(str(error).split()) or type(error).__name__)[:300]

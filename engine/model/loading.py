@@ -1,7 +1,7 @@
 """Loads a model's weights with our attention, and refuses at load what the engine cannot run correctly.
 
-Owns dtype, device and context choices; engine/model/probe.py finds out what a loaded model does. Raises ValueError with what
-failed and the remedy.
+Owns dtype, device and context choices; engine/model/probe.py finds out what a loaded model does. Raises
+ValueError with what failed and the remedy.
 """
 
 import json
@@ -30,7 +30,10 @@ from engine.model.rms_norm import fuse_norms
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that passed the probe, and what was found out about it. layer_shapes: (Hkv, D, Dv) per layer."""
+    """A model that passed the probe, and what was found out about it.
+
+    layer_shapes: (Hkv, D, Dv) per layer.
+    """
 
     model: Any
     dtype: torch.dtype
@@ -44,7 +47,9 @@ class LoadedModel:
 
 
 def load_model(config: ModelConfig) -> LoadedModel:
-    """Loads weights, probes how the model calls attention; raises ValueError for a model that cannot be loaded or run."""
+    """Loads weights, probes how the model calls attention; raises ValueError for a model that cannot be
+    loaded or run.
+    """
     torch.set_num_threads(config.threads)
     device = _device(config.device)
     if device.type == "cpu":
@@ -74,7 +79,9 @@ def load_model(config: ModelConfig) -> LoadedModel:
 
 
 def _check_memory(folder: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> None:
-    """Raises ValueError for a model that does not fit beside what runs on this machine and what other workers here have claimed."""
+    """Raises ValueError for a model that does not fit beside what runs on this machine and what other workers
+    here have claimed.
+    """
     name = str(dtype).removeprefix("torch.")
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -104,7 +111,8 @@ def _read_weights(folder: Path, config: ModelConfig, **how: Any) -> Any:
     # transformers only warns about these, and fills them with random numbers.
     if wrong := sorted(report["missing_keys"]) or sorted(name for name, *_ in report["mismatched_keys"]):
         raise ValueError(
-            f"model.path {config.path!r} cannot be loaded: {len(wrong)} weights that its config.json asks for are missing "
+            f"model.path {config.path!r} cannot be loaded: {len(wrong)} weights that its config.json asks "
+            "for are missing "
             f"or of another shape, first {wrong[0]}; get the whole model again"
         )
     return model
@@ -125,14 +133,17 @@ def _device(name: str) -> torch.device:
     device = torch.device(name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"model.device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices; use model.device: auto or cpu"
+            f"model.device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices; "
+            "use model.device: auto or cpu"
         )
     return device
 
 
 @contextmanager
 def _explained(path: str) -> Iterator[None]:
-    """Turns what goes wrong while reading a model into a ValueError: config, safetensors and pickle raise kinds of their own."""
+    """Turns what goes wrong while reading a model into a ValueError: config, safetensors and pickle raise
+    kinds of their own.
+    """
     try:
         yield
     except ImportError as error:
@@ -148,7 +159,9 @@ def _explained(path: str) -> Iterator[None]:
 
 
 def inspect_model(model: Any, max_context: int | None = None) -> LoadedModel:
-    """Runs the probe on a model that is on its device already (also the tests' way in, with models made in memory)."""
+    """Runs the probe on a model that is on its device already (also the tests' way in, with models made in
+    memory).
+    """
     text_config = model.config.get_text_config()
     if model.dtype is torch.float64:
         model.set_experts_implementation(

@@ -1,7 +1,8 @@
-"""How much memory a model needs and how much there is, known before weights are read: from headers, config.json, /proc and cgroups.
+"""How much memory a model needs and how much there is, known before weights are read: from headers,
+config.json, /proc and cgroups.
 
-Standard library only: the driver asks before the pool starts, each worker before it loads. An estimate of the least: the
-weights and the K/V of one sequence; activations and the rest of the cache come on top.
+Standard library only: the driver asks before the pool starts, each worker before it loads. An estimate of the
+least: the weights and the K/V of one sequence; activations and the rest of the cache come on top.
 """
 
 import json
@@ -42,7 +43,10 @@ class Need:
 
 
 def needed(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool) -> Need | None:
-    """What a model in a folder needs in dtype; None when its files do not say. Weights that are not here yet are taken from the index."""
+    """What a model in a folder needs in dtype; None when its files do not say.
+
+    Weights that are not here yet are taken from the index.
+    """
     try:
         return _needed(folder, config, dtype, on_cpu)
     except (
@@ -137,7 +141,9 @@ def _tensor_bytes(name: str, tensor: dict[str, Any], dtype_bytes: int, quantizat
 def check_fits(
     folder: Path, config: ModelConfig, dtype: str, on_cpu: bool, free: int, where: str
 ) -> Need | None:
-    """What a model needs; raises ValueError, with the figures and with the remedies that would help, when that is more than is free."""
+    """What a model needs; raises ValueError, with the figures and with the remedies that would help, when
+    that is more than is free.
+    """
     need = needed(folder, config, dtype, on_cpu)
     if need and need.total > free:
         remedy = remedies(folder, config, dtype, on_cpu, free)
@@ -166,4 +172,7 @@ def remedies(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool, free: 
     if need and need.weights < free and need.cache > 0.1 * need.total:
         words.append("a lower model.max_context")
     words.append("a machine with more memory" if on_cpu else "a larger GPU")
-    return f"use {', '.join(words[:-1])}{' or ' if words[1:] else ''}{words[-1]} (model.check_memory: false loads it all the same)"
+    return (
+        f"use {', '.join(words[:-1])}{' or ' if words[1:] else ''}{words[-1]} (model.check_memory: false "
+        "loads it all the same)"
+    )

@@ -1,8 +1,9 @@
 """Linear layers for a CPU: weights laid out once as oneDNN wants them, instead of at every call.
 
-A step multiplies a few rows by every weight. PyTorch's own float32 path repacks the weight each time and takes 1.2 to 1.5
-times as long at 2 to 128 rows (docs/lab-notes.md, 2026-11-22). Layers that read the same rows become one: a call costs
-10 us before it multiplies anything. Knows nothing of models beyond the names of their nn.Linear modules.
+A step multiplies a few rows by every weight. PyTorch's own float32 path repacks the weight each time and
+takes 1.2 to 1.5 times as long at 2 to 128 rows (docs/lab-notes.md, 2026-11-22). Layers that read the same
+rows become one: a call costs 10 us before it multiplies anything. Knows nothing of models beyond the names of
+their nn.Linear modules.
 """
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 
 PACKED_DTYPES = (torch.float32, torch.bfloat16)
 ROWS_HINT = 16  # rows that the layout is chosen for; others run with the same layout
-# oneDNN compiles and keeps code for every number of rows it meets, about 0.5 MB each: beyond 32 rows, round up.
-MAX_EXACT_ROWS, ROWS_STEP = 32, 16
+# oneDNN compiles and keeps code for every number of rows it meets, about 0.5 MB each: beyond 32 rows, round
+# up.
+MAX_EXACT_ROWS = 32
+ROWS_STEP = 16
 
 # Layers under one parent that modelling code calls on the same rows, in this order.
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -26,7 +29,8 @@ class PackedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, keep_weight: bool) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.in_features = linear.in_features
+        self.out_features = linear.out_features
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS_HINT)
         self.weight = linear.weight if keep_weight else torch.empty_like(linear.weight, device="meta")
         self.bias = linear.bias
@@ -41,7 +45,9 @@ class PackedLinear(nn.Module):
 
 
 class SharedLinears:
-    """Several linear layers that a model calls one after another on the same rows, computed at the first of these calls."""
+    """Several linear layers that a model calls one after another on the same rows, computed at the first of
+    these calls.
+    """
 
     def __init__(self, linears: list[nn.Linear]) -> None:
         self.sizes = [linear.out_features for linear in linears]
@@ -61,7 +67,8 @@ class SharedLinears:
             self._rows, self._results = rows, self.layer(rows).split(self.sizes, -1)
         result = self._results[index]
         if index == len(self.sizes) - 1:  # nothing of a step stays behind
-            self._rows, self._results = None, ()
+            self._rows = None
+            self._results = ()
         return result
 
 
@@ -70,7 +77,8 @@ class SharedLinear(nn.Module):
 
     def __init__(self, shared: SharedLinears, index: int, linear: nn.Linear) -> None:
         super().__init__()
-        self.shared, self.index = shared, index
+        self.shared = shared
+        self.index = index
         self.weight = torch.empty_like(linear.weight, device="meta")
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -81,10 +89,12 @@ class SharedLinear(nn.Module):
 def pack_linears(
     model: nn.Module, output_layer: nn.Module | None, siblings: tuple[tuple[str, ...], ...] = SIBLINGS
 ) -> int:
-    """Replaces every plain nn.Linear of a CPU model, one by one so that no weight lies in memory twice; returns how many.
+    """Replaces every plain nn.Linear of a CPU model, one by one so that no weight lies in memory twice;
+    returns how many.
 
-    The output layer keeps its weight as well: it is often the input embedding too, and the draft tables read it.
-    Does nothing for a dtype without a packed form (float64, float16), or where PyTorch was built without oneDNN.
+    The output layer keeps its weight as well: it is often the input embedding too, and the draft tables read
+    it. Does nothing for a dtype without a packed form (float64, float16), or where PyTorch was built without
+    oneDNN.
     """
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return 0

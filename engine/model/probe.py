@@ -1,4 +1,5 @@
-"""What a loaded model does with attention, found by running it: shapes and windows, and whether ours gives its own logits.
+"""What a loaded model does with attention, found by running it: shapes and windows, and whether ours gives
+its own logits.
 
 The second line of defence behind engine/model/families.py. Raises ValueError with what failed and the remedy.
 """
@@ -15,8 +16,8 @@ from transformers import AttentionInterface
 from drafting.tree import DraftTrees
 from engine import attention
 
-# Largest |difference of logits| / largest |logit| between our attention and the model's own. Many families compute
-# norms and rotary angles in float32 whatever their dtype, hence no finer limit for float64.
+# Largest |difference of logits| / largest |logit| between our attention and the model's own. Many families
+# compute norms and rotary angles in float32 whatever their dtype, hence no finer limit for float64.
 PARITY_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 # Keyword arguments by which some models say more about who sees whom than our attention knows.
 UNKNOWN_TO_US = ("position_bias", "indices", "block_indices", "sinks")
@@ -46,8 +47,11 @@ class _Recorder:
 
 @torch.inference_mode()
 def probe(model: Any) -> tuple[list[tuple[int, int, int]], Windows]:
-    """Shapes (Hkv, D, Dv) per layer and the windows that occur, from one forward pass in which every layer must call our function once."""
-    name, recorder = type(model).__name__, _Recorder()
+    """Shapes (Hkv, D, Dv) per layer and the windows that occur, from one forward pass in which every layer
+    must call our function once.
+    """
+    name = type(model).__name__
+    recorder = _Recorder()
     AttentionInterface.register(attention.NAME, recorder)
     try:
         ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
@@ -62,7 +66,8 @@ def probe(model: Any) -> tuple[list[tuple[int, int, int]], Windows]:
     wanted = model.config.get_text_config().num_hidden_layers
     if layers != list(range(wanted)):
         raise ValueError(
-            f"{name} cannot run on this engine: {len(layers)} of its {wanted} layers called the attention function; use another model"
+            f"{name} cannot run on this engine: {len(layers)} of its {wanted} layers called the attention "
+            "function; use another model"
         )
     return [shapes for _, shapes, _ in recorder.calls], tuple(
         {window: None for _, _, window in recorder.calls}
@@ -71,10 +76,12 @@ def probe(model: Any) -> tuple[list[tuple[int, int, int]], Windows]:
 
 @torch.inference_mode()
 def check_parity(runner: Any) -> float:
-    """Compares prefill, a second chunk and a two-branch tree with the model's own attention; returns the relative difference.
+    """Compares prefill, a second chunk and a two-branch tree with the model's own attention; returns the
+    relative difference.
 
-    Raises ValueError above PARITY_TOLERANCE. Catches what the probe cannot see: ALiBi, chunked masks, a cap or a sink that
-    is wrong. Windows are longer than the ten positions that are compared, so it compares with short ones as well.
+    Raises ValueError above PARITY_TOLERANCE. Catches what the probe cannot see: ALiBi, chunked masks, a cap
+    or a sink that is wrong. Windows are longer than the ten positions that are compared, so it compares with
+    short ones as well.
     """
     loaded = runner.loaded
     difference = _difference(runner)
@@ -87,7 +94,8 @@ def check_parity(runner: Any) -> float:
     limit = PARITY_TOLERANCE[torch.bfloat16 if getattr(loaded.model, "is_quantized", False) else loaded.dtype]
     if not difference <= limit:
         raise ValueError(
-            f"{type(loaded.model).__name__} cannot run on this engine: its logits differ by {difference:.1e} of the largest from the "
+            f"{type(loaded.model).__name__} cannot run on this engine: its logits differ by {difference:.1e} "
+            "of the largest from the "
             f"model's own attention (limit {limit:.0e}); use another model, or transformers' own generate"
         )
     return difference
@@ -117,7 +125,9 @@ def _difference(runner: Any) -> float:
 
 @contextmanager
 def _short_windows(model: Any) -> Iterator[Windows]:
-    """While it lasts, a model's windows are of SHORT_WINDOW tokens, in its own masks and in its layers; yields those that occur now."""
+    """While it lasts, a model's windows are of SHORT_WINDOW tokens, in its own masks and in its layers;
+    yields those that occur now.
+    """
     holders = [
         holder
         for holder in (model.config.get_text_config(), *model.modules())

@@ -1,6 +1,8 @@
-"""Quantised models through transformers' own quantisers: rounded while they are loaded, or as the checkpoint's config.json says.
+"""Quantised models through transformers' own quantisers: rounded while they are loaded, or as the
+checkpoint's config.json says.
 
-int8: a scale per output row, weights only (torchao). nf4: 4 bits, a scale per 64 weights (bitsandbytes). Both run on CPUs too.
+int8: a scale per output row, weights only (torchao). nf4: 4 bits, a scale per 64 weights (bitsandbytes). Both
+run on CPUs too.
 """
 
 from importlib.util import find_spec
@@ -15,7 +17,8 @@ PACKAGES = {"int8": ("torchao", "accelerate"), "nf4": ("bitsandbytes", "accelera
 def load_arguments(
     quantization: str | None, settings: Any, dtype: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """What from_pretrained must be told to load a model quantised, {} for one that is not; settings: the model's own config.
+    """What from_pretrained must be told to load a model quantised, {} for one that is not; settings: the
+    model's own config.
 
     Raises ValueError for a model that is quantised already, and where a package is missing.
     """
@@ -25,7 +28,8 @@ def load_arguments(
     if own:
         method = own.get("quant_method", "some method") if isinstance(own, dict) else own.quant_method
         raise ValueError(
-            f"model.quantization is {quantization!r}, but the model is quantised already ({method}); leave the setting out"
+            f"model.quantization is {quantization!r}, but the model is quantised already ({method}); "
+            "leave the setting out"
         )
     if missing := [name for name in PACKAGES[quantization] if find_spec(name) is None]:
         raise ValueError(f"model.quantization {quantization!r} needs {' and '.join(missing)}; {EXTRA}")

@@ -1,6 +1,8 @@
-"""RMS norms for a CPU: one compiled pass over each row instead of six operators of PyTorch, 2 to 4 microseconds instead of 10 to 17.
+"""RMS norms for a CPU: one compiled pass over each row instead of six operators of PyTorch, 2 to 4
+microseconds instead of 10 to 17.
 
-Replaces a model's own norm modules where they are of the common kind, which is found out by trying. Knows no models.
+Replaces a model's own norm modules where they are of the common kind, which is found out by trying. Knows no
+models.
 """
 
 from typing import Any
@@ -16,7 +18,9 @@ TOLERANCE = 1e-5
 
 
 class FusedRMSNorm(nn.Module):
-    """weight * x / rms(x) over the last dimension; the mean is taken and x divided in float32 whatever the dtype, as Llama's norm does."""
+    """weight * x / rms(x) over the last dimension; the mean is taken and x divided in float32 whatever the
+    dtype, as Llama's norm does.
+    """
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -33,7 +37,9 @@ class FusedRMSNorm(nn.Module):
 
 
 def fuse_norms(model: nn.Module) -> int:
-    """Replaces the RMS norms of a CPU model that FusedRMSNorm computes alike, by trial on random rows; returns how many."""
+    """Replaces the RMS norms of a CPU model that FusedRMSNorm computes alike, by trial on random rows;
+    returns how many.
+    """
     found = [
         (name, module) for name, module in model.named_modules() if type(module).__name__.endswith("RMSNorm")
     ]

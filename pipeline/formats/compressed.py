@@ -1,6 +1,9 @@
-"""Opens text files, compressed or not, and reads them from the front. A compressed file can be read in no other way.
+"""Opens text files, compressed or not, and reads them from the front.
 
-Archives of several members are one text. What is cut off or damaged raises OSError and is never a shorter text.
+A compressed file can be read in no other way.
+
+Archives of several members are one text. What is cut off or damaged raises OSError and is never a shorter
+text.
 """
 
 from collections.abc import Iterator
@@ -9,7 +12,9 @@ from typing import Any
 from rows.storage import locate
 
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
-CHUNK, COMPRESSED_CHUNK = 8 << 20, 256 << 10  # a damaged archive gives nothing of the chunk it breaks in
+# a damaged archive gives nothing of the chunk it breaks in
+CHUNK = 8 << 20
+COMPRESSED_CHUNK = 256 << 10
 
 
 def open_text(path: str, compression: str | None) -> Any:

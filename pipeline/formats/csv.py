@@ -1,7 +1,10 @@
-"""CSV as in RFC 4180: a quoted field may hold newlines, and all values are strings. The first row names the columns.
+"""CSV as in RFC 4180: a quoted field may hold newlines, and all values are strings.
 
-A field is quoted when it begins with a quote and its closing quote stands before a comma or the row's end. Where that is
-not so, the quote is a plain character: the row ends at its newline and gets an error, and the rows behind it are unharmed.
+The first row names the columns.
+
+A field is quoted when it begins with a quote and its closing quote stands before a comma or the row's end.
+Where that is not so, the quote is a plain character: the row ends at its newline and gets an error, and the
+rows behind it are unharmed.
 """
 
 import csv
@@ -28,14 +31,16 @@ class QuoteSplitter:
 
     def __init__(self) -> None:
         self.plain = NewlineSplitter()
-        self.buffer = b"\n"  # what is not decided yet, and one byte before it, by which the first field is known to begin
+        # what is not decided yet, and one byte before it, by which the first field is known to begin
+        self.buffer = b"\n"
         self.offset = -1  # of the buffer in the stream
 
     def feed(self, chunk: bytes) -> np.ndarray:
         """The newlines that are known to stand outside of quotes."""
         if len(self.buffer) == 1 and b'"' not in chunk:  # nothing open and no quotes: many times faster
             self.plain.offset = self.offset + 1
-            self.offset, self.buffer = self.offset + len(chunk), chunk[-1:] or self.buffer
+            self.offset = self.offset + len(chunk)
+            self.buffer = chunk[-1:] or self.buffer
             return self.plain.feed(chunk)
         self.buffer += chunk
         return self._decide(final=False)
@@ -45,7 +50,8 @@ class QuoteSplitter:
         return self._decide(final=True)
 
     def _decide(self, final: bool) -> np.ndarray:
-        ends, place = [], 1
+        ends = []
+        place = 1
         while match := _TOKEN.search(self.buffer, place):
             start, place = match.span()
             if (
@@ -59,13 +65,17 @@ class QuoteSplitter:
                 place = start + 1
         else:
             place = len(self.buffer)
-        self.offset, self.buffer = self.offset + place - 1, self.buffer[place - 1 :]
+        self.offset = self.offset + place - 1
+        self.buffer = self.buffer[place - 1 :]
         return np.array(ends, np.int64)
 
 
 @dataclass(frozen=True)
 class CsvRows:
-    """known: columns whose type is not string; they and json hold JSON in their cells. names: of files without a header."""
+    """known: columns whose type is not string; they and json hold JSON in their cells.
+
+    names: of files without a header.
+    """
 
     known: Mapping[str, pa.DataType] = field(default_factory=dict)
     json: Sequence[str] = ()
@@ -89,7 +99,8 @@ class CsvRows:
         values = parse_fields(row, first)
         if len(values) != len(names):
             raise BadRow(
-                f"the row has {len(values)} fields, but there are {len(names)} columns; mend its commas and quotes"
+                f"the row has {len(values)} fields, but there are {len(names)} columns; "
+                "mend its commas and quotes"
             )
         cells = dict(zip(names, values, strict=True))
         return {name: _from_json(name, cell) if name in self.json else cell for name, cell in cells.items()}

@@ -1,6 +1,9 @@
-"""Where rows begin and end in a text file. Knows no format but the plainest: rows end at the byte \\n and nowhere else.
+"""Where rows begin and end in a text file.
 
-A *splitter* is fed a file's chunks in order and answers with the ends of rows; other formats bring one of their own.
+Knows no format but the plainest: rows end at the byte \\n and nowhere else.
+
+A *splitter* is fed a file's chunks in order and answers with the ends of rows; other formats bring one of
+their own.
 """
 
 import zlib
@@ -24,7 +27,8 @@ class ReadStopped(OSError):
 
     def __init__(self, reason: str, num_rows: int, num_bytes: int) -> None:
         super().__init__(reason)
-        self.num_rows, self.num_bytes = num_rows, num_bytes
+        self.num_rows = num_rows
+        self.num_bytes = num_bytes
 
 
 class Splitter(Protocol):
@@ -95,7 +99,9 @@ def scan(
         else:
             take(splitter.finish())
             if rows != limit:
-                rows, end = rows + (offset > end), offset  # a last row without \n
+                # a last row without \n
+                rows = rows + (offset > end)
+                end = offset
     except OSError as error:
         raise ReadStopped(str(error), max(0, rows), offset) from error
     return Scan(max(0, rows), [start for start in starts if start < end] + [end], checksum)
@@ -113,7 +119,10 @@ def split(data: bytes, splitter: Splitter) -> Iterator[tuple[int, bytes]]:
 
 
 def decode(row: bytes, first: bool) -> str:
-    """The text of a row, a byte order mark left out where it may stand: in the first of a file. Raises BadRow."""
+    """The text of a row, a byte order mark left out where it may stand: in the first of a file.
+
+    Raises BadRow.
+    """
     try:
         text = row.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:

@@ -1,7 +1,9 @@
-"""OpenAI batch files: JSON lines of custom_id, method, url and body. A body's fields become the row's prompt and settings.
+"""OpenAI batch files: JSON lines of custom_id, method, url and body.
 
-What would change the text and cannot be done is an error of the row that names the field; what cannot change it has no
-effect. The job's model answers: body.model is carried, not obeyed.
+A body's fields become the row's prompt and settings.
+
+What would change the text and cannot be done is an error of the row that names the field; what cannot change
+it has no effect. The job's model answers: body.model is carried, not obeyed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +18,8 @@ from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter
 from pipeline.schema import SAMPLING_TYPE
 from rows.prompts import SAMPLING_FIELDS, shown
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 SCHEMA = pa.schema(
     [
         ("custom_id", pa.string()),
@@ -43,7 +46,8 @@ NO_EFFECT = {
 }
 NO_EFFECT |= {"parallel_tool_calls"}
 HARMLESS: dict[str, tuple[Any, ...]] = {
-    "stream": (False,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},), "top_logprobs": (0,),
+    "stream": (False,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},),
+    "top_logprobs": (0,),
     "presence_penalty": (0,), "frequency_penalty": (0,), "repetition_penalty": (1,),
     "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],), "function_call": ("none", "auto"),
     "response_format": ({"type": "text"},), "modalities": (["text"],),
@@ -65,7 +69,9 @@ class OpenAIBatch:
         return NewlineSplitter()
 
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
-        """A row with the columns of SCHEMA; raises BadRow, with what is known of the request where it has a custom_id."""
+        """A row with the columns of SCHEMA; raises BadRow, with what is known of the request where it has a
+        custom_id.
+        """
         request = parse_object(row, first)
         known = {name: _string(request, name) for name in ("custom_id", "url")}
         try:
@@ -87,12 +93,14 @@ def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
         raise BadRow(f"custom_id is {shown(request.get('custom_id'))}; it must be a string")
     if request.get("method", "POST") != "POST":
         raise BadRow(f"method is {shown(request['method'])}; it must be POST")
-    url, body = request.get("url"), request.get("body")
+    url = request.get("url")
+    body = request.get("body")
     if url not in (CHAT, COMPLETIONS):
         raise BadRow(f"url is {shown(url)}; it must be {CHAT} or {COMPLETIONS}")
     if not isinstance(body, dict):
         raise BadRow(
-            f"body is {shown(body)}; it must be an object with model and {'messages' if url == CHAT else 'prompt'}"
+            f"body is {shown(body)}; it must be an object with model and "
+            f"{'messages' if url == CHAT else 'prompt'}"
         )
     name, read = ("messages", _messages) if url == CHAT else ("prompt", _prompt)
     sampling = _sampling(
@@ -110,7 +118,8 @@ def _prompt(prompt: Any) -> Any:
         prompt = prompt[0]
     if not isinstance(prompt, str):
         raise BadRow(
-            f"body.prompt is {shown(prompt)}; it must be one string (a request for each, with a custom_id of its own)"
+            f"body.prompt is {shown(prompt)}; it must be one string (a request for each, with a custom_id of "
+            "its own)"
         )
     return prompt
 
@@ -152,12 +161,14 @@ def _sampling(given: dict[str, Any]) -> dict[str, Any]:
         newer = given.pop("max_completion_tokens")
         if given.setdefault("max_tokens", newer) != newer:
             raise BadRow(
-                f"body.max_completion_tokens is {newer!r} and body.max_tokens is {given['max_tokens']!r}; give one of them"
+                f"body.max_completion_tokens is {newer!r} and body.max_tokens is {given['max_tokens']!r}; "
+                "give one of them"
             )
     if isinstance(given.get("stop"), str):
         given["stop"] = [given["stop"]] if given["stop"] else []
     if isinstance(given.get("logprobs"), bool):  # of a chat, which has the number elsewhere
-        asked, number = given.pop("logprobs"), given.pop("top_logprobs", 0)
+        asked = given.pop("logprobs")
+        number = given.pop("top_logprobs", 0)
         given |= {"logprobs": number} if asked else {"top_logprobs": number}
     unsupported = sorted(
         name for name, value in given.items() if name not in SAMPLING_FIELDS and not _harmless(name, value)

@@ -12,7 +12,9 @@ from rows.storage import locate
 
 
 def read_footer(file: InputFile) -> tuple[pa.Schema, list[int], list[int]]:
-    """The columns of a file, and of each row group its rows and its bytes, decompressed; raises ValueError for one that is no Parquet."""
+    """The columns of a file, and of each row group its rows and its bytes, decompressed; raises ValueError
+    for one that is no Parquet.
+    """
     filesystem, inner = locate(file.path)
     try:
         with pq.ParquetFile(inner, filesystem=filesystem) as parquet:
@@ -34,7 +36,8 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 def read_groups(
     path: str, groups: Sequence[int], columns: Sequence[str], schema: pa.Schema
 ) -> tuple[pa.Table, list[str | None]]:
-    """The row groups' rows with these columns, typed as the schema says, and what of each row does not fit (there it holds null).
+    """The row groups' rows with these columns, typed as the schema says, and what of each row does not fit
+    (there it holds null).
 
     A column that the file lacks is null.
     """

@@ -1,4 +1,7 @@
-"""Plain text: every line is a prompt, empty ones too, so that row n is line n. An empty line is a row with an error."""
+"""Plain text: every line is a prompt, empty ones too, so that row n is line n.
+
+An empty line is a row with an error.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Which text format is which, and what all of them can do. Parquet is none of these: its files say themselves where rows are."""
+"""Which text format is which, and what all of them can do.
+
+Parquet is none of these: its files say themselves where rows are.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol

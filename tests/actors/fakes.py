@@ -1,4 +1,7 @@
-"""An engine loop that answers from a script, in reverse order, and fails on cue; a codec of plain bytes. No model, no Ray."""
+"""An engine loop that answers from a script, in reverse order, and fails on cue; a codec of plain bytes.
+
+No model, no Ray.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -33,7 +36,9 @@ class ByteCodec(TextCodec):
 
 
 class ReversingLoop:
-    """Answers a prompt with its bytes turned round, the last request first; prompts that begin with ! or # mean trouble."""
+    """Answers a prompt with its bytes turned round, the last request first; prompts that begin with ! or #
+    mean trouble.
+    """
 
     def __init__(self) -> None:
         self.seen: list[Request] = []
@@ -51,7 +56,7 @@ class ReversingLoop:
         if request.prompt_ids[:1] == (ord("#"),):
             raise ValueError("the engine cannot run this")
         self.answered.append(request.id)
-        self.counted.count_step(num_rows=2, num_nodes=1, lengths=[1])
+        self.counted.count_step(num_packed_tokens=2, num_nodes=1, lengths=[1])
         tokens = request.prompt_ids[::-1][: request.max_tokens]
         stats = SequenceStats(len(request.prompt_ids), len(tokens), 2, {"context": 3}, {"context": 1})
         return Completion(request.id, tokens, "length", stats)

@@ -1,4 +1,6 @@
-"""The batch worker over an engine that answers from a script: rows keep their places, parts are written once, faults end the process."""
+"""The batch worker over an engine that answers from a script: rows keep their places, parts are written once,
+faults end the process.
+"""
 
 import asyncio
 from pathlib import Path
@@ -22,7 +24,8 @@ from tests.actors.fakes import load_byte_codec, start_reversing_loop
 
 def worker(output: Path, max_shards: int = 2, max_rows: int = 99, **changes: Any) -> BatchWorker:
     job = WorkerJob(
-        str(output), ModelConfig(), SpeculationConfig(), GenerationConfig(), OutputColumns(), max_shards, max_rows, 3,
+        str(output), ModelConfig(), SpeculationConfig(), GenerationConfig(), OutputColumns(), max_shards,
+        max_rows, 3,
         **{"start_loop": start_reversing_loop, "load_codec": load_byte_codec, **changes},
     )  # fmt: skip
     return BatchWorker(job)
@@ -87,7 +90,8 @@ async def test_what_the_engine_did_is_counted_in_one_part_only(tmp_path: Path) -
         {"steps": {"all": 2}, "step_nodes": {"1": 2}, "call_lengths": {"1": 2}},
         {"steps": {"all": 1}, "step_nodes": {"1": 1}, "call_lengths": {"1": 1}},
     ]
-    # Another worker, as of a second start: its engine begins from nothing, and the footers of both starts add up.
+    # Another worker, as of a second start: its engine begins from nothing, and the footers of both starts add
+    # up.
     await worker(tmp_path)(batch({2: ["c"], 3: ["d", "e", "f"]}))
     total = sum((read_summary(str(tmp_path), shard) or Summary() for shard in (1, 2, 3)), Summary())
     assert total.engine == {"steps": {"all": 6}, "step_nodes": {"1": 6}, "call_lengths": {"1": 6}}
@@ -104,7 +108,8 @@ async def test_a_shard_that_waits_for_its_longest_row_does_not_keep_others_from_
     tmp_path: Path,
 ) -> None:
     actor = worker(tmp_path, max_shards=9, max_rows=2)
-    release, complete = asyncio.Event(), actor.loop.complete
+    release = asyncio.Event()
+    complete = actor.loop.complete
 
     async def complete_late(request: Request) -> Completion:
         found = await complete(request)
@@ -164,6 +169,7 @@ def test_after_so_many_faults_no_worker_starts(tmp_path: Path) -> None:
     check_faults(str(tmp_path), 3)
     with pytest.raises(
         ValueError,
-        match=r"the engine failed 2 times \(pool.max_engine_faults\); the last time: RuntimeError: CUDA error",
+        match=r"the engine failed 2 times \(pool.max_engine_faults\); the last time: RuntimeError: CUDA "
+        r"error",
     ):
         check_faults(str(tmp_path), 2)

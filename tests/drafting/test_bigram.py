@@ -14,7 +14,8 @@ def ids(*tokens: int) -> Int32:
 def bigram_drafts(
     table: Int32, last_id: int, depth: int, num_drafts: int, draft_len: int = 3
 ) -> list[list[int]]:
-    drafts, lengths = np.full((1, num_drafts, draft_len), -7, np.int32), np.zeros((1, num_drafts), np.int32)
+    drafts = np.full((1, num_drafts, draft_len), -7, np.int32)
+    lengths = np.zeros((1, num_drafts), np.int32)
     fill_bigram_drafts(table, ids(last_id), ids(depth), drafts, lengths)
     return [draft[:size].tolist() for draft, size in zip(drafts[0], lengths[0], strict=True) if size]
 
@@ -78,7 +79,8 @@ def test_the_unigram_distance_is_measured_by_the_input_embeddings() -> None:
 
 
 def test_unigram_drafts_are_single_tokens_where_any_are_allowed() -> None:
-    drafts, lengths = np.full((2, 3, 2), -7, np.int32), np.zeros((2, 3), np.int32)
+    drafts = np.full((2, 3, 2), -7, np.int32)
+    lengths = np.zeros((2, 3), np.int32)
     fill_unigram_drafts(ids(8, 9), ids(2, 0), drafts, lengths)
     assert lengths.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert drafts[0, :2, 0].tolist() == [8, 9]

@@ -1,4 +1,6 @@
-"""Context drafts against drafts found by hand, and against a search through the whole context in plain Python."""
+"""Context drafts against drafts found by hand, and against a search through the whole context in plain
+Python.
+"""
 
 from collections import Counter
 
@@ -22,7 +24,9 @@ def context_drafts(token_ids: list[int], num_drafts: int, depth: int, query_len:
 
 
 def searched_drafts(token_ids: list[int], num_drafts: int, depth: int, query_len: int) -> list[list[int]]:
-    query, counts, latest = token_ids[-query_len:], Counter(), {}
+    query = token_ids[-query_len:]
+    counts = Counter()
+    latest = {}
     for start in range(query_len, len(token_ids)):
         if token_ids[start - query_len : start] == query:
             draft = tuple(token_ids[start : start + depth])

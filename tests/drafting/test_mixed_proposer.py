@@ -129,7 +129,8 @@ def everything(candidates: Candidates) -> DraftTrees:
 
 
 def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:
-    # Output 5 6 7 8 9: two guesses right and one wrong, none right, then a path that runs past the end: 3 + 1 + 1 tokens.
+    # Output 5 6 7 8 9: two guesses right and one wrong, none right, then a path that runs past the end: 3 + 1
+    # + 1 tokens.
     script = ScriptedProposer([5, 6, 0], [0, 0], [9, 4, 4, 4])
     figures = report(
         replay([Transcript("a", "g", ids(1), ids(5, 6, 7, 8, 9))], script, everything), script.source_names
@@ -179,6 +180,7 @@ def test_a_bigram_that_learns_from_text_knows_what_was_read_and_nothing_of_what_
         everything,
         table,
     )["g"]
-    # Row a: 2 -> nothing known, gives 1; 1 -> 2 right, gives 2 and 3 for free; 3 -> nothing known, gives 2. Row b: 3 -> 2 right.
+    # Row a: 2 -> nothing known, gives 1; 1 -> 2 right, gives 2 and 3 for free; 3 -> nothing known, gives 2.
+    # Row b: 3 -> 2 right.
     assert (counts.calls, counts.tokens, counts.accepted["bigram"], counts.nodes) == (4, 5, 2, 2)
     assert [table[token, 0] for token in (1, 2, 3)] == [2, 3, 2]

@@ -5,7 +5,8 @@ import numpy as np
 from drafting.outcomes import DEPTHS, MATCHES, GuessCounts
 from drafting.tree import DraftTrees, prune
 
-# One sequence's nodes as (parent, depth, source, match): a chain of three found in the context, and two siblings from a table.
+# One sequence's nodes as (parent, depth, source, match): a chain of three found in the context, and two
+# siblings from a table.
 NODES = [(0, 1, 0, 2), (1, 2, 0, 3), (2, 3, 0, 4), (0, 1, 1, 0), (0, 1, 1, 0)]
 
 
@@ -43,6 +44,7 @@ def test_the_names_of_depths_and_matches_hold_the_numbers_that_they_say() -> Non
     counts.add(candidates, candidates, np.zeros(0, np.int64))
     found = {(depth, match): proposed for _, depth, match, (proposed, _, _) in counts.rows()}
     assert found == {
-        ("1", "1"): 1, ("2", "2"): 1, ("3", "3-4"): 1, ("4", "3-4"): 1, ("5-8", "5-8"): 2, ("9+", "9-16"): 2, ("9+", "17+"): 2,
+        ("1", "1"): 1, ("2", "2"): 1, ("3", "3-4"): 1, ("4", "3-4"): 1, ("5-8", "5-8"): 2, ("9+", "9-16"): 2,
+        ("9+", "17+"): 2,
     }  # fmt: skip
     assert (len(DEPTHS), len(MATCHES)) == counts.table.shape[2:]

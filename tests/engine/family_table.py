@@ -2,8 +2,9 @@
 
     python -m tests.engine.family_table      # compares all, rewrites the table
 
-A tiny random model each, in float64: greedy texts must equal generate's, sampled ones those of a sequence that is decoded
-alone without guesses, whatever is guessed, batched, cached in pages of whatever size, or preempted.
+A tiny random model each, in float64: greedy texts must equal generate's, sampled ones those of a sequence
+that is decoded alone without guesses, whatever is guessed, batched, cached in pages of whatever size, or
+preempted.
 """
 
 import random
@@ -28,17 +29,22 @@ from tests.tiny_families import EAGER
 from tests.tiny_models import reference_greedy, tiny_family
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "models.md"
-BEGIN, END = "<!-- written by python -m tests.engine.family_table -->\n", "<!-- end of what it writes -->\n"
-# (with guesses, running at once, page size), the last two for sampled texts as well. The cache holds one and a half of the
-# longest texts, so sequences are preempted, and prompts of more than 23 tokens run in chunks.
+BEGIN = "<!-- written by python -m tests.engine.family_table -->\n"
+END = "<!-- end of what it writes -->\n"
+# (with guesses, running at once, page size), the last two for sampled texts as well. The cache holds one and
+# a half of the longest texts, so sequences are preempted, and prompts of more than 23 tokens run in chunks.
 ENGINES = [(False, 1, 16), (True, 1, 4), (True, 3, 16), (False, 8, 4), (True, 8, 1)]
-CONTEXT, CACHE, CHUNK = 96, 128, 23
+CONTEXT = 96
+CACHE = 128
+CHUNK = 23
 SAMPLED = [Sampling(0.8, top_p=0.9), Sampling(1.2, top_k=7), Sampling(0.8, min_p=0.05), Sampling(1.0)]
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a comparison found: how the family attends, and how many tokens were equal, each of them in every engine."""
+    """What a comparison found: how the family attends, and how many tokens were equal, each of them in every
+    engine.
+    """
 
     attention: str
     num_greedy: int
@@ -47,7 +53,8 @@ class Found:
 
 @cache
 def compare(model_type: str) -> Found:
-    """Raises AssertionError where a token differs, and ValueError where the family does not load in float32."""
+    """Raises AssertionError where a token differs, and ValueError where the family does not load in "
+    "float32."""
     model = tiny_family(model_type)
     greedy = _greedy_cases(model_type)
     with _notes(model) as notes:
@@ -72,7 +79,8 @@ def compare(model_type: str) -> Found:
 
 
 def _greedy_cases(model_type: str) -> list[Case]:
-    rng, model = random.Random(0), tiny_family(model_type, "eager" if model_type in EAGER else "sdpa")
+    rng = random.Random(0)
+    model = tiny_family(model_type, "eager" if model_type in EAGER else "sdpa")
     prompts = random_prompts(8, seed=0)
     return [
         Case(f"case {n}", prompt, tuple(reference_greedy(model, list(prompt), rng.randint(10, 40))))
@@ -81,7 +89,9 @@ def _greedy_cases(model_type: str) -> list[Case]:
 
 
 def _load_from_disk(model_type: str) -> None:
-    """Weights written and read, float32, linear layers packed for the CPU, experts as transformers runs them: the parity check judges."""
+    """Weights written and read, float32, linear layers packed for the CPU, experts as transformers runs them:
+    the parity check judges.
+    """
     with tempfile.TemporaryDirectory() as folder:
         tiny_family(model_type, "eager").save_pretrained(folder)
         engine_for(load_model(ModelConfig(path=folder, dtype="float32")), ModelConfig(max_running=1), None)

@@ -1,7 +1,7 @@
 """What the engine's tests share: engines over tiny models, proposers that know the answer, and random load.
 
-A Case is a prompt with the text that transformers' generate gives for it; `run_under_load` feeds cases to an engine in
-random order, aborts some copies of them midway, and asserts every token on the way.
+A Case is a prompt with the text that transformers' generate gives for it; `run_under_load` feeds cases to an
+engine in random order, aborts some copies of them midway, and asserts every token on the way.
 """
 
 import random
@@ -57,7 +57,8 @@ def random_prompts(count: int, seed: int, longest: int = 40) -> list[tuple[int, 
 @cache
 def greedy_cases(family: str, count: int = 16, seed: int = 0) -> tuple[Case, ...]:
     """Prompts of 1 to 40 tokens with 1 to 40 tokens of transformers' greedy text, without any eos."""
-    rng, model = random.Random(seed), tiny_model(family, attention="sdpa")
+    rng = random.Random(seed)
+    model = tiny_model(family, attention="sdpa")
     prompts = random_prompts(count, seed)
     return tuple(
         Case(f"case {i}", prompt, tuple(reference_greedy(model, list(prompt), rng.randint(1, 40))))
@@ -77,7 +78,8 @@ def make_engine(model: Any, proposer: Any = None, max_context: int | None = None
 def mixed_proposer(
     num_drafts: int, draft_len: int, cases: Many[Case] = (), query_len: int = 1
 ) -> MixedProposer:
-    """The paper's drafts; its bigram table knows some of what follows what in the cases, the rest is random."""
+    """The paper's drafts; its bigram table knows some of what follows what in the cases, the rest is "
+    "random."""
     bigram = np.random.default_rng(0).integers(0, VOCABULARY, (VOCABULARY, 12), np.int32)
     for case in cases:
         for token, following in zip(case.token_ids, case.token_ids[1:], strict=False):
@@ -95,7 +97,9 @@ def adaptive_proposer(cases: Many[Case] = (), max_nodes: int = 20) -> AdaptivePr
 
 
 def with_price(engine: Engine, price: float) -> Engine:
-    """Fixes what a second is worth, in tokens, and lets a node cost 1 ms: at price 0 every candidate is verified."""
+    """Fixes what a second is worth, in tokens, and lets a node cost 1 ms: at price 0 every candidate is
+    verified.
+    """
     assert isinstance(engine.speculation, Speculation)
     controller = engine.speculation.controller
     assert isinstance(controller, Controller)
@@ -113,7 +117,9 @@ def with_price(engine: Engine, price: float) -> Engine:
 def run_under_load(
     engine: Engine, cases: Many[Case], seed: int, sampling: dict[str, Sampling] | None = None
 ) -> None:
-    """Random arrivals and aborts; asserts that each case gets its tokens, and each aborted copy a beginning of them."""
+    """Random arrivals and aborts; asserts that each case gets its tokens, and each aborted copy a beginning
+    of them.
+    """
     rng = random.Random(seed)
     doomed = [replace(case, name=f"doomed {case.name}") for case in rng.sample(list(cases), len(cases) // 3)]
     arriving = rng.sample([*cases, *doomed], len(cases) + len(doomed))
@@ -146,7 +152,9 @@ def run_under_load(
 
 
 class ChainProposer:
-    """Proposes one chain per sequence, `depth` tokens of a known text, each `shift` too high: with shift 0 all right, else all wrong."""
+    """Proposes one chain per sequence, `depth` tokens of a known text, each `shift` too high: with shift 0
+    all right, else all wrong.
+    """
 
     source_names: tuple[str, ...] = ("known",)
 
@@ -201,7 +209,8 @@ class ChainProposer:
 
 
 class RandomTrees(ChainProposer):
-    """Trees of random shape, partly right; siblings may be equal, which a proposer that merges would avoid."""
+    """Trees of random shape, partly right; siblings may be equal, which a proposer that merges would "
+    "avoid."""
 
     source_names = ("one", "two")
 
@@ -211,7 +220,8 @@ class RandomTrees(ChainProposer):
         self.rng = random.Random(seed)
 
     def tree(self, state: list[int], depth: int) -> list[tuple[int, int, int]]:
-        following, rng = self.following(state), self.rng
+        following = self.following(state)
+        rng = self.rng
         nodes: list[tuple[int, int, int]] = []
         depths = [0]
         for _ in range(rng.randint(0, self.max_nodes)):

@@ -1,6 +1,8 @@
-"""Lossless: every token equals what transformers' generate gives for the prompt alone, whatever is guessed, batched, preempted or aborted.
+"""Lossless: every token equals what transformers' generate gives for the prompt alone, whatever is guessed,
+batched, preempted or aborted.
 
-Tiny random models in float64 (design: equality tests, i). The whole matrix is slow; one combination of most families runs always.
+Tiny random models in float64 (design: equality tests, i). The whole matrix is slow; one combination of most
+families runs always.
 """
 
 import math
@@ -26,7 +28,8 @@ from tests.tiny_models import FAMILIES, reference_greedy, tiny_model
 
 MODES = {"off": None, "mixed-1-4": (1, 4), "mixed-5-4": (5, 4), "mixed-10-10": (10, 10), "adaptive": None}
 # The longest case has 80 tokens; a cache of 128 cannot hold three of them, so sequences are preempted.
-CONTEXT, CACHE = 96, 128
+CONTEXT = 96
+CACHE = 128
 
 
 def engine_under_test(family: str, mode: str, max_running: int, page_size: int) -> Engine:
@@ -76,11 +79,13 @@ def test_the_whole_matrix_equals_generate_under_random_load(family, mode, max_ru
 @pytest.mark.parametrize(
     ("family", "settings"),
     [
-        ("llama", {"num_key_value_heads": 1}), ("llama", {"num_key_value_heads": 4}), ("llama", {"head_dim": 24, "attention_bias": True}),
+        ("llama", {"num_key_value_heads": 1}), ("llama", {"num_key_value_heads": 4}),
+        ("llama", {"head_dim": 24, "attention_bias": True}),
         ("llama", {"tie_word_embeddings": True}), ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
         ("gpt2", {"scale_attn_weights": False}),
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}}),
-        ("qwen2", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}), ("mistral", {"sliding_window": 2}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
+        ("mistral", {"sliding_window": 2}),
     ],
 )  # fmt: skip
 def test_members_of_a_family_with_other_settings_equal_generate(family, settings):
@@ -111,7 +116,8 @@ def test_a_proposer_that_is_always_right_needs_one_call_for_depth_plus_one_token
     engine = make_engine(tiny_model("llama"), ChainProposer(cases, depth), max_running=5)
     for case, completion in zip(cases, engine.generate([case.request() for case in cases]), strict=True):
         assert completion.token_ids == case.token_ids
-        calls, stats = math.ceil(len(case.token_ids) / (depth + 1)), completion.stats
+        calls = math.ceil(len(case.token_ids) / (depth + 1))
+        stats = completion.stats
         assert stats.num_steps == calls
         assert stats.num_accepted == stats.num_verified == len(case.token_ids) - calls
     assert engine.stats.num_tokens == sum(len(case.token_ids) for case in cases)
@@ -252,7 +258,8 @@ def test_the_context_ends_a_text_inside_an_accepted_path(family):
 
 
 SAMPLED = [
-    Sampling(0.8), Sampling(0.8, top_p=0.9), Sampling(1.2, top_k=7), Sampling(0.8, min_p=0.05), Sampling(1.0, 0.95, 20, 0.01), Sampling(),
+    Sampling(0.8), Sampling(0.8, top_p=0.9), Sampling(1.2, top_k=7), Sampling(0.8, min_p=0.05),
+    Sampling(1.0, 0.95, 20, 0.01), Sampling(),
 ]  # fmt: skip
 
 
@@ -267,7 +274,8 @@ def sampled_requests(count: int = 12) -> list[Request]:
 @pytest.fixture(scope="module")
 def sampled_cases() -> list[Case]:
     """Each request's text when it is decoded alone and without guesses."""
-    requests, engine = sampled_requests(), make_engine(tiny_model("llama"), max_running=1, page_size=16)
+    requests = sampled_requests()
+    engine = make_engine(tiny_model("llama"), max_running=1, page_size=16)
     return [
         Case(r.id, r.prompt_ids, c.token_ids)
         for r, c in zip(requests, engine.generate(requests), strict=True)

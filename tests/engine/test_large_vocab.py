@@ -1,4 +1,6 @@
-"""Nothing in the engine depends on a small vocabulary: one that real models have, plain, with guesses, and sampled."""
+"""Nothing in the engine depends on a small vocabulary: one that real models have, plain, with guesses, and
+sampled.
+"""
 
 from dataclasses import replace
 from functools import cache

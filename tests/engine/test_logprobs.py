@@ -1,4 +1,6 @@
-"""Log-probabilities: those of transformers' own forward pass over the text, whatever is guessed, batched or preempted."""
+"""Log-probabilities: those of transformers' own forward pass over the text, whatever is guessed, batched or
+preempted.
+"""
 
 from collections.abc import Sequence as Many
 from typing import Any

@@ -103,7 +103,8 @@ async def test_a_cancelled_request_that_still_waits_never_runs(loop):
 
 async def test_an_id_may_be_used_again_after_its_end(loop):
     request = greedy_cases("llama")[2].request()
-    once, again = await loop.complete(request), await loop.complete(request)
+    once = await loop.complete(request)
+    again = await loop.complete(request)
     assert (once.token_ids, once.finish_reason) == (again.token_ids, again.finish_reason)
 
 
@@ -138,8 +139,12 @@ async def test_a_second_request_of_a_running_id_is_refused_and_the_first_goes_on
 
 
 async def test_cancelling_the_second_caller_of_an_id_does_not_abort_the_first(loop, monkeypatch):
-    """The second is cancelled before its refusal reaches it: what it then takes back must not be the first one's request."""
-    case, entered, go_on = greedy_cases("llama")[5], threading.Event(), threading.Event()
+    """The second is cancelled before its refusal reaches it: what it then takes back must not be the first
+    one's request.
+    """
+    case = greedy_cases("llama")[5]
+    entered = threading.Event()
+    go_on = threading.Event()
     step = loop.engine.step
 
     def held_step():
@@ -178,7 +183,8 @@ async def test_a_fault_of_the_engine_reaches_every_caller_and_all_later_ones(loo
 
 
 async def test_a_request_on_its_way_when_the_engine_fails_is_answered_too(loop, monkeypatch):
-    entered, go_on = threading.Event(), threading.Event()
+    entered = threading.Event()
+    go_on = threading.Event()
 
     def fail():
         entered.set()

@@ -1,8 +1,9 @@
-"""Half and single precision on the demo model: where texts part, the model itself is undecided (design: equality tests, ii).
+"""Half and single precision on the demo model: where texts part, the model itself is undecided (design:
+equality tests, ii).
 
-Rounding differs between batch sizes and between implementations, so equal texts cannot be promised. But a first
-difference must be a near-tie of the model's own logits, or it is a bug. NGRAM_NEAR_TIE_PROMPTS sets how many prompts
-are compared (10 unless told); `-s` shows the counts.
+Rounding differs between batch sizes and between implementations, so equal texts cannot be promised. But a
+first difference must be a near-tie of the model's own logits, or it is a bug. NGRAM_NEAR_TIE_PROMPTS sets how
+many prompts are compared (10 unless told); `-s` shows the counts.
 """
 
 import json
@@ -25,7 +26,8 @@ from tests.engine.harness import with_price
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DEMO = Path(__file__).parents[2] / "demo"
-NUM_PROMPTS, NUM_TOKENS = int(os.environ.get("NGRAM_NEAR_TIE_PROMPTS", "10")), 200
+NUM_PROMPTS = int(os.environ.get("NGRAM_NEAR_TIE_PROMPTS", "10"))
+NUM_TOKENS = 200
 GREEDY = Sampling()
 Texts = list[tuple[int, ...]]
 
@@ -103,7 +105,8 @@ def logits_at(model, prompt: tuple[int, ...], text: tuple[int, ...], position: i
 
 
 def tolerance(logits: torch.Tensor, dtype: str) -> float:
-    """1e-4 of the largest |logit| in float32; two steps of bfloat16 (8 bits of mantissa) at the best logit."""
+    """1e-4 of the largest |logit| in float32; two steps of bfloat16 (8 bits of mantissa) at the best "
+    "logit."""
     if dtype == "float32":
         return 1e-4 * float(logits.abs().max())
     return 2 * 2.0 ** (np.floor(np.log2(float(logits.max().abs()))) - 7)
@@ -112,7 +115,8 @@ def tolerance(logits: torch.Tensor, dtype: str) -> float:
 def assert_near_ties(model, dtype: str, prompts: Texts, one: Texts, other: Texts, what: str) -> None:
     found = divergences(one, other)
     print(
-        f"\n{dtype}, {what}: {len(prompts) - len(found)} of {len(prompts)} texts equal, {len(found)} part at a near-tie"
+        f"\n{dtype}, {what}: {len(prompts) - len(found)} of {len(prompts)} texts equal, {len(found)} part at "
+        "a near-tie"
     )
     for n, position in found:
         logits = logits_at(model, prompts[n], one[n], position)
@@ -139,12 +143,15 @@ def test_greedy_texts_part_only_at_near_ties(dtype, folder, prompts):
 
 def test_sampled_texts_part_only_where_the_uniform_number_lies_at_an_edge(folder, prompts):
     """Both tokens must lie within 1e-4 of the uniform number in the cumulative distribution."""
-    model, sampling, close = own_model(folder, "float32"), Sampling(0.8, seed=5), 1e-4
+    model = own_model(folder, "float32")
+    sampling = Sampling(0.8, seed=5)
+    close = 1e-4
     plain = engine_texts(folder, prompts, "float32", SpeculationConfig(mode="off"), sampling)
     guessed = engine_texts(folder, prompts, "float32", SpeculationConfig(), sampling)
     found = divergences(plain, guessed)
     print(
-        f"\nfloat32, sampled, plain against adaptive: {len(prompts) - len(found)} of {len(prompts)} texts equal, "
+        f"\nfloat32, sampled, plain against adaptive: {len(prompts) - len(found)} of {len(prompts)} texts "
+        "equal, "
         f"{len(found)} part at an edge"
     )
     for n, position in found:

@@ -26,7 +26,10 @@ class OwnConfig(LlamaConfig):
 class OwnForCausalLM(LlamaForCausalLM):
     config_class = OwnConfig
 """
-UNTRUSTED = "it needs the code that comes with it (modeling_own.py), which is not run unasked; read it, then set model.trust_remote_code: true"
+UNTRUSTED = (
+    "it needs the code that comes with it (modeling_own.py), which is not run unasked; read it, "
+    "then set model.trust_remote_code: true"
+)
 
 
 @pytest.fixture
@@ -75,7 +78,8 @@ def test_a_tokenizer_that_brings_its_own_code_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_own.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(
         ValueError,
-        match="cannot be loaded: it needs code that comes with it; read it, then set model.trust_remote_code: true",
+        match="cannot be loaded: it needs code that comes with it; read it, then set "
+        "model.trust_remote_code: true",
     ):
         TextCodec(str(tmp_path))
     code = "import sys; from rows.text_codec import TextCodec; TextCodec(sys.argv[1], None, True)"

@@ -48,9 +48,14 @@ def test_a_page_given_back_twice_is_our_own_bug():
     ("damage", "message"),
     [
         (lambda pool: pool._free.popitem(), "of 4 pages"), (lambda pool: pool._idle.clear(), "of 4 pages"),
-        (lambda pool: pool._free.update({1: None}), "of 4 pages"), (lambda pool: pool._published.clear(), "another page"),
-        (lambda pool: (pool._keys.__setitem__(2, b"a"), pool._published.update({b"a": 2})), "two pages have one key"),
-        (lambda pool: pool._idle.update({0: 9}), "out of order"), (lambda pool: pool._idle.update({1: 9}), "9, 2"),
+        (lambda pool: pool._free.update({1: None}), "of 4 pages"),
+        (lambda pool: pool._published.clear(), "another page"),
+        (
+            lambda pool: (pool._keys.__setitem__(2, b"a"), pool._published.update({b"a": 2})),
+            "two pages have one key",
+        ),
+        (lambda pool: pool._idle.update({0: 9}), "out of order"),
+        (lambda pool: pool._idle.update({1: 9}), "9, 2"),
         (lambda pool: pool._keys.__setitem__(3, b"z"), "another page"),
     ],
 )  # fmt: skip
@@ -98,8 +103,12 @@ def test_of_a_sequence_that_comes_back_the_last_page_is_evicted_first():
 
 
 def test_one_sequence_after_the_other_goes_round_the_pool_in_pages_that_follow_each_other():
-    """None of the six is found again. Each fills three pages and leaves its fourth to the next; only the one at the end is torn."""
-    pool, taken = PagePool(13, page_size=4), []
+    """None of the six is found again.
+
+    Each fills three pages and leaves its fourth to the next; only the one at the end is torn.
+    """
+    pool = PagePool(13, page_size=4)
+    taken = []
     for number in range(6):
         page_ids = pool.take(2)
         page_ids += pool.take(1, after=page_ids[-1])
@@ -145,7 +154,8 @@ def test_the_longest_unused_page_is_evicted_first_and_being_held_counts_as_use()
 
 def test_a_second_page_with_the_same_key_is_not_published_and_is_plainly_free_afterwards():
     pool = PagePool(4, page_size=4)
-    first, second = pool.take(1), pool.take(1)
+    first = pool.take(1)
+    second = pool.take(1)
     pool.publish(first[0], b"a")
     pool.publish(second[0], b"a")
     assert (found(pool, "a"), pool.key_of(1)) == ([0], None)
@@ -169,7 +179,9 @@ def test_pages_follow_each_other_where_the_next_is_free_or_has_long_been_unused(
 @pytest.mark.parametrize("seed", range(5))
 def test_random_use_loses_no_page_and_evicts_in_order(seed):
     """The oracle keeps for each idle page when it was given back, and looks at all of them."""
-    rng, pool, clock = random.Random(seed), PagePool(17, page_size=2), 0
+    rng = random.Random(seed)
+    pool = PagePool(17, page_size=2)
+    clock = 0
     held: list[list[int]] = []
     idle: dict[int, int] = {}
     names: dict[int, bytes] = {}

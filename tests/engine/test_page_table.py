@@ -1,4 +1,6 @@
-"""The table of pages is written line by line as lists grow and give way to others; what it says must be the lists."""
+"""The table of pages is written line by line as lists grow and give way to others; what it says must be the
+lists.
+"""
 
 import random
 
@@ -11,7 +13,8 @@ def shown(table: PageTable, lists: list[list[int]]) -> list[list[int]]:
 
 
 def test_pages_that_are_added_to_a_list_are_added_to_its_line():
-    table, pages = PageTable(), [4, 9]
+    table = PageTable()
+    pages = [4, 9]
     assert shown(table, [pages]) == [[4, 9]]
     pages += [1]
     assert shown(table, [pages]) == [[4, 9, 1]]
@@ -24,14 +27,18 @@ def test_another_list_as_long_takes_the_line_over():
 
 
 def test_a_shorter_step_forgets_the_lines_behind_it():
-    table, first, second = PageTable(), [1], [2, 3]
+    table = PageTable()
+    first = [1]
+    second = [2, 3]
     assert shown(table, [first, second]) == [[1], [2, 3]]
     assert shown(table, [first]) == [[1]]
     assert shown(table, [first, [8, 9]]) == [[1], [8, 9]]
 
 
 def test_any_lists_in_any_order_are_shown_as_they_are():
-    rng, table, lists = random.Random(0), PageTable(), [[0]]
+    rng = random.Random(0)
+    table = PageTable()
+    lists = [[0]]
     for _ in range(500):
         lists = rng.sample(lists, rng.randint(1, len(lists)))
         lists += [rng.choices(range(100), k=rng.randint(1, 4)) for _ in range(rng.randint(0, 3))]

@@ -1,4 +1,6 @@
-"""Sequences that begin alike: who computes, who waits, what is shared. Without a model: the tests play its part.
+"""Sequences that begin alike: who computes, who waits, what is shared.
+
+Without a model: the tests play its part.
 
 `Memory` stands in for the K/V: a slot holds what a model would make it from, the tokens up to its own.
 """
@@ -42,7 +44,8 @@ class Memory:
             self.slots[slot] = tuple(sequence.token_ids[: position + 1].tolist())
 
     def run(self, chunk: Chunk) -> None:
-        sequence, start = chunk.sequence, chunk.sequence.num_cached
+        sequence = chunk.sequence
+        start = chunk.sequence.num_cached
         for position in range(start):
             slot = sequence.page_ids[position // self.page_size] * self.page_size + position % self.page_size
             assert self.slots[slot] == tuple(sequence.token_ids[: position + 1].tolist()), (
@@ -53,7 +56,9 @@ class Memory:
 
 
 def step(scheduler: Watched, tokens: tuple[int, ...] = (1,)) -> list[tuple[str, int]]:
-    """What the engine does around the model, with `tokens` accepted of each tree; returns (request, rows) of each chunk."""
+    """What the engine does around the model, with `tokens` accepted of each tree; returns (request, rows) of
+    each chunk.
+    """
     scheduler.admit()
     chunks = scheduler.schedule()
     scheduler.check_integrity()
@@ -82,7 +87,8 @@ def names(sequences) -> list[str]:
 
 def test_a_second_prompt_waits_for_the_beginning_that_the_first_computes_and_runs_only_the_rest():
     one = Watched()
-    a, b = wait(one, "a", (*HEADER, 1, 2, 3)), wait(one, "b", (*HEADER, 7, 8))
+    a = wait(one, "a", (*HEADER, 1, 2, 3))
+    b = wait(one, "b", (*HEADER, 7, 8))
     assert step(one) == [("a", 15)]
     assert step(one) == [("a", 1), ("b", 2)]
     assert b.page_ids[:3] == a.page_ids[:3]

@@ -1,4 +1,6 @@
-"""Lossless with shared pages: prompts that begin alike get what transformers' generate gives, whatever is shared, evicted or preempted."""
+"""Lossless with shared pages: prompts that begin alike get what transformers' generate gives, whatever is
+shared, evicted or preempted.
+"""
 
 import random
 from dataclasses import replace
@@ -15,8 +17,11 @@ CONTEXT = 128
 
 @cache
 def cases_that_begin_alike(family: str, count: int = 16) -> tuple[Case, ...]:
-    """Prompts of 3 to 82 tokens: a part of one of two headers and up to 12 tokens more; some prompts occur twice."""
-    rng, model = random.Random(5), tiny_model(family, attention="sdpa")
+    """Prompts of 3 to 82 tokens: a part of one of two headers and up to 12 tokens more; some prompts occur
+    twice.
+    """
+    rng = random.Random(5)
+    model = tiny_model(family, attention="sdpa")
     headers = [tuple(rng.randrange(3, VOCABULARY) for _ in range(70)) for _ in range(2)]
     prompts = [
         (
@@ -33,7 +38,8 @@ def cases_that_begin_alike(family: str, count: int = 16) -> tuple[Case, ...]:
 
 
 def assert_equal_under_load(family: str, speculate: bool, max_running: int, page_size: int) -> None:
-    """Twice through one engine: the second time the beginnings, and what was generated, may be there already."""
+    """Twice through one engine: the second time the beginnings, and what was generated, may be there "
+    "already."""
     cases = cases_that_begin_alike(family)
     proposer = mixed_proposer(5, 4, cases) if speculate else None
     settings = {"cache_tokens": 160, "max_running": max_running, "page_size": page_size, "prefill_chunk": 23}

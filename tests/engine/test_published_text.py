@@ -1,4 +1,5 @@
-"""A real Llama against its published greedy text; collected only where NGRAM_SHARED names the folder that holds the model.
+"""A real Llama against its published greedy text; collected only where NGRAM_SHARED names the folder that
+holds the model.
 
 NGRAM_SHARED=<folder> pytest tests/engine/test_published_text.py
 """

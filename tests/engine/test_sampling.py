@@ -1,4 +1,6 @@
-"""Target tokens from logits: ties, uniform numbers, the inverse CDF and the filters, each against figures worked out by hand."""
+"""Target tokens from logits: ties, uniform numbers, the inverse CDF and the filters, each against figures
+worked out by hand.
+"""
 
 import math
 
@@ -46,7 +48,9 @@ def test_the_lowest_of_many_tied_ids_wins_in_a_vocabulary_as_large_as_real_ones(
 
 
 def test_uniform_numbers_are_two_rounds_of_splitmix64():
-    """By hand, in Python's integers; the first output of splitmix64 from 0 is the published 0xe220a8397b1dcdaf."""
+    """By hand, in Python's integers; the first output of splitmix64 from 0 is the published
+    0xe220a8397b1dcdaf.
+    """
     mask = 2**64 - 1
 
     def splitmix64(state: int) -> int:
@@ -56,7 +60,8 @@ def test_uniform_numbers_are_two_rounds_of_splitmix64():
         return z ^ (z >> 31)
 
     assert splitmix64(0) == 0xE220A8397B1DCDAF
-    seeds, positions = [0, 0, 1, 2**64 - 1, -1, 12345], [0, 1, 0, 7, 7, 1000]
+    seeds = [0, 0, 1, 2**64 - 1, -1, 12345]
+    positions = [0, 1, 0, 7, 7, 1000]
     by_hand = [
         (splitmix64((splitmix64(s & mask) + p) & mask) >> 11) / 2**53
         for s, p in zip(seeds, positions, strict=True)
@@ -93,7 +98,10 @@ def test_uniform_numbers_are_uniform_and_those_of_neighbours_have_nothing_to_do_
 
 @pytest.mark.parametrize(
     ("uniform", "token"),
-    [(0.0, 0), (0.0999, 0), (0.1001, 1), (0.4999, 1), (0.5001, 2), (0.6999, 2), (0.7001, 3), (0.9499, 3), (0.9501, 4), (1 - 2**-53, 4)],
+    [
+        (0.0, 0), (0.0999, 0), (0.1001, 1), (0.4999, 1), (0.5001, 2),
+        (0.6999, 2), (0.7001, 3), (0.9499, 3), (0.9501, 4), (1 - 2**-53, 4),
+    ],
 )  # fmt: skip
 def test_the_draw_walks_the_cumulative_shares_in_vocabulary_order(uniform, token):
     assert _draw(FIVE, [Sampling(temperature=1)], torch.tensor([uniform])).tolist() == [token]
@@ -101,7 +109,10 @@ def test_the_draw_walks_the_cumulative_shares_in_vocabulary_order(uniform, token
 
 @pytest.mark.parametrize(("uniform", "token"), [(0.0, 1), (0.61, 1), (0.62, 3), (1 - 2**-53, 3)])
 def test_the_shares_of_what_a_filter_removed_go_to_the_kept_tokens(uniform, token):
-    """top_k 2 keeps tokens 1 (0.4) and 3 (0.25): token 1 has 0.4 / 0.65 = 0.615 of the whole. Not 0, 2 or 4, even at the ends."""
+    """top_k 2 keeps tokens 1 (0.4) and 3 (0.25): token 1 has 0.4 / 0.65 = 0.615 of the whole.
+
+    Not 0, 2 or 4, even at the ends.
+    """
     assert _draw(FIVE, [Sampling(temperature=1, top_k=2)], torch.tensor([uniform])).tolist() == [token]
 
 
@@ -132,7 +143,8 @@ def test_the_smallest_temperature_there_is_means_greedy():
         ({"min_p": 0.99}, [1]),
         ({"min_p": 0.6}, [1, 3]),  # 0.25 / 0.4 = 0.625
         ({"min_p": 0.2}, [0, 1, 2, 3]),  # 0.1 / 0.4 = 0.25, 0.05 / 0.4 = 0.125
-        # top_k first: of the two kept (0.4, 0.25) token 1 alone has 0.615. Not [1, 3], which top_p first would keep.
+        # top_k first: of the two kept (0.4, 0.25) token 1 alone has 0.615. Not [1, 3], which top_p first
+        # would keep.
         ({"top_k": 2, "top_p": 0.6}, [1]),
         ({"top_k": 3, "min_p": 0.6}, [1, 3]),
         ({"temperature": 0.5, "top_p": 0.55}, [1]),  # temperature first: 0.16 / 0.275 = 0.58
@@ -224,7 +236,8 @@ def test_no_rows_give_no_tokens():
 def test_the_rarest_token_of_a_large_vocabulary_can_be_drawn():
     """A float32 sum would have no room for a share of 1e-9 at the end of 150,000 tokens."""
     logits = torch.full((1, 150_000), -30.0)
-    logits[0, 0], logits[0, -1] = 0.0, math.log(1e-9)
+    logits[0, 0] = 0.0
+    logits[0, -1] = math.log(1e-9)
     assert _draw(
         logits, [Sampling(temperature=1)], torch.tensor([1 - 1e-10], dtype=torch.float64)
     ).tolist() == [149_999]

@@ -15,7 +15,9 @@ def scheduler(num_pages=100, page_size=4, max_running=8, prefill_chunk=64) -> Sc
 
 
 def wait(scheduler: Scheduler, name: str, num_prompt: int, max_tokens: int = 20) -> Sequence:
-    """A new sequence, whose prompt is unlike all others: tests/engine/test_prefix.py has those that begin alike."""
+    """A new sequence, whose prompt is unlike all others: tests/engine/test_prefix.py has those that begin
+    alike.
+    """
     prompt = tuple(random.Random(name).choices(range(1000), k=num_prompt))
     sequence = Sequence(Request(name, prompt, max_tokens), frozenset(), 10_000)
     scheduler.add(sequence)
@@ -23,12 +25,15 @@ def wait(scheduler: Scheduler, name: str, num_prompt: int, max_tokens: int = 20)
 
 
 def step(scheduler: Scheduler, tokens_per_call: int = 1) -> list[tuple[str, int]]:
-    """What the engine does around the model: admit, schedule, commit, retire; returns (request, rows) of each chunk."""
+    """What the engine does around the model: admit, schedule, commit, retire; returns (request, rows) of each
+    chunk.
+    """
     scheduler.admit()
     chunks = scheduler.schedule()
     scheduler.check_integrity()
     for chunk in chunks:
-        sequence, last = chunk.sequence, chunk.last
+        sequence = chunk.sequence
+        last = chunk.last
         room = scheduler.reserve(sequence, sequence.num_tokens + tokens_per_call - 1) if last else 0
         sequence.num_cached += chunk.num_tokens
         scheduler.publish([chunk])
@@ -103,7 +108,8 @@ def test_decoding_chunks_come_first_by_length_then_prompts_oldest_first():
 
 def test_when_pages_run_out_the_youngest_is_preempted_and_is_the_first_to_come_back():
     one = scheduler(num_pages=4, page_size=2)
-    a, b = wait(one, "a", 3), wait(one, "b", 3)
+    a = wait(one, "a", 3)
+    b = wait(one, "b", 3)
     assert step(one) == [("a", 3), ("b", 3)]
     wait(one, "c", 1)
     assert step(one) == [("a", 1), ("b", 1)]  # all four pages are now full
@@ -115,7 +121,8 @@ def test_when_pages_run_out_the_youngest_is_preempted_and_is_the_first_to_come_b
 
 def test_a_preempted_sequence_keeps_its_tokens_and_runs_all_of_them_again():
     one = scheduler(num_pages=4, page_size=2)
-    a, b = wait(one, "a", 3, max_tokens=4), wait(one, "b", 2, max_tokens=4)
+    a = wait(one, "a", 3, max_tokens=4)
+    b = wait(one, "b", 2, max_tokens=4)
     while not one.num_preemptions:
         step(one)
     had = b.token_ids.tolist()
@@ -139,7 +146,8 @@ def test_the_sequence_that_needs_a_page_gives_way_itself_when_it_is_the_youngest
 
 def test_retire_and_abort_free_the_pages():
     one = scheduler(num_pages=10)
-    a, b = wait(one, "a", 3), wait(one, "b", 3)
+    a = wait(one, "a", 3)
+    b = wait(one, "b", 3)
     one.admit()
     c = wait(one, "c", 3)
     one.retire(a)
@@ -151,7 +159,8 @@ def test_retire_and_abort_free_the_pages():
 
 def test_find_sees_waiting_and_running_sequences_only():
     one = scheduler(max_running=1)
-    a, b = wait(one, "a", 3), wait(one, "b", 3)
+    a = wait(one, "a", 3)
+    b = wait(one, "b", 3)
     one.admit()
     assert (one.find("a"), one.find("b"), one.find("c")) == (a, b, None)
 
@@ -165,7 +174,9 @@ def test_integrity_finds_a_waiting_sequence_that_holds_pages():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_under_random_load_every_sequence_ends_and_the_oldest_is_never_preempted(seed):
-    """The oracle counts tokens: a sequence must get exactly max_tokens, whatever arrives, is aborted or preempted meanwhile."""
+    """The oracle counts tokens: a sequence must get exactly max_tokens, whatever arrives, is aborted or
+    preempted meanwhile.
+    """
     rng = random.Random(seed)
     page_size = rng.choice([1, 2, 4, 16])
     longest = 40

@@ -1,4 +1,6 @@
-"""Adaptive speculation in the engine: the plain path when nothing is worth it, rows that opt out, what is recycled and kept."""
+"""Adaptive speculation in the engine: the plain path when nothing is worth it, rows that opt out, what is
+recycled and kept.
+"""
 
 from dataclasses import replace
 
@@ -15,17 +17,16 @@ from tests.tiny_models import tiny_model
 
 def logged(engine):
     """The row counts of each model call, as the engine makes them."""
-    calls, forward = [], engine.runner.forward
+    calls = []
+    forward = engine.runner.forward
     engine.runner.forward = lambda inputs: calls.append(inputs["input_ids"].shape[1]) or forward(inputs)
     return calls
 
 
 def test_when_no_guess_is_worth_its_price_the_model_is_called_as_in_plain_decoding():
     cases = greedy_cases("llama")
-    plain, hostile = (
-        make_engine(tiny_model("llama"), max_running=5),
-        make_engine(tiny_model("llama"), adaptive_proposer(), max_running=5),
-    )
+    plain = make_engine(tiny_model("llama"), max_running=5)
+    hostile = make_engine(tiny_model("llama"), adaptive_proposer(), max_running=5)
     with_price(hostile, 1e9)
     calls = [logged(plain), logged(hostile)]
     for engine in (plain, hostile):
@@ -35,9 +36,11 @@ def test_when_no_guess_is_worth_its_price_the_model_is_called_as_in_plain_decodi
 
 
 def test_while_nothing_is_worth_its_price_proposing_pauses():
-    cases, proposer = greedy_cases("llama"), adaptive_proposer()
+    cases = greedy_cases("llama")
+    proposer = adaptive_proposer()
     engine = with_price(make_engine(tiny_model("llama"), proposer, max_running=4), 1e9)
-    proposals, propose = [], proposer.propose
+    proposals = []
+    propose = proposer.propose
     proposer.propose = lambda *arguments: proposals.append(1) or propose(*arguments)
     engine.generate([replace(cases[0].request(max_tokens=200), id=f"{n}") for n in range(4)])
     assert engine.stats.num_steps >= 200
@@ -51,7 +54,8 @@ def test_while_nothing_is_worth_its_price_proposing_pauses():
 
 
 def test_what_was_said_in_a_pause_is_known_when_it_ends():
-    cases, proposer = greedy_cases("llama"), adaptive_proposer()
+    cases = greedy_cases("llama")
+    proposer = adaptive_proposer()
     engine = with_price(make_engine(tiny_model("llama"), proposer, max_running=1), 1e9)
     engine.add(cases[3].request(max_tokens=60))
     for _ in range(30):
@@ -101,7 +105,8 @@ def test_every_token_equals_generate_whatever_a_second_is_worth(page_size):
 
 
 def test_aborted_rows_leave_nothing_in_the_proposer():
-    cases, proposer = greedy_cases("llama"), adaptive_proposer()
+    cases = greedy_cases("llama")
+    proposer = adaptive_proposer()
     engine = make_engine(tiny_model("llama"), proposer, max_running=4)
     for case in cases[:4]:
         engine.add(case.request(max_tokens=100))

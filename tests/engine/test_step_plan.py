@@ -17,7 +17,8 @@ STAGING = 100  # the first staging page
 
 def chunk(token_ids: list[int], num_cached: int, num_rows: int, page_ids: list[int]) -> Chunk:
     sequence = Sequence(Request("a", tuple(token_ids), 100), frozenset(), 1000)
-    sequence.num_cached, sequence.page_ids = num_cached, page_ids
+    sequence.num_cached = num_cached
+    sequence.page_ids = page_ids
     return Chunk(sequence, num_rows, num_rows == sequence.num_uncached)
 
 
@@ -31,7 +32,9 @@ def plan(
 
 
 def visible(group: Group, plan: StepPlan, page_size: int, window: int | None = None) -> dict[int, set[int]]:
-    """The slots that each packed row of a group attends to; asserts that a repeated row sees what its original sees."""
+    """The slots that each packed row of a group attends to; asserts that a repeated row sees what its
+    original sees.
+    """
     seen: dict[int, set[int]] = {}
     for rows, pages, b in zip(group.rows, group.pages, range(len(group.rows)), strict=True):
         slots = (pages[:, None] * page_size + np.arange(page_size)).ravel()
@@ -189,9 +192,12 @@ def test_a_narrow_tree_in_a_wider_group_repeats_its_last_row():
 
 
 def random_chunks(rng, page_size):
-    """One to six sequences at random places of their prompts, on pages in random order; trees for those at their last token."""
+    """One to six sequences at random places of their prompts, on pages in random order; trees for those at
+    their last token.
+    """
     free = rng.sample(range(STAGING), STAGING)
-    chunks, trees = [], []
+    chunks = []
+    trees = []
     for _ in range(rng.randint(1, 6)):
         length = rng.randint(1, 12)
         num_cached = rng.choice([0, length - 1, rng.randrange(length)])
@@ -207,7 +213,8 @@ def random_chunks(rng, page_size):
 def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
     """The oracle follows parents from node to root, by positions; the plan packs, groups, pages and masks."""
     rng = random.Random(seed)
-    page_size, windows = rng.choice([1, 3, 4, 16]), rng.choice([(None,), (5,), (None, 7), (1,)])
+    page_size = rng.choice([1, 3, 4, 16])
+    windows = rng.choice([(None,), (5,), (None, 7), (1,)])
     chunks, trees = random_chunks(rng, page_size)
     step = plan(chunks, packed(trees), page_size, windows)
 

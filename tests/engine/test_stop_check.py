@@ -1,4 +1,6 @@
-"""A request's own stop check: it sees each token once and in order, and ends the output inside an accepted path as anywhere."""
+"""A request's own stop check: it sees each token once and in order, and ends the output inside an accepted
+path as anywhere.
+"""
 
 from collections.abc import Callable
 
@@ -35,7 +37,8 @@ def ending_with(*wanted: int, seen: list[int] | None = None) -> Callable[[], Sto
 
 def stopped(case: Case) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Two tokens in the middle of a case's text, and the text up to where they first stand."""
-    text, middle = case.token_ids, len(case.token_ids) // 2
+    text = case.token_ids
+    middle = len(case.token_ids) // 2
     wanted = text[middle - 1 : middle + 1]
     end = next(n for n in range(2, len(text) + 1) if text[n - 2 : n] == wanted)
     return wanted, text[:end]

@@ -33,7 +33,8 @@ def test_the_tokens_kept_are_those_of_a_stable_sort(shape):
 
 def test_of_equal_tokens_the_lowest_ids_are_kept_and_one_of_probability_0_never():
     row = torch.tensor([[0.5, 1.0, 0.0, 0.5, 1.0]], dtype=torch.float64)
-    top_k, off = torch.tensor([[3.0]], dtype=torch.float64), torch.tensor([[1.0]], dtype=torch.float64)
+    top_k = torch.tensor([[3.0]], dtype=torch.float64)
+    off = torch.tensor([[1.0]], dtype=torch.float64)
     assert kept_by_rank(row, top_k, off).tolist() == [[True, True, False, False, True]]
     assert kept_by_rank(row, 0 * top_k, off).tolist() == [[True, True, False, True, True]]
     # Of 3 in all, 0.7 is 2.1: 1 and 1 come before the third token, which passes it.

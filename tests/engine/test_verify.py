@@ -78,7 +78,8 @@ def test_the_same_token_under_another_parent_is_not_mistaken_for_the_right_one()
 
 
 def test_of_equal_siblings_from_a_proposer_that_does_not_merge_the_first_is_taken():
-    one, two = np.array([7, 7, 8], np.int32), np.array([0, 0, 2], np.int32)
+    one = np.array([7, 7, 8], np.int32)
+    two = np.array([0, 0, 2], np.int32)
     trees = DraftTrees(
         one,
         two,
@@ -106,13 +107,16 @@ DRAFTS = st.lists(st.lists(TOKENS, min_size=1, max_size=5), max_size=6)
 def test_the_accepted_path_is_the_longest_draft_that_a_plain_decoder_would_have_produced(
     drafts_of_sequences, seed
 ):
-    """The target is a function of the path so far, as a model is; the oracle decodes with it and compares whole drafts."""
+    """The target is a function of the path so far, as a model is; the oracle decodes with it and compares
+    whole drafts.
+    """
     trees = trees_of(*drafts_of_sequences)
 
     def target(sequence: int, path: tuple[int, ...]) -> int:
         return hash((seed, sequence, path)) % 4
 
-    targets, expected = [], []
+    targets = []
+    expected = []
     for b, drafts in enumerate(drafts_of_sequences):
         paths: list[tuple[int, ...]] = [()]
         for node in range(trees.offsets[b], trees.offsets[b + 1]):

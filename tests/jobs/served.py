@@ -1,4 +1,6 @@
-"""jobs/serve.py as a process of its own: private home, Ray folder, token and port; what it leaves behind is found and ended."""
+"""jobs/serve.py as a process of its own: private home, Ray folder, token and port; what it leaves behind is
+found and ended.
+"""
 
 import contextlib
 import os
@@ -58,7 +60,8 @@ class Server:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def run_job(self, *arguments: str) -> None:
-        """Runs jobs/offline.py beside the server, in the same private surroundings but with a Ray of its own."""
+        """Runs jobs/offline.py beside the server, in the same private surroundings but with a Ray of its "
+        "own."""
         command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "offline.py"), *arguments]
         run = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
@@ -96,7 +99,8 @@ class Server:
 
     def _members(self) -> list[int]:
         """Every process that has this server's folder in its environment."""
-        mark, found = f"RAY_TMPDIR={self.folder}\0".encode(), []
+        mark = f"RAY_TMPDIR={self.folder}\0".encode()
+        found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended, or is not ours to read
                 if mark in (entry / "environ").read_bytes() + b"\0":

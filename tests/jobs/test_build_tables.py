@@ -1,4 +1,6 @@
-"""Draft tables from a model: what they hold, that one worker builds for all, and the command that builds them."""
+"""Draft tables from a model: what they hold, that one worker builds for all, and the command that builds
+them.
+"""
 
 import logging
 import shutil
@@ -87,7 +89,8 @@ def test_a_saved_table_is_loaded_only_for_what_it_was_made_from(tmp_path: Path) 
 def test_of_many_workers_one_builds(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built, found = [], []
+    built = []
+    found = []
     all_started = threading.Barrier(4)
 
     def build(model: object, num_successors: int, prefix_ids: tuple[int, ...]) -> np.ndarray:

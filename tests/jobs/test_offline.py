@@ -1,4 +1,5 @@
-"""The offline job's checks: everything that is wrong is told in one line, before Ray or a model is started."""
+"""The offline job's checks: everything that is wrong is told in one line, before Ray or a model is "
+"started."""
 
 import json
 import os
@@ -154,9 +155,11 @@ def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch
     )
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for shown in (
-        "input files: 1 csv, 1 jsonl", f"{tmp_path}/in/a.csv (csv, 2 rows)", "rows 42", "shards 4 of up to 16 rows, 0 of them done",
+        "input files: 1 csv, 1 jsonl", f"{tmp_path}/in/a.csv (csv, 2 rows)", "rows 42",
+        "shards 4 of up to 16 rows, 0 of them done",
         "columns in id: string", f"output {tmp_path}/out", "--- row 1: 7 tokens", "def f(x):",
-        "--- row 2: the prompt is empty; each row needs at least one token", "--- row 3: 2 tokens, top_k 3", "import os",
+        "--- row 2: the prompt is empty; each row needs at least one token", "--- row 3: 2 tokens, top_k 3",
+        "import os",
         "status 0 loaded []",
     ):  # fmt: skip
         assert shown in lines, (shown, done.stdout, done.stderr)
@@ -184,8 +187,8 @@ def test_a_submitted_job_needs_an_output_that_outlives_it(
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     told = refused([*flags, "--output", "out/demo"], capsys)
     assert (
-        told
-        == "output.path 'out/demo' is relative and would land in Ray's session folder; give an absolute path or a URI"
+        told == "output.path 'out/demo' is relative and would land in Ray's session folder; give an absolute "
+        "path or a URI"
     )
 
 

@@ -1,4 +1,6 @@
-"""A whole job whose model and adapter lie on a hub, a fake one on this machine: fetched once for the pool, pinned, resumed."""
+"""A whole job whose model and adapter lie on a hub, a fake one on this machine: fetched once for the pool,
+pinned, resumed.
+"""
 
 import json
 import os
@@ -20,7 +22,8 @@ ROOT = Path(__file__).parent.parent.parent
 def run(hub: FakeHub, folder: Path, output: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """The job as a user runs it, on a Ray of its own."""
     flags = {
-        "input": folder / "prompts.jsonl", "output": folder / output, "model": "org/model", "model.dtype": "float64", "pool.num_workers": 2,
+        "input": folder / "prompts.jsonl", "output": folder / output, "model": "org/model",
+        "model.dtype": "float64", "pool.num_workers": 2,
         "input.rows_per_shard": 2, "generation.max_tokens": 8, "generation.ignore_eos": "true", **settings,
     }  # fmt: skip
     command = [sys.executable, "jobs/offline.py", *(f"--{key}={value}" for key, value in flags.items())]

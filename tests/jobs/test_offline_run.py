@@ -1,4 +1,6 @@
-"""Whole runs on a local Ray with a tiny random model in float64: every row once, the same text however a run is broken."""
+"""Whole runs on a local Ray with a tiny random model in float64: every row once, the same text however a run
+is broken.
+"""
 
 import contextlib
 import json
@@ -19,7 +21,9 @@ from jobs import offline
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent.parent
-NUM_ROWS, ROWS_PER_SHARD, MAX_TOKENS = 60, 4, 100
+NUM_ROWS = 60
+ROWS_PER_SHARD = 4
+MAX_TOKENS = 100
 NUM_SHARDS = NUM_ROWS // ROWS_PER_SHARD
 BAD_ROWS = {7: b"not json", 11: b'{"id": 11}', 13: json.dumps({"id": 13, "prompt": "x" * 300}).encode()}
 
@@ -40,8 +44,10 @@ def command(prompts: Path, tiny_folder: Path) -> Callable[..., list[str]]:
 
     def flags(output: Path, *more: str) -> list[str]:
         settings = {
-            "input": prompts, "output": output, "model": tiny_folder, "model.dtype": "float64", "model.max_running": 4,
-            "generation.max_tokens": MAX_TOKENS, "generation.temperature": 0.8, "generation.ignore_eos": "true",
+            "input": prompts, "output": output, "model": tiny_folder, "model.dtype": "float64",
+            "model.max_running": 4,
+            "generation.max_tokens": MAX_TOKENS, "generation.temperature": 0.8,
+            "generation.ignore_eos": "true",
             "input.rows_per_shard": ROWS_PER_SHARD, "output.generated_ids": "true",
         }  # fmt: skip
         return [*(f"--{key}={value}" for key, value in settings.items()), *more]
@@ -90,7 +96,8 @@ def descendants(pid: int) -> dict[int, str]:
         with contextlib.suppress(OSError):  # it may end meanwhile
             parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             titles[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-    found, layer = {}, {pid}
+    found = {}
+    layer = {pid}
     while layer := {child for child, parent in parents.items() if parent in layer}:
         found |= {child: titles.get(child, "") for child in layer}
     return found

@@ -1,4 +1,6 @@
-"""Whole runs of the demo model with several samples, stop strings and log-probabilities: the same with guesses as without."""
+"""Whole runs of the demo model with several samples, stop strings and log-probabilities: the same with
+guesses as without.
+"""
 
 import json
 from pathlib import Path
@@ -37,8 +39,10 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(prompts: Path, output: Path, *more: str) -> list[dict[str, Any]]:
     settings = {
-        "input": prompts, "output": output, "model": ROOT / "demo" / "model", "input.rows_per_shard": 4, "output.generated_ids": "true",
-        "generation.n": 3, "generation.temperature": 0.7, "generation.max_tokens": 48, "generation.logprobs": 1,
+        "input": prompts, "output": output, "model": ROOT / "demo" / "model", "input.rows_per_shard": 4,
+        "output.generated_ids": "true",
+        "generation.n": 3, "generation.temperature": 0.7, "generation.max_tokens": 48,
+        "generation.logprobs": 1,
         "generation.stop": json.dumps(STOPS), "model.dtype": "float64",
     }  # fmt: skip
     assert offline.main([*(f"--{name}={value}" for name, value in settings.items()), *more]) == 0
@@ -55,7 +59,9 @@ def plain(ray_session: None, prompts: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
-    """A row without its log-probabilities, which may differ in the last bits, and without what depends on guesses."""
+    """A row without its log-probabilities, which may differ in the last bits, and without what depends on
+    guesses.
+    """
     kept = {
         name: row[name]
         for name in ("generated_text", "finish_reason", "num_generated_tokens", "generated_ids", "error")

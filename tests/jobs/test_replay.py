@@ -1,4 +1,5 @@
-"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, and one readable line for bad input."""
+"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, and one readable line for bad "
+"input."""
 
 import gzip
 import json
@@ -65,7 +66,8 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "tokens per call" in done.stdout and "6 tokens in 3 calls, 7 nodes verified" in done.stdout
     assert "acceptance rate" in done.stdout and "proposed" in done.stdout
-    # 7 8 5 from the prompt and 1 for free; after 1 nothing is known; after 7 the drafts [8 5 1] and [8 5 7] fail on the last 7.
+    # 7 8 5 from the prompt and 1 for free; after 1 nothing is known; after 7 the drafts [8 5 1] and [8 5 7]
+    # fail on the last 7.
     assert json.loads(out.read_text()) == {
         "tokens_per_call": 2.0,
         "nodes_per_call": 7 / 3,
@@ -295,7 +297,8 @@ def test_a_whole_job_is_simulated_at_each_batch_size(
     arguments += ["--max_nodes_per_sequence", 8]
     figures = replayed(tmp_path, *arguments, "--cost_model", cost_file(tmp_path), "--batch_size", 1, 6)
     alone, together = figures["jobs"]
-    # The first row computes its prompt of 2 tokens, the others find it: 12 ms, then 11 ms for every further token.
+    # The first row computes its prompt of 2 tokens, the others find it: 12 ms, then 11 ms for every further
+    # token.
     assert alone["plain"]["seconds"] == pytest.approx(0.012 + 719 * 0.011)
     assert together["plain"]["steps"] == 120
     assert together["plain"]["tokens_per_s"] == pytest.approx(720 / (0.017 + 119 * 0.016))

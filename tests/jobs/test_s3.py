@@ -1,4 +1,6 @@
-"""A whole job with its input and output on S3, against a local server: parts are committed there, and a broken run goes on."""
+"""A whole job with its input and output on S3, against a local server: parts are committed there, and a
+broken run goes on.
+"""
 
 import gzip
 import io

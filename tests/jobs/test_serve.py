@@ -1,4 +1,5 @@
-"""jobs/serve.py: what it refuses before it starts anything, and the official client against a running server."""
+"""jobs/serve.py: what it refuses before it starts anything, and the official client against a running "
+"server."""
 
 import asyncio
 import json
@@ -50,7 +51,8 @@ def test_a_model_that_is_not_there_is_refused_in_one_line(
     line = refusal(capsys, monkeypatch, "--model", "/no/such/model")
     assert (
         line
-        == "error: model.path '/no/such/model' does not exist; give a folder in Hugging Face format or a hub name"
+        == "error: model.path '/no/such/model' does not exist; give a folder in Hugging Face format or a "
+        "hub name"
     )
 
 
@@ -62,7 +64,8 @@ def test_a_port_that_is_taken_is_refused_in_one_line(
         line = refusal(capsys, monkeypatch, "--model", str(model_folder), "--port", port)
     assert (
         line
-        == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port or --host"
+        == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use; choose another --port "
+        f"or --host"
     )
 
 
@@ -95,7 +98,8 @@ def test_replicas_that_the_cluster_can_never_hold_are_refused() -> None:
 
 
 def save_tiny_model(folder: Path) -> Path:
-    """A random Llama over bytes with a chat template; float64, so that texts do not depend on what else runs."""
+    """A random Llama over bytes with a chat template; float64, so that texts do not depend on what else "
+    "runs."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -336,8 +340,14 @@ def test_the_demo_is_served_and_stopped_by_its_configuration() -> None:
 
 
 def test_the_reason_of_a_failed_start_is_an_earlier_one_when_the_last_replica_was_killed() -> None:
-    first = "A replica failed to start. Retrying 2 more times. Error:\nTraceback\n  File x\nValueError: the cache is too small\n"
-    killed = "The deployment failed to start 3 times in a row. Error:\nThe actor is dead because it was killed by `ray.kill`.\n"
+    first = (
+        "A replica failed to start. Retrying 2 more times. Error:\nTraceback\n  File x\n"
+        "ValueError: the cache is too small\n"
+    )
+    killed = (
+        "The deployment failed to start 3 times in a row. Error:\n"
+        "The actor is dead because it was killed by `ray.kill`.\n"
+    )
     assert start_failure(["Deploying failed", "", first, killed]) == "ValueError: the cache is too small"
     assert start_failure(["Deploying failed", first]) == "ValueError: the cache is too small"
     assert (

@@ -1,4 +1,6 @@
-"""The offline job on a cluster that was not started for it: `ray job submit` to a head with its own ports, token and folder."""
+"""The offline job on a cluster that was not started for it: `ray job submit` to a head with its own ports,
+token and folder.
+"""
 
 import contextlib
 import json
@@ -25,7 +27,9 @@ NUM_ROWS = 20
 
 
 class Head:
-    """A Ray head of its own; everything it starts stays in its process session, so that exactly that can be ended."""
+    """A Ray head of its own; everything it starts stays in its process session, so that exactly that can be
+    ended.
+    """
 
     def __init__(self, folder: Path) -> None:
         token = folder / "token"
@@ -122,7 +126,9 @@ def free_ports(count: int) -> list[int]:
 
 
 def session_members(session: int) -> list[int]:
-    """Processes of a session that have not ended; the fields of /proc/PID/stat after the name: state, parent, group, session."""
+    """Processes of a session that have not ended; the fields of /proc/PID/stat after the name: state, parent,
+    group, session.
+    """
     members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

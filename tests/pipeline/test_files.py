@@ -56,7 +56,8 @@ def test_files_of_several_paths_never_share_a_name(folder: Path) -> None:
         ("_run", "input.path '{root}/empty' holds no files to read"),
         (
             "README.md",
-            "the format of '{root}/README.md' is not known from its name; set input.format: jsonl, parquet, csv, text, openai_batch",
+            "the format of '{root}/README.md' is not known from its name; "
+            "set input.format: jsonl, parquet, csv, text, openai_batch",
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""The stream on a real Ray with an engine that answers from a script: a pool shares the shards, faults end the job."""
+"""The stream on a real Ray with an engine that answers from a script: a pool shares the shards, faults end
+the job.
+"""
 
 from pathlib import Path
 
@@ -23,11 +25,13 @@ pytestmark = pytest.mark.ray
 def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple[Summary, float]]:
     from pipeline.flow import run_flow
 
-    config, rows = ModelConfig(path=str(model)), InputConfig(path=str(source), rows_per_shard=2)
+    config = ModelConfig(path=str(model))
+    rows = InputConfig(path=str(source), rows_per_shard=2)
     plan = make_plan(rows, num_workers)
     prepare = PrepareJob(config, rows, plan.schema, plan.schema, True, 0, None)
     worker = WorkerJob(
-        str(output), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 99, 2, start_reversing_loop, load_byte_codec
+        str(output), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 99, 2,
+        start_reversing_loop, load_byte_codec
     )  # fmt: skip
     return list(run_flow(plan.pieces, prepare, worker, PoolConfig(num_workers=num_workers)))
 

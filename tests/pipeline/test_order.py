@@ -1,4 +1,6 @@
-"""The order in which shards are handed out: it moves whole units, keeps parts as they are, and leaves what is small for the end."""
+"""The order in which shards are handed out: it moves whole units, keeps parts as they are, and leaves what is
+small for the end.
+"""
 
 import json
 from pathlib import Path
@@ -85,7 +87,8 @@ def test_what_is_read_as_a_whole_moves_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["longest_first", "by_group"])
 def test_an_order_changes_neither_the_plan_nor_its_digest(tmp_path: Path, order: str) -> None:
     (tmp_path / "a.jsonl").write_text(lines(10, 90, 40, 60))
-    one, other = make(tmp_path, rows_per_shard=1), make(tmp_path, rows_per_shard=1, order=order)
+    one = make(tmp_path, rows_per_shard=1)
+    other = make(tmp_path, rows_per_shard=1, order=order)
     assert (one.digest, one.pieces) == (other.digest, other.pieces)
     assert sorted(handed_out(other, order)) == [0, 1, 2, 3]
 

@@ -1,4 +1,6 @@
-"""The plan: shards cover every row once, limits and moves are respected, clashes are refused before anything runs."""
+"""The plan: shards cover every row once, limits and moves are respected, clashes are refused before anything
+runs.
+"""
 
 import json
 import shutil
@@ -158,7 +160,8 @@ def test_all_columns_are_carried_unless_some_are_chosen_and_the_id_always(tmp_pa
         (
             {},
             {},
-            "the input already has columns error; set output.prefix to rename the added ones, or output.columns",
+            "the input already has columns error; set output.prefix to rename the added ones, or "
+            "output.columns",
         ),
     ],
 )
@@ -244,8 +247,8 @@ def test_columns_that_cannot_be_unified_are_refused_naming_both_files_and_types(
     with pytest.raises(ValueError) as caught:
         plan(tmp_path)
     assert (
-        f"column 'id' is {types} in {tmp_path}/a.jsonl and string in {tmp_path}/b.csv; convert one of the files"
-        in str(caught.value)
+        f"column 'id' is {types} in {tmp_path}/a.jsonl and string in {tmp_path}/b.csv; "
+        "convert one of the files" in str(caught.value)
     )
 
 

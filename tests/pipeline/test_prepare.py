@@ -1,4 +1,6 @@
-"""Prepared shards: every row of the plan once, bad ones with their error, the same seed however the input is cut."""
+"""Prepared shards: every row of the plan once, bad ones with their error, the same seed however the input is
+cut.
+"""
 
 import json
 from pathlib import Path
@@ -24,7 +26,8 @@ def test_bad_lines_become_rows_with_errors_and_the_rest_goes_on(tmp_path: Path) 
     rows = prepared(tmp_path, rows_per_shard=3)
     assert [row["carried"]["id"] for row in rows] == [1, None, None, 2, 3, None, 4, None]
     assert [(row["error"] or "")[:24] for row in rows] == [
-        "", "the line is empty; remov", "the line is not JSON: Ex", "column 'prompt' is missi", "column 'prompt' is 7; a ",
+        "", "the line is empty; remov", "the line is not JSON: Ex", "column 'prompt' is missi",
+        "column 'prompt' is 7; a ",
         "column 'id' is 'x': not ", "", "the line is 3 NUL bytes,",
     ]  # fmt: skip
     assert [row["token_ids"] for row in rows if not row["error"]] == [[97], [0xE2, 0x80, 0xA8]]

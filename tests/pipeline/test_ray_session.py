@@ -15,7 +15,8 @@ def test_a_pool_that_fits_now_or_after_the_cluster_has_grown_is_taken() -> None:
 def test_gpus_that_are_not_there_are_refused_with_both_numbers() -> None:
     with pytest.raises(
         ValueError,
-        match=r"the pool needs 2 GPUs, but this cluster has 1; lower .* \(0 = decode on CPUs\), or add machines",
+        match=r"the pool needs 2 GPUs, but this cluster has 1; lower .* \(0 = decode on CPUs\), or add "
+        r"machines",
     ):
         check_resources(PoolConfig(num_workers=2, gpus_per_worker=1), {"CPU": 8.0, "GPU": 1.0}, {})
 

@@ -96,7 +96,8 @@ def test_a_model_that_could_never_load_is_refused_before_anything_starts(
         ("./nope", "model.path './nope' does not exist; give a folder in Hugging Face format or a hub name"),
         (
             "nobody/nothing",
-            "model.path 'nobody/nothing' is no folder, and the hub does not give it: the hub cannot be reached",
+            "model.path 'nobody/nothing' is no folder, and the hub does not give it: the hub cannot be "
+            "reached",
         ),
     ],
 )
@@ -129,7 +130,8 @@ def test_an_adapter_and_a_quantisation_make_another_model(
     monkeypatch.chdir(tmp_path)
     found = {name: resolve(model, adapter=name) for name in ("one", "other")}
     assert found["one"].config.adapter == str(tmp_path / "one")
-    plain, rounded = resolve(model).fingerprint, resolve(model, quantization="int8").fingerprint
+    plain = resolve(model).fingerprint
+    rounded = resolve(model, quantization="int8").fingerprint
     assert len({plain, rounded, *(each.fingerprint for each in found.values())}) == 4
     shutil.move(tmp_path / "one", tmp_path / "moved")
     assert resolve(model, adapter="moved").fingerprint == found["one"].fingerprint

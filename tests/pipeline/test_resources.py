@@ -1,4 +1,5 @@
-"""A pool that its machines cannot hold is refused before it starts, with how many workers there is room for."""
+"""A pool that its machines cannot hold is refused before it starts, with how many workers there is room "
+"for."""
 
 import os
 from pathlib import Path
@@ -32,8 +33,10 @@ def folder(tmp_path: Path) -> Path:
 def test_workers_share_their_machines_memory(folder: Path) -> None:
     assert refusal([40 * GB], 2, folder=folder) is None
     assert refusal([30 * GB], 2, folder=folder) == (
-        "2 workers need 39.2 GB, each 19.6 GB (17.4 of weights, 2.1 of K/V cache for one sequence of 8192 tokens), but 30.0 GB are free: "
-        "lower pool.num_workers to 1, or use model.dtype bfloat16 (9.8 GB), model.quantization int8 (7.3 GB), model.quantization "
+        "2 workers need 39.2 GB, each 19.6 GB (17.4 of weights, 2.1 of K/V cache for one sequence of 8192 "
+        "tokens), but 30.0 GB are free: "
+        "lower pool.num_workers to 1, or use model.dtype bfloat16 (9.8 GB), model.quantization int8 (7.3 "
+        "GB), model.quantization "
         "nf4 (5.5 GB) or a machine with more memory (model.check_memory: false loads it all the same)"
     )
 

@@ -1,4 +1,6 @@
-"""One output holds one run: another one is refused with the difference, leftovers are swept, a second driver is kept off."""
+"""One output holds one run: another one is refused with the difference, leftovers are swept, a second driver
+is kept off.
+"""
 
 import subprocess
 import sys
@@ -78,8 +80,8 @@ def test_a_different_run_is_refused_with_the_difference(new: RunRecord, differen
     with pytest.raises(ValueError) as caught:
         check_same(RECORD, new, "out")
     assert (
-        f"output.path 'out' belongs to a different run ({difference}); name another folder, or remove this one"
-        == str(caught.value)
+        f"output.path 'out' belongs to a different run ({difference}); "
+        "name another folder, or remove this one" == str(caught.value)
     )
 
 
@@ -117,7 +119,10 @@ def test_opening_sweeps_temp_files_and_faults_but_no_parts(tmp_path: Path) -> No
 
 
 def test_a_second_driver_is_kept_off(tmp_path: Path) -> None:
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
     with hold_output(str(tmp_path)):
         pass
     with subprocess.Popen(

@@ -102,10 +102,8 @@ def test_a_table_without_columns_keeps_its_rows() -> None:
 
 
 def test_schemas_of_files_are_merged_and_a_conflict_names_both_files() -> None:
-    one, other = (
-        pa.schema([("a", pa.int64()), ("b", pa.null())]),
-        pa.schema([("b", pa.string()), ("a", pa.float64())]),
-    )
+    one = pa.schema([("a", pa.int64()), ("b", pa.null())])
+    other = pa.schema([("b", pa.string()), ("a", pa.float64())])
     assert unify({"one": one, "other": other}) == pa.schema([("a", pa.float64()), ("b", pa.string())])
     with pytest.raises(
         ValueError, match="column 'a' is int64 in one and string in third; convert one of the files"

@@ -1,4 +1,6 @@
-"""URIs: pyarrow's file systems, those of fsspec, the hub; what is missing or out of reach is told in one line."""
+"""URIs: pyarrow's file systems, those of fsspec, the hub; what is missing or out of reach is told in one
+line.
+"""
 
 import os
 import subprocess
@@ -42,11 +44,13 @@ def test_a_file_is_read_over_http() -> None:
     [
         (
             "sftp://host/a.jsonl",
-            r"'sftp://host/a.jsonl' cannot be opened: SFTPFileSystem requires \"paramiko\" to be installed; give a path",
+            r"'sftp://host/a.jsonl' cannot be opened: SFTPFileSystem requires \"paramiko\" to be installed; "
+            r"give a path",
         ),
         (
             "az://container/a.jsonl",
-            r"cannot be opened: Install adlfs to access Azure Datalake Gen2 and Azure Blob Storage; give a path",
+            r"cannot be opened: Install adlfs to access Azure Datalake Gen2 and Azure Blob Storage; give a "
+            r"path",
         ),
         (
             "zzz://host/a.jsonl",
@@ -63,7 +67,8 @@ def test_a_uri_that_cannot_be_opened_says_what_is_missing(uri: str, error: str) 
 def test_the_hub_offline_is_told_in_one_line() -> None:
     with pytest.raises(
         ValueError,
-        match=r"input.path 'hf://datasets/owner/name' cannot be read: Cannot reach .*: offline mode is enabled",
+        match=r"input.path 'hf://datasets/owner/name' cannot be read: Cannot reach .*: offline mode is "
+        r"enabled",
     ):
         list_files(["hf://datasets/owner/name"])
 

@@ -13,7 +13,8 @@ BYTES = ByteCodec()
 
 
 def fallback_codec() -> ByteCodec:
-    """A tokenizer in the manner of Llama 2: words, and <0xNN> tokens (ids 0..255) for the bytes of all else."""
+    """A tokenizer in the manner of Llama 2: words, and <0xNN> tokens (ids 0..255) for the bytes of all "
+    "else."""
     vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁a": 256, "b": 257, "▁": 258, "<unk>": 259}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>"))
     tokenizer.decoder = decoders.Sequence(
@@ -68,7 +69,9 @@ def test_one_wrong_byte_spoils_its_run_of_byte_tokens_so_the_run_is_held_back() 
 
 
 def test_a_token_without_text_does_not_end_a_run_of_byte_tokens() -> None:
-    """The tokenizer decodes 0x41 0xE4 as one run, two marks, whether or not an unknown id stands between them."""
+    """The tokenizer decodes 0x41 0xE4 as one run, two marks, whether or not an unknown id stands between
+    them.
+    """
     assert streamed(FALLBACK, [257], [0x41], [260], [0xE4]) == ["b", "", "", "", "\ufffd\ufffd"]
 
 

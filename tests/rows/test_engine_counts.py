@@ -22,7 +22,8 @@ def test_each_piece_holds_what_is_new_and_no_zeros() -> None:
 
 
 def test_pieces_taken_at_once_by_many_threads_add_up() -> None:
-    counted, lock = [0], threading.Lock()
+    counted = [0]
+    lock = threading.Lock()
 
     def read() -> Counts:
         with lock:

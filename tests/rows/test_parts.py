@@ -70,12 +70,14 @@ def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
     both = columns.table([ANSWER, "no prompt"], lambda ids: bytes(ids).decode())
     assert both.to_pylist() == [
         {
-            "out_generated_text": "hi", "out_finish_reason": "stop", "out_num_prompt_tokens": 3, "out_num_generated_tokens": 2,
+            "out_generated_text": "hi", "out_finish_reason": "stop", "out_num_prompt_tokens": 3,
+            "out_num_generated_tokens": 2,
             "out_num_steps": 1, "out_num_verified": 4, "out_num_accepted": 1,
             "out_accepted_by_source": [("context", 1)], "out_error": None, "out_generated_ids": [104, 105],
         },
         {
-            "out_generated_text": None, "out_finish_reason": "error", "out_num_prompt_tokens": 0, "out_num_generated_tokens": 0,
+            "out_generated_text": None, "out_finish_reason": "error", "out_num_prompt_tokens": 0,
+            "out_num_generated_tokens": 0,
             "out_num_steps": 0, "out_num_verified": 0, "out_num_accepted": 0,
             "out_accepted_by_source": [], "out_error": "no prompt", "out_generated_ids": None,
         },
@@ -112,6 +114,7 @@ def test_right_guesses_are_told_by_source_summed_over_samples() -> None:
 
 def test_a_part_is_summarized_from_its_results() -> None:
     assert summarize([ANSWER, "no prompt", ANSWER]) == Summary(
-        num_parts=1, num_rows=3, num_errors=1, num_prompt_tokens=6, num_generated_tokens=4, num_steps=2, num_prefilled_tokens=6,
+        num_parts=1, num_rows=3, num_errors=1, num_prompt_tokens=6, num_generated_tokens=4, num_steps=2,
+        num_prefilled_tokens=6,
         verified={"context": 8}, accepted={"context": 2}, first_error="no prompt",
     )  # fmt: skip

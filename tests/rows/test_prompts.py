@@ -56,7 +56,8 @@ def test_a_rows_group_is_the_text_of_its_column_and_null_is_no_group(value: Any,
         ),
         (
             {"prompt": "a", "sampling": "hot"},
-            "column 'sampling' is 'hot'; it must be a struct of settings (input.sampling_column: null ignores it)",
+            "column 'sampling' is 'hot'; it must be a struct of settings (input.sampling_column: null "
+            "ignores it)",
         ),
     ],
 )

@@ -1,4 +1,6 @@
-"""A row's samples: their requests, what the row gets, and its texts, tokens and log-probabilities cut together."""
+"""A row's samples: their requests, what the row gets, and its texts, tokens and log-probabilities cut
+together.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -142,8 +144,8 @@ async def test_a_tokenizer_that_cannot_tell_text_token_by_token_is_told_with_wha
         codec=Slow(),  # type: ignore[arg-type]
     )
     assert (
-        found
-        == "stop needs a tokenizer that comes as a tokenizer.json, and this model's is a object; use stop_token_ids"
+        found == "stop needs a tokenizer that comes as a tokenizer.json, and this model's is a object; use "
+        "stop_token_ids"
     )
 
 
@@ -157,7 +159,9 @@ def first_end(token_ids: tuple[int, ...], stop: str) -> int:
 async def test_text_tokens_and_logprobs_end_together_where_brute_force_ends_them_with_guesses_and_without(
     plain: EngineLoop,
 ) -> None:
-    """The random model's bytes hold characters of one byte and of two, and wrong bytes; each of some stops lies in a path of guesses."""
+    """The random model's bytes hold characters of one byte and of two, and wrong bytes; each of some stops
+    lies in a path of guesses.
+    """
     whole = (await row(plain)).completions[0].token_ids
     text = CODEC.decode(whole)
     columns = OutputColumns(generated_ids=True, logprobs=True)

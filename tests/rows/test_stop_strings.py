@@ -1,4 +1,6 @@
-"""Stop strings against an oracle that decodes the whole text at every token, and through the engine with guesses."""
+"""Stop strings against an oracle that decodes the whole text at every token, and through the engine with
+guesses.
+"""
 
 from collections.abc import Sequence
 
@@ -29,7 +31,8 @@ def test_the_token_that_completes_a_stop_string_ends_the_output() -> None:
 
 
 def test_a_stop_string_may_end_inside_a_token_and_begin_in_an_earlier_one() -> None:
-    """Token 256 is ' a', 257 is 'b', 260 has no text: of 'b ab' the stop 'b ' is there with the second token."""
+    """Token 256 is ' a', 257 is 'b', 260 has no text: of 'b ab' the stop 'b ' is there with the second "
+    "token."""
     assert ends_at(FALLBACK, [257, 260, 256, 257], "b ") == 3
     assert ends_at(FALLBACK, [257, 260, 256, 257], "ab") == 4
 
@@ -55,7 +58,8 @@ def test_any_of_several_stop_strings_ends_the_output() -> None:
     assert ends_at(BYTES, list(b"abcdef"), "x", "de", "cdefg", "f") == 5
 
 
-# Few letters, so that stop strings are found, begin again and overlap: 'a' of one, two and three bytes, and wrong bytes.
+# Few letters, so that stop strings are found, begin again and overlap: 'a' of one, two and three bytes, and
+# wrong bytes.
 LETTERS = ["a", "b", " ", "é", "你", "😀"]
 STOPS = st.lists(
     st.text(st.sampled_from([*LETTERS, "\ufffd"]), min_size=1, max_size=4), min_size=1, max_size=3
@@ -82,7 +86,8 @@ def test_every_text_ends_where_the_oracle_ends_it(
     end = oracle(codec, token_ids, *stops)
     assert ends_at(codec, token_ids, *stops) == end
     text = codec.decode(token_ids[:end])
-    kept, cut = StopStrings(tuple(stops), include=True).cut(text), StopStrings(tuple(stops)).cut(text)
+    kept = StopStrings(tuple(stops), include=True).cut(text)
+    cut = StopStrings(tuple(stops)).cut(text)
     assert text.startswith(kept) and kept.startswith(cut)
     assert not any(stop in cut.rstrip("\ufffd") for stop in stops)
     assert (end is None) == (kept == cut)

@@ -1,4 +1,6 @@
-"""A byte tokenizer and a backend that answers from a script, so that the HTTP app runs without a model, an engine or Ray."""
+"""A byte tokenizer and a backend that answers from a script, so that the HTTP app runs without a model, an
+engine or Ray.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -13,7 +15,8 @@ from rows.text_codec import TextCodec
 from serving.app import build_app
 
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('system comes first') }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'system' and not loop.first %}{{ raise_exception('system comes "
+    "first') }}{% endif %}"
     "<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 EOS = 256
@@ -39,14 +42,19 @@ def byte_tokenizer() -> Tokenizer:
 
 
 def bytes_to_letters() -> list[str]:
-    """The letter that byte-level BPE writes for each byte: itself where it prints, else the next free one from U+0100 on."""
+    """The letter that byte-level BPE writes for each byte: itself where it prints, else the next free one
+    from U+0100 on.
+    """
     prints = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]
 
 
 class ScriptedBackend:
-    """Gives the events of a script to every request. An exception in the script is raised; None waits until the request is left."""
+    """Gives the events of a script to every request.
+
+    An exception in the script is raised; None waits until the request is left.
+    """
 
     def __init__(
         self,

@@ -1,4 +1,6 @@
-"""Impossible settings are refused with the value, the limit and the remedy; the application carries what the settings say."""
+"""Impossible settings are refused with the value, the limit and the remedy; the application carries what the
+settings say.
+"""
 
 import re
 

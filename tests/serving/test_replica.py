@@ -49,7 +49,8 @@ async def test_a_dead_engine_fails_the_health_check_so_that_serve_replaces_the_r
 ) -> None:
     replica, loop = await started(monkeypatch, ByteCodec())
     replica.check_health()
-    loop.alive, loop.fault = False, MemoryError("no pages")
+    loop.alive = False
+    loop.fault = MemoryError("no pages")
     with pytest.raises(RuntimeError, match="the engine ended: no pages"):
         replica.check_health()
 

@@ -71,7 +71,8 @@ async def test_the_settings_of_a_request_win_also_when_they_are_zero_or_false() 
 
 
 async def test_two_requests_without_a_seed_differ_and_the_prompts_of_one_share_it() -> None:
-    first, second = (await sent(COMPLETION)).requests[0], (await sent(COMPLETION)).requests[0]
+    first = (await sent(COMPLETION)).requests[0]
+    second = (await sent(COMPLETION)).requests[0]
     assert first.sampling.seed != second.sampling.seed
     pair = (await sent({"model": "tiny", "prompt": ["a", "b"]})).requests
     assert pair[0].sampling.seed == pair[1].sampling.seed and pair[0].id != pair[1].id

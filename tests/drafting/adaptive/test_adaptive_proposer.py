@@ -128,7 +128,8 @@ def test_biases_tell_kinds_of_guesses_apart() -> None:
     for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
         set_biases(features[number], token, kind, 11, 12)
     same = features[:, layout.NUM_TABLES :] == features[0, layout.NUM_TABLES :]
-    # In order: the last token, it and the kind, the two last and the kind, the guess and the kind, the last and the guess, all.
+    # In order: the last token, it and the kind, the two last and the kind, the guess and the kind, the last
+    # and the guess, all.
     assert same[1].tolist() == [True, False, False, False, True, False]
     assert same[2].tolist() == [True, True, True, False, False, False]
 
@@ -240,8 +241,10 @@ def test_only_guesses_whose_parent_was_right_are_scored() -> None:
 
 
 def test_calibration_is_saved_and_loaded_and_a_torn_file_is_no_calibration(tmp_path: Path) -> None:
-    taught, path = Calibration(), tmp_path / "calibration.npz"
-    taught.weights[:], taught.biases[:] = 0.25, 1.0
+    taught = Calibration()
+    path = tmp_path / "calibration.npz"
+    taught.weights[:] = 0.25
+    taught.biases[:] = 1.0
     taught.save(path)
     fresh = Calibration()
     assert fresh.load(path) and (fresh.weights == 0.25).all()
@@ -297,7 +300,8 @@ def test_no_node_comes_before_its_parent_nor_outlives_it(rows: list[list[int]], 
     candidates = drafter.propose(states, np.full(len(rows), 9, np.int32))
     for begin, end in zip(candidates.offsets[:-1], candidates.offsets[1:], strict=True):
         survival = np.concatenate([[1.0], candidates.survival[begin:end]])
-        parents, depths = candidates.parents[begin:end], np.concatenate([[0], candidates.depths[begin:end]])
+        parents = candidates.parents[begin:end]
+        depths = np.concatenate([[0], candidates.depths[begin:end]])
         assert (parents < np.arange(1, end - begin + 1)).all()
         assert (survival[1:] <= survival[parents]).all() and (np.diff(survival) <= 0).all()
         assert (depths[1:] == depths[parents] + 1).all()

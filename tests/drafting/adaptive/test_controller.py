@@ -1,4 +1,5 @@
-"""How many nodes a step verifies and when drafting pauses: literal survivals on a machine whose costs are known.
+"""How many nodes a step verifies and when drafting pauses: literal survivals on a machine whose costs are
+known.
 
 A step costs 10 ms and 1 ms for each packed token; one of a single token costs 11 ms.
 """
@@ -231,7 +232,9 @@ def drafts(load: LoadState) -> bool:
 
 
 def trial(load: LoadState, gain: float) -> int:
-    """Waits for a step that drafts and gives each step of the trial this gain; returns the plain steps before it."""
+    """Waits for a step that drafts and gives each step of the trial this gain; returns the plain steps before
+    it.
+    """
     waited = load.plain_left
     load.plain_left = 0
     for _ in range(TRIAL_STEPS):

@@ -1,4 +1,6 @@
-"""What a step is expected to cost: fitted to a profile, corrected by measured steps, a staircase where the machine has one."""
+"""What a step is expected to cost: fitted to a profile, corrected by measured steps, a staircase where the
+machine has one.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +9,9 @@ from drafting.adaptive.cost_model import CostModel, Profile, StepShape
 
 
 def seconds(shape: StepShape) -> float:
-    """A machine whose steps cost 1 ms, and 10 us per row, 1 us per key, 0.1 us per attended key, 200 us for any tree."""
+    """A machine whose steps cost 1 ms, and 10 us per row, 1 us per key, 0.1 us per attended key, 200 us for
+    any tree.
+    """
     return (
         1e-3
         + 1e-5 * shape.packed_tokens

@@ -1,4 +1,6 @@
-"""A source is used while it gives a fiftieth, here, of what is accepted; one that does not is tried in one step of sixteen."""
+"""A source is used while it gives a fiftieth, here, of what is accepted; one that does not is tried in one
+step of sixteen.
+"""
 
 import numpy as np
 

@@ -1,4 +1,6 @@
-"""A simulated job, by hand: three rows through two places, on a machine whose steps cost 10 ms and 1 ms per row."""
+"""A simulated job, by hand: three rows through two places, on a machine whose steps cost 10 ms and 1 ms per
+row.
+"""
 
 from copy import deepcopy
 
@@ -25,7 +27,9 @@ def machine() -> CostModel:
 
 
 class SameGuess:
-    """Proposes the chain 6 7 for every sequence, each node as likely as it is told; remembers what it was told."""
+    """Proposes the chain 6 7 for every sequence, each node as likely as it is told; remembers what it was
+    told.
+    """
 
     source_names = ("script",)
     max_nodes = max_depth = 2
@@ -45,7 +49,8 @@ class SameGuess:
 
     def propose(self, states, max_depths, min_survival=0.0):
         count = len(states)
-        depths, none = np.tile(np.array([1, 2], np.int32), count), np.zeros(2 * count, np.uint8)
+        depths = np.tile(np.array([1, 2], np.int32), count)
+        none = np.zeros(2 * count, np.uint8)
         survival = np.full(2 * count, self.survival, np.float32)
         return Candidates(depths + 5, depths - 1, depths, none, none, 2 * np.arange(count + 1), survival)
 
@@ -77,8 +82,8 @@ ROWS = [row([1, 2, 3], [5, 6, 7, 8]), row([4, 4], [9, 9]), row([1, 2, 3], [5])]
 
 def test_rows_are_prefilled_in_chunks_decoded_together_and_follow_one_another():
     plain = Job(machine(), batch_size=2, prefill_chunk=4).run(ROWS)
-    # 3 + 1 prompt tokens; then the first row, with the last token of the second's prompt; both; then the second has ended, and the
-    # third, whose prompt is known, takes its place: 4, 2, 2 and 2 rows.
+    # 3 + 1 prompt tokens; then the first row, with the last token of the second's prompt; both; then the
+    # second has ended, and the third, whose prompt is known, takes its place: 4, 2, 2 and 2 rows.
     assert (plain.steps, plain.counts.tokens, plain.counts.calls) == (4, 7, 7)
     assert plain.seconds == pytest.approx(0.014 + 3 * 0.012)
     assert plain.tokens_per_second == pytest.approx(7 / 0.050)
@@ -87,7 +92,8 @@ def test_rows_are_prefilled_in_chunks_decoded_together_and_follow_one_another():
 def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
     proposer = SameGuess()
     guessed = Job(machine(), 2, 4, Speculation(proposer, VerifyAll()), think_seconds=0.001).run(ROWS)
-    # The first row's guesses are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; thought for 1, 2 and 2 sequences.
+    # The first row's guesses are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; thought
+    # for 1, 2 and 2 sequences.
     assert (guessed.steps, guessed.speculating, guessed.counts.calls) == (3, 3, 5)
     assert (guessed.counts.nodes, guessed.counts.accepted["script"]) == (10, 2)
     assert guessed.thinking == pytest.approx(0.005)
@@ -108,7 +114,8 @@ def test_thinking_is_measured_where_nothing_is_assumed():
 
 def test_guesses_that_are_not_worth_their_price_leave_the_job_as_it_was():
     rows = [row([1], [9] * 300)]
-    plain, hostile = Job(machine(), 1, 4).run(rows), SameGuess(survival=0.01)
+    plain = Job(machine(), 1, 4).run(rows)
+    hostile = SameGuess(survival=0.01)
     guessed = Job(machine(), 1, 4, Speculation(hostile, Controller(machine())), think_seconds=0.002).run(rows)
     assert guessed.seconds - guessed.thinking == pytest.approx(plain.seconds)
     assert guessed.speculating == guessed.counts.nodes == 0
@@ -116,7 +123,8 @@ def test_guesses_that_are_not_worth_their_price_leave_the_job_as_it_was():
 
 
 def test_what_was_said_in_pauses_is_known_too():
-    rows, short = [row([1], [9] * 50)], SameGuess(survival=0.01)
+    rows = [row([1], [9] * 50)]
+    short = SameGuess(survival=0.01)
     Job(machine(), 1, 4, Speculation(short, Controller(machine())), think_seconds=0.0).run(rows)
     assert short.finished == [[1] + [9] * 50]
 
@@ -126,11 +134,13 @@ def test_the_price_is_the_plain_rate_times_what_guesses_have_gained_lately():
     guessed = Job(
         machine(), 1, 4, Speculation(SameGuess(survival=0.9), Controller(machine())), think_seconds=0.0
     ).run(rows)
-    # Two plain steps come first and give 6 7. Then the draft 6 7 is wrong before 5, and after that it is right and
-    # 5 follows: 3 tokens in 13 ms.
+    # Two plain steps come first and give 6 7. Then the draft 6 7 is wrong before 5, and after that it is
+    # right and 5 follows: 3 tokens in 13 ms.
     assert (guessed.steps, guessed.counts.nodes) == (52, 100)
     # Plain steps give a token in 11 ms. The speedup begins at 1, which counts for 4 steps.
-    saved, spent, prices = 4 * 0.013, 4 * 0.013, []
+    saved = 4 * 0.013
+    spent = 4 * 0.013
+    prices = []
     for num_tokens in [1] + 49 * [3]:
         prices.append(PRICE_MARKUP * max(1.0, saved / spent) / 0.011)
         saved = saved * 31 / 32 + num_tokens * 0.011

@@ -1,4 +1,6 @@
-"""LoRA adapters: merged at load, the text is that of peft's own merged model; what does not fit is refused, not half applied."""
+"""LoRA adapters: merged at load, the text is that of peft's own merged model; what does not fit is refused,
+not half applied.
+"""
 
 import shutil
 from pathlib import Path
@@ -18,7 +20,8 @@ from tests.engine.harness import random_prompts
 from tests.tiny_models import reference_greedy, tiny_model
 
 pytestmark = pytest.mark.slow
-PROMPTS, NUM_TOKENS = random_prompts(4, seed=5), 20
+PROMPTS = random_prompts(4, seed=5)
+NUM_TOKENS = 20
 TARGETS = {"llama": ["q_proj", "v_proj", "down_proj"], "gpt2": ["c_attn", "c_proj"]}
 
 
@@ -94,11 +97,13 @@ def test_draft_tables_of_an_adapted_model_are_its_own(tmp_path: Path) -> None:
         ({"hidden_size": 32}, "size mismatch"),
         (
             {"num_hidden_layers": 2},
-            "6 of its weights are missing or have no place in the model, first base_model.model.model.layers.2",
+            "6 of its weights are missing or have no place in the model, first "
+            "base_model.model.model.layers.2",
         ),
         (
             {"num_hidden_layers": 4},
-            "6 of its weights are missing or have no place in the model, first base_model.model.model.layers.3",
+            "6 of its weights are missing or have no place in the model, first "
+            "base_model.model.model.layers.3",
         ),
     ],
 )

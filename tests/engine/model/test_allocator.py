@@ -1,4 +1,7 @@
-"""Memory that a worker frees stays its own. Each case in a process of its own: the setting cannot be taken back."""
+"""Memory that a worker frees stays its own.
+
+Each case in a process of its own: the setting cannot be taken back.
+"""
 
 import ctypes
 import platform
@@ -13,7 +16,8 @@ from engine.model.allocator import keep_freed_memory
 PROGRAM = """
 import ctypes
 class Info(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks "
+                                                    "uordblks fordblks keepcost".split()]
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.mallinfo2.restype = ctypes.c_void_p, [ctypes.c_size_t], Info
 if {keep}:

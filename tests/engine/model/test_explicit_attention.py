@@ -1,4 +1,6 @@
-"""Soft caps and sinks: the arithmetic by hand, the same result as SDPA without them, and the same in blocks of rows."""
+"""Soft caps and sinks: the arithmetic by hand, the same result as SDPA without them, and the same in blocks
+of rows.
+"""
 
 import math
 
@@ -27,8 +29,10 @@ def test_without_a_cap_and_sinks_it_is_sdpa():
 
 def test_a_cap_bends_the_scores_before_the_mask():
     """Scores 8 and -8 under a cap of 2 become 2 tanh(4) and -2 tanh(4); the third is masked, however high."""
-    query, key = torch.tensor([[[[1.0]]]]), torch.tensor([[[[8.0], [-8.0], [100.0]]]])
-    value, mask = torch.tensor([[[[1.0], [0.0], [5.0]]]]), torch.tensor([[[[0.0, 0.0, -torch.inf]]]])
+    query = torch.tensor([[[[1.0]]]])
+    key = torch.tensor([[[[8.0], [-8.0], [100.0]]]])
+    value = torch.tensor([[[[1.0], [0.0], [5.0]]]])
+    mask = torch.tensor([[[[0.0, 0.0, -torch.inf]]]])
     share = 1 / (1 + math.exp(-4 * math.tanh(4)))
     assert explicit.explicit_attention(query, key, value, mask, 1.0, softcap=2.0).item() == pytest.approx(
         share
@@ -36,8 +40,12 @@ def test_a_cap_bends_the_scores_before_the_mask():
 
 
 def test_a_sink_takes_its_heads_share_and_gives_no_value():
-    """Two heads over one key with score 0: sinks of log 3 and of log 1 leave it a quarter and a half; two rows each."""
-    query, key, value = torch.zeros(1, 1, 4, 1), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    """Two heads over one key with score 0: sinks of log 3 and of log 1 leave it a quarter and a half; two
+    rows each.
+    """
+    query = torch.zeros(1, 1, 4, 1)
+    key = torch.zeros(1, 1, 1, 1)
+    value = torch.ones(1, 1, 1, 1)
     shares = explicit.explicit_attention(query, key, value, sinks=torch.tensor([math.log(3), 0.0]))
     torch.testing.assert_close(shares.ravel(), torch.tensor([0.25, 0.25, 0.5, 0.5]))
 

@@ -1,4 +1,5 @@
-"""Every supported family gives generate's text, docs/models.md says so, and all others are refused at once."""
+"""Every supported family gives generate's text, docs/models.md says so, and all others are refused at "
+"once."""
 
 import json
 import time

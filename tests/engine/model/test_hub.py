@@ -1,4 +1,6 @@
-"""Models from a hub, a fake one on this machine: what is asked for and how often, broken downloads, tokens, and clear refusals."""
+"""Models from a hub, a fake one on this machine: what is asked for and how often, broken downloads, tokens,
+and clear refusals.
+"""
 
 import os
 import signal
@@ -51,10 +53,8 @@ def start(
     hub: FakeHub, cache: Path, revision: str = "", weights: bool = True, token: str | None = None, **more: str
 ) -> subprocess.Popen[str]:
     """A process that asks for the model, as a worker does (or a prepare task, which needs no weights)."""
-    command, env = (
-        [sys.executable, "-c", FETCH, revision, "x" if weights else ""],
-        os.environ | hub.environment(cache, token) | more,
-    )
+    command = [sys.executable, "-c", FETCH, revision, "x" if weights else ""]
+    env = os.environ | hub.environment(cache, token) | more
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -121,7 +121,8 @@ def test_a_known_commit_that_is_here_is_not_asked_for_again(hub: FakeHub, tmp_pa
 def test_a_download_that_the_server_breaks_off_is_resumed(
     hub: FakeHub, repository: Path, tmp_path: Path
 ) -> None:
-    hub.break_after, hub.num_breaks = 20_000, 1
+    hub.break_after = 20_000
+    hub.num_breaks = 1
     assert same_bytes(answer(start(hub, tmp_path / "cache")), repository, SMALL | WEIGHTS)
     assert hub.downloads("org/model") == dict.fromkeys(SMALL, 1) | dict.fromkeys(WEIGHTS, 2)
 
@@ -207,5 +208,6 @@ def test_without_the_hub_half_a_model_is_no_model(hub: FakeHub, tmp_path: Path) 
     answer(start(hub, tmp_path / "cache", revision=commit, weights=False))
     told = answer(start(hub, tmp_path / "cache", revision=commit, HF_HUB_OFFLINE="1"))
     assert told.endswith(
-        "the hub cannot be reached and the model is not in its cache; check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
+        "the hub cannot be reached and the model is not in its cache; "
+        "check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
     )

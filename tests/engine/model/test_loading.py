@@ -134,7 +134,9 @@ def test_a_window_that_the_models_own_attention_has_not_is_found_by_the_parity_c
 
 @pytest.mark.parametrize("what", ["alibi", "chunked"])
 def test_attention_that_differs_unseen_by_the_probe_is_refused_by_the_parity_check(what, monkeypatch):
-    """The model's own attention is changed: a bias by distance, or chunks of four positions that do not see each other."""
+    """The model's own attention is changed: a bias by distance, or chunks of four positions that do not see
+    each other.
+    """
     own = modeling_llama.eager_attention_forward
 
     def altered(module, query, key, value, mask, **given):
@@ -146,7 +148,8 @@ def test_attention_that_differs_unseen_by_the_probe_is_refused_by_the_parity_che
     monkeypatch.setattr(modeling_llama, "eager_attention_forward", altered)
     with pytest.raises(
         ValueError,
-        match=r"LlamaForCausalLM .* logits differ by .* of the largest from the model's own attention \(limit 1e-04\)",
+        match=r"LlamaForCausalLM .* logits differ by .* of the largest from the model's own attention "
+        r"\(limit 1e-04\)",
     ):
         make_engine(tiny_model("llama"))
 
@@ -226,8 +229,8 @@ def test_one_missing_weight_is_not_replaced_by_random_numbers(folder):
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     assert (
-        "1 weights that its config.json asks for are missing or of another shape, first model.layers.1.mlp.up_proj.weight"
-        in refusal(folder)
+        "1 weights that its config.json asks for are missing or of another shape, first "
+        "model.layers.1.mlp.up_proj.weight" in refusal(folder)
     )
 
 
@@ -281,7 +284,10 @@ def test_loading_says_what_it_found_once(caplog):
 
 
 def test_settings_and_families_load_no_torch():
-    code = "import engine.config, engine.model.families, engine.request, drafting.config, sys; sys.exit('torch' in sys.modules)"
+    code = (
+        "import engine.config, engine.model.families, engine.request, drafting.config, sys; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,4 +1,6 @@
-"""What a model needs is read from its files; what is free, from the system's; neighbours that have not loaded yet are counted."""
+"""What a model needs is read from its files; what is free, from the system's; neighbours that have not loaded
+yet are counted.
+"""
 
 import json
 import os
@@ -17,7 +19,8 @@ from engine.model.memory import check_fits, needed
 from tests.tiny_models import tiny_model
 
 LLAMA = {
-    "model_type": "llama", "vocab_size": 32_000, "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "model_type": "llama", "vocab_size": 32_000, "hidden_size": 4096, "num_hidden_layers": 32,
+    "num_attention_heads": 32,
     "num_key_value_heads": 8, "max_position_embeddings": 8192, "dtype": "bfloat16",
 }  # fmt: skip
 WEIGHTS = {
@@ -98,8 +101,10 @@ def test_what_does_not_fit_is_refused_with_figures_and_with_what_would(tmp_path:
     with pytest.raises(ValueError) as error:
         check_fits(folder, config(folder), "float32", False, int(18e9), "on cuda:0")
     assert str(error.value) == (
-        f"model.path '{folder}' needs 19.1 GB (16.9 of weights, 2.1 of K/V cache for one sequence of 8192 tokens), but 18.0 GB are free "
-        "on cuda:0; use model.dtype bfloat16 (9.5 GB), model.quantization int8 (6.8 GB), model.quantization nf4 (5.0 GB), "
+        f"model.path '{folder}' needs 19.1 GB (16.9 of weights, 2.1 of K/V cache for one sequence of 8192 "
+        "tokens), but 18.0 GB are free "
+        "on cuda:0; use model.dtype bfloat16 (9.5 GB), model.quantization int8 (6.8 GB), model.quantization "
+        "nf4 (5.0 GB), "
         "a lower model.max_context or a larger GPU (model.check_memory: false loads it all the same)"
     )
     check_fits(folder, config(folder), "float32", False, int(19.2e9), "on cuda:0")

@@ -34,7 +34,8 @@ def test_every_linear_layer_is_replaced_and_only_the_output_layer_keeps_its_weig
 
 
 def test_a_weight_tied_to_the_input_embedding_stays_the_same_tensor() -> None:
-    embedding, output = nn.Embedding(10, 6), nn.Linear(6, 10, bias=False)
+    embedding = nn.Embedding(10, 6)
+    output = nn.Linear(6, 10, bias=False)
     output.weight = embedding.weight
     model = nn.Sequential(embedding, output)
     pack_linears(model, output_layer=output)
@@ -52,7 +53,8 @@ class Attention(nn.Module):
 
     def __init__(self, biases: tuple[bool, bool, bool]) -> None:
         super().__init__()
-        sizes, names = (32, 16, 8), ("q_proj", "k_proj", "v_proj")
+        sizes = (32, 16, 8)
+        names = ("q_proj", "k_proj", "v_proj")
         for name, size, bias in zip(names, sizes, biases, strict=True):
             setattr(self, name, nn.Linear(24, size, bias=bias))
 
@@ -65,7 +67,8 @@ class Attention(nn.Module):
 def test_layers_that_read_the_same_rows_become_one_and_give_the_same(rows: int, bias: bool) -> None:
     torch.manual_seed(0)
     model = Attention((bias, bias, bias))
-    first, second = torch.randn(1, rows, 24), torch.randn(1, rows, 24)
+    first = torch.randn(1, rows, 24)
+    second = torch.randn(1, rows, 24)
     wanted = model(first), model(second)
     assert pack_linears(model, output_layer=None) == 3
     assert model.q_proj.shared is model.k_proj.shared is model.v_proj.shared
@@ -79,7 +82,8 @@ def test_layers_that_read_the_same_rows_become_one_and_give_the_same(rows: int, 
 def test_a_model_that_calls_them_on_different_rows_or_in_another_order_gets_the_right_results() -> None:
     torch.manual_seed(0)
     model = Attention((False, False, False))
-    first, second = torch.randn(1, 3, 24), torch.randn(1, 3, 24)
+    first = torch.randn(1, 3, 24)
+    second = torch.randn(1, 3, 24)
     wanted = [
         model.k_proj(first),
         model.q_proj(second),

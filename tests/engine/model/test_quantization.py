@@ -1,4 +1,6 @@
-"""Quantised models: the engine's text is that of transformers' generate on the same rounded weights, with guesses and without."""
+"""Quantised models: the engine's text is that of transformers' generate on the same rounded weights, with
+guesses and without.
+"""
 
 import json
 from pathlib import Path
@@ -21,12 +23,14 @@ from tests.engine.harness import random_prompts
 from tests.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
-PROMPTS, NUM_TOKENS = random_prompts(6, seed=3), 24
+PROMPTS = random_prompts(6, seed=3)
+NUM_TOKENS = 24
 SPECULATION = {
     "off": SpeculationConfig(mode="off"),
     "mixed": SpeculationConfig("mixed", num_drafts=4, draft_len=3),
 }
-# Of the largest |logit|. bitsandbytes rounds a layer's inputs to bfloat16 where the processor computes with those.
+# Of the largest |logit|. bitsandbytes rounds a layer's inputs to bfloat16 where the processor computes with
+# those.
 NEAR_TIE = {"int8": 1e-4, "nf4": 2e-2}
 
 
@@ -81,7 +85,8 @@ def engine_texts(config: ModelConfig, mode: str, tables: Path) -> list[tuple[int
 def assert_equal_but_for_near_ties(
     model: Any, wanted: list[tuple[int, ...]], found: list[tuple[int, ...]], close: float
 ) -> None:
-    """At the first difference of two texts the model itself hardly prefers one token; most texts are equal."""
+    """At the first difference of two texts the model itself hardly prefers one token; most texts are "
+    "equal."""
     assert sum(one == other for one, other in zip(wanted, found, strict=True)) >= len(PROMPTS) // 2
     for prompt, one, other in zip(PROMPTS, wanted, found, strict=True):
         if one != other:

@@ -13,7 +13,9 @@ class ModelRMSNorm(nn.Module):
 
     def __init__(self, weight: torch.Tensor, plus: float = 0.0) -> None:
         super().__init__()
-        self.weight, self.plus, self.variance_epsilon = nn.Parameter(weight), plus, 1e-6
+        self.weight = nn.Parameter(weight)
+        self.plus = plus
+        self.variance_epsilon = 1e-6
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         scaled = rows.float() * torch.rsqrt(
@@ -40,7 +42,8 @@ def test_a_fused_norm_gives_what_the_norm_gave_up_to_rounding(dtype, shape):
 
 
 def test_the_norms_of_a_model_are_replaced_and_its_logits_stay():
-    model, ids = tiny_model("llama"), torch.arange(3, 12)[None]
+    model = tiny_model("llama")
+    ids = torch.arange(3, 12)[None]
     model.set_attn_implementation("sdpa")
     wanted = model(ids, use_cache=False).logits
     assert fuse_norms(model) == 2 * 3 + 1

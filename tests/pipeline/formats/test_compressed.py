@@ -1,4 +1,6 @@
-"""Compressed text: the same rows as without, and an archive that is cut off or damaged is an error, never a shorter text."""
+"""Compressed text: the same rows as without, and an archive that is cut off or damaged is an error, never a
+shorter text.
+"""
 
 import gzip
 import json
@@ -88,7 +90,8 @@ def test_a_damaged_archive_is_refused_with_its_name_and_how_far_it_can_be_read(
     (tmp_path / f"a.jsonl.{suffix}").write_bytes(data)
     with pytest.raises(
         ValueError,
-        match=rf"a.jsonl.{suffix} cannot be read to its end: .* stops behind row [1-9][\d,]+ .* write the file again",
+        match=rf"a.jsonl.{suffix} cannot be read to its end: .* stops behind row [1-9][\d,]+ .* write the "
+        rf"file again",
     ):
         make_plan(InputConfig(path=str(tmp_path)), 1)
 

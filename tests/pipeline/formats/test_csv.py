@@ -122,13 +122,15 @@ def test_a_quote_that_closes_too_late_is_none(monkeypatch: pytest.MonkeyPatch) -
 def test_settings_and_chats_are_json_in_their_cells(tmp_path: Path) -> None:
     chat = '[{""role"": ""user"", ""content"": ""hi""}]'
     (tmp_path / "a.csv").write_text(
-        f'chat,sampling\n"{chat}","{{""top_k"": 3}}"\n"{chat}",\n"{chat}",{{top_k: 3}}\n"{chat}","{{""top_k"": -1}}"\n,\n'
+        f'chat,sampling\n"{chat}","{{""top_k"": 3}}"\n"{chat}",\n"{chat}",{{top_k: 3}}\n'
+        f'"{chat}","{{""top_k"": -1}}"\n,\n'
     )
     rows = prepared(tmp_path / "a.csv", messages_column="chat")
     assert [bytes(row["token_ids"]) for row in rows] == [b"\x01<user>hi", b"\x01<user>hi", b"", b"", b""]
     assert [row["sampling"] for row in rows[:2]] == ['{"top_k": 3}', "{}"]
     assert [row["error"] for row in rows[2:]] == [
-        "column 'sampling' must hold JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1); mend the row",
+        "column 'sampling' must hold JSON: Expecting property name enclosed in double quotes: line 1 column "
+        "2 (char 1); mend the row",
         "sampling.top_k is -1; it must be an integer of at least 0 (0 = off)",
         "column 'chat' is None; it must be a list of messages, each with role and content",
     ]

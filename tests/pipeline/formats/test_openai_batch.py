@@ -8,7 +8,8 @@ import pytest
 
 from tests.pipeline.reading import prepared, told
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
 
 
 def request(
@@ -78,22 +79,34 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        (request(prompt="p", logit_bias={"5": 1}), "body sets logit_bias ({'5': 1}), which is not supported; leave it out"),
+        (request(prompt="p", logit_bias={"5": 1}), "body sets logit_bias ({'5': 1}), which is not "
+                                                   "supported; leave it out"),
         (
-            request(CHAT, messages=[{"role": "user", "content": "x"}], tools=[{}], response_format={"type": "json_object"}),
-            "body sets response_format ({'type': 'json_object'}), tools ([{}]), which is not supported; leave it out",
+            request(
+                CHAT,
+                messages=[{"role": "user", "content": "x"}],
+                tools=[{}],
+                response_format={"type": "json_object"},
+            ),
+            "body sets response_format ({'type': 'json_object'}), tools ([{}]), which is not supported; "
+            "leave it out",
         ),
-        (request(prompt="p", logprobs=False, top_logprobs=2), "body sets top_logprobs (2), which is not supported; leave it out"),
+        (request(prompt="p", logprobs=False, top_logprobs=2), "body sets top_logprobs (2), which is not "
+                                                              "supported; leave it out"),
         (request(prompt="p", stream=True), "body sets stream (True), which is not supported; leave it out"),
         (request(prompt="p", max_tokens=0), "body.max_tokens is 0; it must be an integer of at least 1"),
-        (request(prompt="p", temperature="hot"), "body.temperature is 'hot'; it must be a number of at least 0 (0 = greedy)"),
+        (request(prompt="p", temperature="hot"), "body.temperature is 'hot'; it must be a number of at "
+                                                 "least 0 (0 = greedy)"),
         (
             request(CHAT, messages=[{"role": "user", "content": "x"}], max_tokens=1, max_completion_tokens=2),
             "body.max_completion_tokens is 2 and body.max_tokens is 1; give one of them",
         ),
-        (request(prompt=["a", "b"]), "body.prompt is ['a', 'b']; it must be one string (a request for each, with a custom_id of its own)"),
-        (request(), "body.prompt is None; it must be one string (a request for each, with a custom_id of its own)"),
-        (request(CHAT, messages=[]), "body.messages is []; it must be a list of messages, each with role and content"),
+        (request(prompt=["a", "b"]), "body.prompt is ['a', 'b']; it must be one string (a request for each, "
+                                     "with a custom_id of its own)"),
+        (request(), "body.prompt is None; it must be one string (a request for each, with a custom_id of "
+                    "its own)"),
+        (request(CHAT, messages=[]), "body.messages is []; it must be a list of messages, each with role "
+                                     "and content"),
         (
             request(CHAT, messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
             "body.messages[0].content is [{'type': 'image_url'}]; only parts of type text are supported",
@@ -103,10 +116,12 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
             "body.messages[0].tool_calls is not supported; a message has role, content and name",
         ),
         (request(CHAT, messages=[{"content": "x"}]), "body.messages[0].role is None; it must be a string"),
-        (request("/v1/embeddings", input="x"), f"url is '/v1/embeddings'; it must be {CHAT} or {COMPLETIONS}"),
+        (request("/v1/embeddings", input="x"), f"url is '/v1/embeddings'; it must be {CHAT} or "
+                                               f"{COMPLETIONS}"),
         (request(method="GET", prompt="p"), "method is 'GET'; it must be POST"),
         (request(custom_id=7, prompt="p"), "custom_id is 7; it must be a string"),
-        ({"custom_id": "r", "url": CHAT, "body": "x"}, "body is 'x'; it must be an object with model and messages"),
+        ({"custom_id": "r", "url": CHAT, "body": "x"}, "body is 'x'; it must be an object with model and "
+                                                       "messages"),
         ("text", "the line is a JSON str; it must be an object with named fields"),
         (
             request(CHAT, messages=[{"role": "nobody", "content": "x"}]),

@@ -6,7 +6,10 @@ import pytest
 
 from tests.pipeline.reading import prepared, told
 
-HOSTILE = b"\xef\xbb\xbffirst\r\n\n  \t\nunder\xe2\x80\xa8one line\n\xff\xfe\n\0\0\n  kept as it is  \n\xef\xbb\xbfmark\nlast"
+HOSTILE = (
+    b"\xef\xbb\xbffirst\r\n\n  \t\nunder\xe2\x80\xa8one line\n\xff\xfe\n\0\0\n  kept as it is  "
+    b"\n\xef\xbb\xbfmark\nlast"
+)
 
 
 def test_every_line_of_a_hostile_file_is_a_row(tmp_path: Path) -> None:
