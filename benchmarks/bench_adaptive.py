@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 
 from benchmarks.measure import alternate, report
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from drafting.speculation import Speculation
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
@@ -98,7 +98,8 @@ def measure(
     settings = {"plain": SpeculationConfig(mode="off"), "adaptive": SpeculationConfig(mode="adaptive")}
     if args.fixed:
         settings |= {
-            f"mixed ({k},{w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w) for k, w in FIXED
+            f"mixed ({k},{w})": SpeculationConfig("mixed", MixedConfig(num_drafts=k, draft_len=w))
+            for k, w in FIXED
         }
     contenders = {
         label: contender(engine_for(loaded, config, build_proposer(loaded, config, speculation)), requests)

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.measure import alternate, report
 from benchmarks.workloads import DEMO, demo_prompts, model_folder
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.model.loading import load_model
@@ -136,7 +136,9 @@ def compare(folder: str, arguments: argparse.Namespace) -> None:
     contenders["plain"] = engine_contender(loaded, config, SpeculationConfig(mode="off"), requests)
     for grid in arguments.mixed:
         k, w = (int(part) for part in grid.split(","))
-        speculation = SpeculationConfig("mixed", num_drafts=k, draft_len=w, sources=list(arguments.sources))
+        speculation = SpeculationConfig(
+            "mixed", MixedConfig(num_drafts=k, draft_len=w, sources=list(arguments.sources))
+        )
         contenders[f"mixed ({k},{w})"] = engine_contender(loaded, config, speculation, requests)
     runs = alternate(contenders, sum(r.max_tokens for r in requests), arguments.alternations)
     outputs = {name: run.counts.pop("outputs") for name, run in runs.items()}

@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import environment
 from benchmarks.workloads import DEMO, demo_prompts, model_folder
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -83,7 +83,9 @@ def made(
     if mode == "plain":
         return engine_for(loaded, config, None), requests
     k, w = map(int, mode.split(","))
-    speculation = SpeculationConfig("mixed", num_drafts=k, draft_len=w, sources=list(arguments.sources))
+    speculation = SpeculationConfig(
+        "mixed", MixedConfig(num_drafts=k, draft_len=w, sources=list(arguments.sources))
+    )
     return engine_for(loaded, config, build_proposer(loaded, config, speculation)), requests
 
 

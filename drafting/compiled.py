@@ -1,18 +1,21 @@
-"""How this package compiles its loops: numba, without the GIL, kept on disk.
+"""How this package compiles its loops: with numba, without the GIL, and kept on disk.
 
-Compiled functions hold what they call and every constant they name, of other files too, while numba's disk
-cache asks for the time stamp of their own file alone. So here any change to a file of the package makes all
-of its functions compile again.
+A compiled function holds what it calls and every constant it names, from other files too, while numba's disk cache
+asks for the time stamp of the function's own file alone. It also fails on an older cache file that mentions a class
+which was renamed since. So the names of the cache files carry a digest of all source files of the package: any change to
+one of them makes all functions compile again, and older cache files are never read.
 """
 
 from collections.abc import Callable
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+MARK = ".source-"  # comes before the digest in the names of cache files
 
 
 def compiled(function: Function) -> Function:
@@ -21,8 +24,9 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_lean(function: Function) -> Function:
-    """The same for functions that make no array but by slicing: numba then counts no references, which took
-    half the time of small functions that are handed many arrays.
+    """The function as machine code that counts no references; it must make no array except by slicing.
+
+    Counting took half the time of small functions that are handed many arrays.
     """
     return _compiled(function, {"_nrt": False})
 
@@ -30,21 +34,29 @@ def compiled_lean(function: Function) -> Function:
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
     dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
     if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
-        dispatcher._cache._cache_file._source_stamp = _stamp(
-            _package_folder(Path(function.__code__.co_filename))
-        )
+        file = dispatcher._cache._cache_file
+        name = file._index_name.removesuffix(".nbi") + MARK + _digest(Path(function.__code__.co_filename))
+        dispatcher._cache._cache_file = type(file)(file._cache_path, name, file._source_stamp)
     return cast(Function, dispatcher)
 
 
-def _package_folder(file: Path) -> Path:
-    """The outermost folder around a file that is still a package."""
+def _digest(file: Path) -> str:
+    """Of the outermost folder around a file that is a package."""
     folder = file.parent
     while (folder.parent / "__init__.py").exists():
         folder = folder.parent
-    return folder
+    return _digest_of(folder)
 
 
 @cache
-def _stamp(folder: Path) -> list[tuple[str, float, int]]:
-    files = sorted(folder.rglob("*.py"))
-    return [(str(file.relative_to(folder)), file.stat().st_mtime, file.stat().st_size) for file in files]
+def _digest_of(folder: Path) -> str:
+    """A digest of all source files of a package; cache files of other digests are removed."""
+    sources = [
+        (str(file.relative_to(folder)), file.stat().st_mtime_ns, file.stat().st_size)
+        for file in sorted(folder.rglob("*.py"))
+    ]
+    digest = blake2b(repr(sources).encode(), digest_size=6).hexdigest()
+    for file in folder.rglob(f"__pycache__/*{MARK}*.nb[ic]"):
+        if f"{MARK}{digest}." not in file.name:
+            file.unlink(missing_ok=True)
+    return digest

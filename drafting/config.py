@@ -1,69 +1,75 @@
-"""Settings of speculation, as the user writes them.
+"""Settings of speculation, as the user writes them. Standard library only: the driver imports this without numba."""
 
-Standard library only: the driver imports this without numba.
-"""
-
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 
 MODES = ("off", "mixed", "adaptive")
-FIXED = ("num_drafts", "draft_len", "query_len", "sources")  # settings of mixed alone
-MAX_TREE_NODES = 64  # of an adaptive tree
 SOURCES = ("context", "bigram", "unigram")
+MAX_TREE_NODES = 64  # nodes of an adaptive tree at most
+
+
+@dataclass(frozen=True)
+class MixedConfig:
+    """The paper's fixed strategy, for speculation.mode: mixed."""
+
+    num_drafts: int = 1
+    """Drafts per sequence and step (the paper's k)."""
+    draft_len: int = 4
+    """Tokens of each draft (the paper's w)."""
+    query_len: int = 1
+    """The last tokens that must match an earlier place (the paper's q)."""
+    sources: list[str] = field(default_factory=lambda: ["context", "bigram"])
+    """Where drafts come from, asked in this order until num_drafts are found: context, bigram, unigram."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_drafts", "draft_len", "query_len"):
+            _check_at_least_1(f"mixed.{name}", getattr(self, name))
+        if not self.sources:
+            raise ValueError(
+                "speculation.mixed.sources is empty; name at least one, or set speculation.mode: off"
+            )
+        for source in self.sources:
+            if source not in SOURCES:
+                raise ValueError(
+                    f"speculation.mixed.sources names {source!r}; known are {', '.join(SOURCES)}"
+                )
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError(f"speculation.mixed.sources names a source twice: {self.sources}")
 
 
 @dataclass(frozen=True)
 class SpeculationConfig:
-    """How many guesses are made for each sequence, and where they come from.
-
-    mode: adaptive = all sources at once, and in every step the guesses that are worth their price, or none;
-    off; or mixed = the paper's fixed strategy: num_drafts (its k) drafts of draft_len (its w) tokens that
-    follow a match of the last query_len (its q) tokens; sources are asked in the order given until num_drafts
-    are found. max_nodes_per_sequence: guessed tokens verified per sequence and step at most; None = 64, or
-    num_drafts x draft_len. corpus_tokens: adaptive drafts from this many tokens of finished rows, the newest;
-    0 = from running ones alone.
-    """
+    """How tokens are drafted."""
 
     mode: str = "adaptive"
-    num_drafts: int = 1
-    draft_len: int = 4
-    query_len: int = 1
-    sources: list[str] = field(default_factory=lambda: ["context", "bigram"])
+    """adaptive: in every step the drafts of all sources that are worth their time; mixed: the paper's fixed strategy;
+    off: plain decoding."""
+    mixed: MixedConfig = field(default_factory=MixedConfig)
+    """Settings of mode mixed alone."""
     max_nodes_per_sequence: int | None = None
+    """Nodes verified per sequence and step at most. Null means 64, or num_drafts x draft_len in mode mixed."""
     corpus_tokens: int = 1 << 20
+    """Mode adaptive drafts from this many tokens of finished rows, the newest; 0 means from running rows alone."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"speculation.mode is {self.mode!r}; it must be one of {', '.join(MODES)}")
-        for name in ("num_drafts", "draft_len", "query_len", "max_nodes_per_sequence"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(
-                    f"speculation.{name} is {value}; it must be at least 1 (speculation.mode: off turns it "
-                    "off)"
-                )
-        for name in FIXED if self.mode == "adaptive" else ():
-            if getattr(self, name) != _default(name):
-                raise ValueError(
-                    f"speculation.{name} is {getattr(self, name)}, a setting of mode mixed; "
-                    "set speculation.mode: mixed, or leave it out"
-                )
+        _check_at_least_1("max_nodes_per_sequence", self.max_nodes_per_sequence)
+        if self.mode == "adaptive" and self.mixed != MixedConfig():
+            raise ValueError(
+                f"speculation.mixed is {self.mixed}, but speculation.mode is adaptive; "
+                "set speculation.mode: mixed, or leave these settings out"
+            )
         if self.corpus_tokens < 0:
             raise ValueError(f"speculation.corpus_tokens is {self.corpus_tokens}; it must be 0 or more")
-        if not self.sources:
-            raise ValueError("speculation.sources is empty; name at least one, or set speculation.mode: off")
-        for source in self.sources:
-            if source not in SOURCES:
-                raise ValueError(f"speculation.sources names {source!r}; known are {', '.join(SOURCES)}")
-        if len(set(self.sources)) < len(self.sources):
-            raise ValueError(f"speculation.sources names a source twice: {self.sources}")
 
     @property
     def max_nodes(self) -> int:
-        """Nodes that one sequence's tree can have at most."""
-        grid = MAX_TREE_NODES if self.mode == "adaptive" else self.num_drafts * self.draft_len
-        return grid if self.max_nodes_per_sequence is None else min(grid, self.max_nodes_per_sequence)
+        """The nodes that the tree of one sequence has at most."""
+        most = MAX_TREE_NODES if self.mode == "adaptive" else self.mixed.num_drafts * self.mixed.draft_len
+        return most if self.max_nodes_per_sequence is None else min(most, self.max_nodes_per_sequence)
 
 
-def _default(name: str) -> object:
-    field = next(field for field in fields(SpeculationConfig) if field.name == name)
-    return field.default if field.default_factory is MISSING else field.default_factory()
+def _check_at_least_1(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        remedy = "speculation.mode: off turns speculation off"
+        raise ValueError(f"speculation.{name} is {value}; it must be at least 1 ({remedy})")

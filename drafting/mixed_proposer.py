@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from drafting.bigram import fill_bigram_drafts
 from drafting.context import ContextIndex
 from drafting.tables import Tables
-from drafting.tree import Candidates, Int32, certain, merge_drafts
+from drafting.tree import CandidateTrees, Int32, certain, merge_drafts
 from drafting.unigram import fill_unigram_drafts
 
 
@@ -54,7 +54,7 @@ class MixedProposer:
 
     def propose(
         self, states: Sequence[ContextIndex], max_depths: Int32, min_survival: float = 0.0
-    ) -> Candidates:
+    ) -> CandidateTrees:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of
         it shall be verified.
         """
@@ -73,7 +73,7 @@ class MixedProposer:
     def learn(
         self,
         states: Sequence[ContextIndex],
-        candidates: Candidates,
+        candidates: CandidateTrees,
         token_ids: Int32,
         offsets: NDArray[np.int64],
     ) -> None:

@@ -21,7 +21,7 @@ _DEPTH_OF = np.searchsorted((2, 3, 4, 5, 9), np.arange(10), side="right")
 _MATCH_OF = np.searchsorted((1, 2, 3, 5, 9, 17), np.arange(256), side="right")
 
 
-class GuessCounts:
+class CandidateCounts:
     """table int64 [stages, sources, depths, matches]: guesses, by what became of them.
 
     A node counts in every stage it reached.

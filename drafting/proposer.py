@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from drafting.tree import Candidates
+from drafting.tree import CandidateTrees
 
 
 class Proposer(Protocol):
@@ -39,7 +39,7 @@ class Proposer(Protocol):
 
     def propose(
         self, states: Sequence[Any], max_depths: NDArray[np.int32], min_survival: float = 0.0
-    ) -> Candidates:
+    ) -> CandidateTrees:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; of
         calibrated guesses only those that survive with at least min_survival: the fewer, the less time this
         takes.
@@ -48,7 +48,7 @@ class Proposer(Protocol):
     def learn(
         self,
         states: Sequence[Any],
-        candidates: Candidates,
+        candidates: CandidateTrees,
         token_ids: NDArray[np.int32],
         offsets: NDArray[np.int64],
     ) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from drafting.adaptive.cost_model import StepShape
 from drafting.proposer import Proposer
-from drafting.tree import Candidates, DraftTrees, Int32
+from drafting.tree import CandidateTrees, DraftTrees, Int32
 
 
 class DraftedSequence(Protocol):
@@ -60,7 +60,7 @@ class StepController(Protocol):
         """The price by which this step's nodes were chosen, in tokens per second; 0 where nothing is "
         "priced."""
 
-    def choose(self, candidates: Candidates) -> DraftTrees:
+    def choose(self, candidates: CandidateTrees) -> DraftTrees:
         """The nodes to verify in this step."""
 
     def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
@@ -80,7 +80,7 @@ class VerifyAll:
         """Every step drafts."""
         return True
 
-    def choose(self, candidates: Candidates) -> DraftTrees:
+    def choose(self, candidates: CandidateTrees) -> DraftTrees:
         """Every node is verified."""
         return candidates
 
@@ -104,12 +104,12 @@ class NoSpeculation:
     def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> None:
         """There is nothing to propose."""
 
-    def choose(self, candidates: Candidates) -> DraftTrees:
+    def choose(self, candidates: CandidateTrees) -> DraftTrees:
         """Without candidates nothing is chosen."""
         raise AssertionError("plain decoding has no candidates")
 
     def learn(
-        self, sequences: Many[DraftedSequence], candidates: Candidates, tokens: Many[tuple[int, ...]]
+        self, sequences: Many[DraftedSequence], candidates: CandidateTrees, tokens: Many[tuple[int, ...]]
     ) -> None:
         """There is nothing to learn."""
 
@@ -161,7 +161,7 @@ class Speculation:
         "priced."""
         return self.controller.price
 
-    def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> Candidates | None:
+    def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> CandidateTrees | None:
         """Candidate trees that are not deeper than max_depths [B]; None where no sequence has room for a
         draft.
         """
@@ -170,7 +170,7 @@ class Speculation:
         return self.proposer.propose(self._states(sequences), max_depths, self.controller.min_survival)
 
     def learn(
-        self, sequences: Many[DraftedSequence], candidates: Candidates, tokens: Many[tuple[int, ...]]
+        self, sequences: Many[DraftedSequence], candidates: CandidateTrees, tokens: Many[tuple[int, ...]]
     ) -> None:
         """Takes in the tokens that the step gave each of the sequences for which there were candidates."""
         offsets = np.cumsum([0, *map(len, tokens)])

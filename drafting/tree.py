@@ -51,7 +51,7 @@ class DraftTrees:
 
 
 @dataclass(frozen=True)
-class Candidates(DraftTrees):
+class CandidateTrees(DraftTrees):
     """Draft trees of all nodes that are plausible, for choose() to pick from.
 
     survival float32 [N]: estimated probability that the node is reached and right; never more than its
@@ -60,13 +60,13 @@ class Candidates(DraftTrees):
     """
 
     survival: NDArray[np.float32]
-    guesses: tuple[NDArray[np.void], Int32, NDArray[np.int64]] | None = None
+    weighed: tuple[NDArray[np.void], Int32, NDArray[np.int64]] | None = None
 
 
-def certain(trees: DraftTrees) -> Candidates:
+def certain(trees: DraftTrees) -> CandidateTrees:
     """Trees of which every node shall be verified: survival 1."""
     ones = np.ones(len(trees.token_ids), np.float32)
-    return Candidates(
+    return CandidateTrees(
         trees.token_ids, trees.parents, trees.depths, trees.sources, trees.matches, trees.offsets, ones
     )
 

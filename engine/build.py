@@ -15,13 +15,13 @@ from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.adaptive.controller import MAX_STEP_NODES, Controller, choose
 from drafting.adaptive.cost_model import CostModel
 from drafting.config import SpeculationConfig
-from drafting.mixed_proposer import MixedProposer
+from drafting.make_proposer import make_proposer
 from drafting.proposer import Proposer
 from drafting.speculation import NoSpeculation, Speculation, VerifyAll
 from drafting.tables import Tables
 from engine import draft_tables as tables
 from engine.attention import KVCache
-from engine.config import ModelConfig
+from engine.config import ModelConfig, default_max_running
 from engine.engine import Engine
 from engine.model.free_memory import available_memory
 from engine.model.loading import LoadedModel, load_model
@@ -35,7 +35,6 @@ from engine.step_profile import profile_steps
 logger = logging.getLogger(__name__)
 # Of the memory free after the weights; the rest is for activations and the other processes.
 CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
-DEFAULT_MAX_RUNNING = {"cuda": 256, "cpu": 16}
 
 
 def build_engine(
@@ -50,7 +49,7 @@ def build_engine(
 
 def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | None) -> Engine:
     """An engine over a loaded model, with the cache that config asks for or that fits."""
-    max_running = config.max_running or DEFAULT_MAX_RUNNING.get(loaded.device.type, 16)
+    max_running = config.max_running or default_max_running(loaded.device.type == "cuda")
     pages_per_sequence = -(-loaded.max_context // config.page_size)
     num_pages = _num_pages(loaded, config, pages_per_sequence, max_running * pages_per_sequence)
     if num_pages < pages_per_sequence:
@@ -125,18 +124,8 @@ def build_proposer(
     cache = tables_folder or tables.default_cache()
     if speculation.mode == "adaptive":
         bigram = tables.load_or_build_tables(loaded.model, fingerprint, cache, ("bigram",))
-        home = cache / fingerprint / "calibration.npz"
-        return AdaptiveProposer(
-            max_nodes=speculation.max_nodes, corpus_tokens=speculation.corpus_tokens, tables=bigram, home=home
-        )
-    num_successors = max(tables.NUM_SUCCESSORS, speculation.num_drafts)
-    return MixedProposer(
-        num_drafts=speculation.num_drafts,
-        draft_len=speculation.draft_len,
-        query_len=speculation.query_len,
-        sources=speculation.sources,
-        max_nodes=speculation.max_nodes,
-        tables=tables.load_or_build_tables(
-            loaded.model, fingerprint, cache, speculation.sources, num_successors
-        ),
-    )
+        return make_proposer(speculation, bigram, cache / fingerprint / "calibration.npz")
+    num_successors = max(tables.NUM_SUCCESSORS, speculation.mixed.num_drafts)
+    sources = speculation.mixed.sources
+    found = tables.load_or_build_tables(loaded.model, fingerprint, cache, sources, num_successors)
+    return make_proposer(speculation, found)

@@ -1,11 +1,15 @@
 """Settings of the model and of generation, as the user writes them.
 
-Standard library only: the driver imports this without torch.
+Standard library only: the driver imports this without torch. The fields of GenerationConfig are the one table of
+sampling settings: range checks, the `sampling` struct of a row, the endpoint's parameters, --help and docs/settings.md
+all derive from it, so that a new setting is one field.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
+
+from engine.settings import at_least, check, setting
 
 MAX_STOPS = 64
 MAX_STOP_LEN = 1000
@@ -13,156 +17,71 @@ MAX_SAMPLES = 1000
 MAX_LOGPROBS = 20
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 QUANTIZATIONS = ("int8", "nf4")
+AT_LEAST_1 = "at least 1"
+
+
+def default_max_running(on_gpu: bool) -> int:
+    """The sequences that a worker decodes at once where model.max_running says nothing."""
+    return 256 if on_gpu else 16
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model a worker loads and how much of it runs at once.
-
-    path: a folder or a hub name; revision: branch, tag or commit on the hub. dtype: auto = bfloat16 on CUDA,
-    float32 on a CPU. device: auto = CUDA when present. trust_remote_code: run code that comes with the model.
-    check_memory: refuse before loading what will not fit. quantization: None = as the checkpoint is; int8 or
-    nf4 (4 bits) = rounded while it is loaded. adapter: a folder or a hub name of a LoRA adapter, merged into
-    the weights; adapter_revision: as revision. max_context: positions per sequence; None = what the model was
-    made for. max_running: sequences decoded at once; None = 16 on a CPU, 256 on CUDA. cache_tokens: tokens of
-    K/V kept in pages; None = max_running x max_context, within the memory that is free. With prefix_cache a
-    worker comes to use all of them: set this where several workers share a machine's memory. page_size: K/V
-    slots per page. prefix_cache: prompts that begin alike share the full pages of their beginning.
-    prefill_chunk: prompt tokens run in one step at most. threads: torch threads per worker.
-    """
+    """Which model a worker loads, and how much of it runs at once."""
 
     path: str = ""
+    """A folder in Hugging Face format, or a hub name."""
     revision: str | None = None
-    dtype: str = "auto"
-    device: str = "auto"
+    """Branch, tag or commit on the hub."""
+    dtype: str = setting("auto", f"one of {', '.join(DTYPES)}", DTYPES.__contains__)
+    """The type of the weights: auto is bfloat16 on CUDA and float32 on a CPU; or float64, float32, bfloat16, float16."""
+    device: str = setting(
+        "auto", "auto, cpu, cuda or cuda:N", lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", v))
+    )
+    """Where the model runs: auto is CUDA when present, else the CPU; or cpu, cuda, cuda:N."""
     trust_remote_code: bool = False
-    quantization: str | None = None
+    """Run code that comes with the model. Read that code first."""
+    quantization: str | None = setting(
+        None, f"null or one of {', '.join(QUANTIZATIONS)}", QUANTIZATIONS.__contains__
+    )
+    """Round the weights while they are loaded: int8, or nf4 (4 bits). Null leaves the checkpoint as it is."""
     adapter: str | None = None
+    """A folder or a hub name of a LoRA adapter, which is merged into the weights."""
     adapter_revision: str | None = None
+    """Branch, tag or commit of the adapter on the hub."""
     check_memory: bool = True
-    max_context: int | None = None
-    max_running: int | None = None
-    cache_tokens: int | None = None
-    page_size: int = 16
+    """Refuse a model that will not fit before it is loaded."""
+    max_context: int | None = setting(None, AT_LEAST_1, at_least(1))
+    """Positions per sequence. Null means what the model was made for."""
+    max_running: int | None = setting(None, AT_LEAST_1, at_least(1))
+    """Sequences decoded at once. Null means 16 on a CPU and 256 on CUDA."""
+    cache_tokens: int | None = setting(None, AT_LEAST_1, at_least(1))
+    """Tokens of K/V kept in pages. Null means max_running x max_context, within a share of the free memory.
+
+    The prefix cache comes to use all of them, so set this where several workers share a machine's memory.
+    """
+    page_size: int = setting(16, AT_LEAST_1, at_least(1))
+    """Tokens per page of the K/V cache."""
     prefix_cache: bool = True
-    prefill_chunk: int = 512
-    threads: int = 1
+    """Let prompts that begin alike share the full pages of their beginning."""
+    prefill_chunk: int = setting(512, AT_LEAST_1, at_least(1))
+    """Prompt tokens that one step runs at most."""
+    threads: int = setting(1, AT_LEAST_1, at_least(1))
+    """Torch threads per worker."""
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ValueError(f"model.device is {self.device!r}; it must be auto, cpu, cuda or cuda:N")
-        if self.quantization is not None:
-            self._check_quantization(self.quantization)
-        for name in ("max_context", "max_running", "cache_tokens", "page_size", "prefill_chunk", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"model.{name} is {value}; it must be at least 1")
-
-    def _check_quantization(self, name: str) -> None:
-        if name not in QUANTIZATIONS:
+        check(ModelConfig, vars(self), "model.")
+        if self.quantization and self.dtype == "float64":
             raise ValueError(
-                f"model.quantization is {name!r}; it must be null or one of {', '.join(QUANTIZATIONS)}"
+                f"model.quantization {self.quantization} works with float32, bfloat16 and float16, "
+                "not with model.dtype float64; change one"
             )
-        if self.dtype == "float64":
+        if self.quantization and self.adapter:
             raise ValueError(
-                f"model.quantization {name} works with float32, bfloat16 and float16, not with model.dtype "
-                "float64; change one"
+                f"model.adapter cannot be merged into weights that model.quantization {self.quantization} rounds; "
+                "leave one of them out, or merge the adapter first (peft's merge_and_unload), save the model and "
+                "name that folder as model.path"
             )
-        if self.adapter:
-            raise ValueError(
-                f"model.adapter cannot be merged into weights that model.quantization {name} rounds; "
-                "leave one of them out, "
-                "or merge the adapter ahead (peft's merge_and_unload), save the model and name that folder "
-                "as model.path"
-            )
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How tokens are chosen and when a sequence ends; a row's own `sampling` overrides these field by field.
-
-    temperature: 0 = greedy. top_k: 0 = off. top_p: 1 = off. min_p: 0 = off, relative to the likeliest token.
-    seed: of the job; a row's own seed is derived from it and the row's place in the input. speculate: auto =
-    as speculation.* says; off = plain decoding, for rows that should not be guessed for. ignore_eos: go on to
-    max_tokens. stop_token_ids: end like eos; the stop token itself is kept in the ids. stop: texts that end
-    the output, which is cut before the one that came; include_stop: cut behind it instead. n: samples of each
-    prompt. logprobs: of each token, and of so many likeliest ones beside it; None = none.
-    """
-
-    max_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int = 0
-    ignore_eos: bool = False
-    speculate: str = "auto"
-    stop_token_ids: list[int] = field(default_factory=list)
-    stop: list[str] = field(default_factory=list)
-    include_stop: bool = False
-    n: int = 1
-    logprobs: int | None = None
-
-    def __post_init__(self) -> None:
-        check_generation(vars(self), "generation.")
-
-
-def check_generation(values: dict[str, object], prefix: str = "") -> None:
-    """Raises ValueError, naming value, limit and field, for a value outside its range; fields that are absent
-    pass.
-    """
-    _check(values, prefix, "max_tokens", int, lambda v: v >= 1, "an integer of at least 1")
-    _check(
-        values,
-        prefix,
-        "temperature",
-        (int, float),
-        lambda v: 0 <= v < float("inf"),
-        "a number of at least 0 (0 = greedy)",
-    )
-    _check(
-        values,
-        prefix,
-        "top_p",
-        (int, float),
-        lambda v: 0 < v <= 1,
-        "a number above 0 and at most 1 (1 = off)",
-    )
-    _check(values, prefix, "top_k", int, lambda v: v >= 0, "an integer of at least 0 (0 = off)")
-    _check(
-        values,
-        prefix,
-        "min_p",
-        (int, float),
-        lambda v: 0 <= v < 1,
-        "a number of at least 0 and below 1 (0 = off)",
-    )
-    _check(values, prefix, "seed", int, lambda v: True, "an integer")
-    _check(values, prefix, "ignore_eos", bool, lambda v: True, "true or false")
-    _check(values, prefix, "speculate", str, lambda v: v in ("auto", "off"), "auto or off")
-    ids = "a list of token ids"
-    _check(
-        values,
-        prefix,
-        "stop_token_ids",
-        (list, tuple),
-        lambda v: all(isinstance(i, int) and i >= 0 for i in v),
-        ids,
-    )
-    _check(
-        values,
-        prefix,
-        "stop",
-        (list, tuple),
-        _are_stops,
-        f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters",
-    )
-    _check(values, prefix, "include_stop", bool, lambda v: True, "true or false")
-    _check(values, prefix, "n", int, lambda v: 1 <= v <= MAX_SAMPLES, f"an integer of 1 to {MAX_SAMPLES}")
-    top = f"an integer of 0 (the chosen token alone) to {MAX_LOGPROBS}; leave it out for none"
-    _check(values, prefix, "logprobs", (int, type(None)), lambda v: v is None or 0 <= v <= MAX_LOGPROBS, top)
 
 
 def _are_stops(texts: Sequence[object]) -> bool:
@@ -171,16 +90,57 @@ def _are_stops(texts: Sequence[object]) -> bool:
     )
 
 
-def _check(values, prefix, name, types, fits, wanted) -> None:  # type: ignore[no-untyped-def]
-    if name not in values:
-        return
-    value = values[name]
-    right_type = isinstance(value, types) and (types is bool or not isinstance(value, bool))
-    if not right_type or not fits(value):
-        raise ValueError(f"{prefix}{name} is {shown(value)}; it must be {wanted}")
+def _are_ids(values: Sequence[object]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 0 for value in values)
 
 
-def shown(value: object) -> str:
-    """A value as an error shows it: short."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How tokens are chosen and when a sequence ends. A row's own `sampling` overrides these field by field."""
+
+    max_tokens: int = setting(256, "an integer of at least 1", at_least(1))
+    """Output tokens at most."""
+    temperature: float = setting(0.0, "a number of at least 0 (0 = greedy)", at_least(0))
+    """The temperature of sampling; 0 is greedy."""
+    top_p: float = setting(1.0, "a number above 0 and at most 1 (1 = off)", lambda v: 0 < v <= 1)
+    """Sample from the likeliest tokens that together have this probability; 1 is off."""
+    top_k: int = setting(0, "an integer of at least 0 (0 = off)", at_least(0))
+    """Sample from this many of the likeliest tokens; 0 is off."""
+    min_p: float = setting(0.0, "a number of at least 0 and below 1 (0 = off)", lambda v: 0 <= v < 1)
+    """Sample from tokens that have at least this share of the likeliest token's probability; 0 is off."""
+    seed: int = setting(0, "an integer")
+    """The seed of the job. A row's own seed is derived from it and from the row's place in the input."""
+    ignore_eos: bool = setting(False, "true or false")
+    """Go on to max_tokens when the model ends the text."""
+    speculate: str = setting("auto", "auto or off", ("auto", "off").__contains__)
+    """Drafts for a row: auto is as the section speculation says; off is plain decoding."""
+    stop_token_ids: list[int] = setting([], "a list of token ids", _are_ids)
+    """Token ids that end the output, besides the model's own. The stop token is kept in generated_ids."""
+    stop: list[str] = setting(
+        [], f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters", _are_stops, served=False
+    )
+    """Texts that end the output, which is cut before the one that came."""
+    include_stop: bool = setting(False, "true or false", served=False)
+    """Cut the output after the stop text instead of before it."""
+    n: int = setting(1, f"an integer of 1 to {MAX_SAMPLES}", lambda v: 1 <= v <= MAX_SAMPLES, served=False)
+    """Samples of each prompt."""
+    logprobs: int | None = setting(
+        None,
+        f"an integer of 0 (the chosen token alone) to {MAX_LOGPROBS}; leave it out for none",
+        lambda v: 0 <= v <= MAX_LOGPROBS,
+        served=False,
+    )
+    """Give the log-probability of each token, and of so many likeliest tokens beside it; null gives none."""
+
+    def __post_init__(self) -> None:
+        check(GenerationConfig, vars(self), "generation.")
+
+
+SAMPLING_FIELDS = tuple(known.name for known in fields(GenerationConfig))
+# The endpoint takes these settings, in its configuration and in requests; the others are the batch job's alone.
+SERVED_FIELDS = tuple(known.name for known in fields(GenerationConfig) if known.metadata["served"])
+
+
+def check_generation(values: dict[str, object], prefix: str = "") -> None:
+    """Raises ValueError, naming value and limit, for a sampling setting out of its range; absent fields pass."""
+    check(GenerationConfig, values, prefix)

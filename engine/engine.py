@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drafting.adaptive.cost_model import StepShape
-from drafting.outcomes import GuessCounts
+from drafting.outcomes import CandidateCounts
 from drafting.speculation import NoSpeculation, Speculation
-from drafting.tree import Candidates, DraftTrees, Int32, prune
+from drafting.tree import CandidateTrees, DraftTrees, Int32, prune
 from engine.commit import commit
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
@@ -40,7 +40,7 @@ class Step:
     chunks: list[Chunk]
     ending: list[Chunk]
     sequences: list[Sequence]
-    candidates: Candidates | None
+    candidates: CandidateTrees | None
     trees: DraftTrees
     plan: StepPlan
     inputs: dict[str, Any]
@@ -66,7 +66,7 @@ class Engine:
         self.max_context = max_context
         self.vocab_size = runner.loaded.vocab_size
         self.eos_ids = runner.loaded.eos_ids
-        self.stats = EngineStats(GuessCounts(speculation.source_names))
+        self.stats = EngineStats(CandidateCounts(speculation.source_names))
         self.timer = PhaseTimer(self.stats.seconds, step_clock(runner.loaded.device))
         self.debug = False  # checks trees and integrity in every step
 
@@ -255,7 +255,7 @@ class Engine:
                 depths[index] = min(sequence.max_draft_depth, own + room, self.speculation.max_depth)
         return depths
 
-    def _check_candidates(self, candidates: Candidates, max_depths: Int32) -> None:
+    def _check_candidates(self, candidates: CandidateTrees, max_depths: Int32) -> None:
         sizes = np.diff(candidates.offsets)
         assert (candidates.depths <= max_depths.repeat(sizes)).all(), "a tree is deeper than was asked for"
         assert sizes.max() <= self.speculation.max_nodes, (

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from drafting.outcomes import STAGES, GuessCounts
+from drafting.outcomes import STAGES, CandidateCounts
 
 # The parts of a step, in order. CUDA runs asynchronously: what the device still owes is waited for in sample.
 PHASES = ("admit", "propose", "choose", "plan", "forward", "sample", "verify", "commit", "learn", "retire")
@@ -35,7 +35,7 @@ class EngineStats:
     [0] none. seconds: time by phase.
     """
 
-    candidates: GuessCounts
+    candidates: CandidateCounts
     num_steps: int = 0
     num_packed_tokens: int = 0
     num_calls: int = 0

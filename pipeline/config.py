@@ -2,55 +2,53 @@
 
 from dataclasses import dataclass
 
+from engine.settings import at_least, check, setting
+
 FORMATS = ("auto", "jsonl", "parquet", "csv", "text", "openai_batch")
-ORDERS = ("as_is", "longest_first", "by_group")
+ORDERS = ("as_is", "longest_first", "by_folder")
+
+
+def _is_size(value: object) -> bool:
+    return value == "auto" or (isinstance(value, int) and value >= 1)
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """Which rows are read, and which of their columns mean something.
-
-    path: a file, folder, glob or URI, or a list of them. format: auto = by each file's name; openai_batch is
-    never guessed. messages_column: a chat (list of role and content), rendered by the model's template; used
-    instead of the prompt. sampling_column: a struct of a row's own settings. id_column: must exist, and is
-    always carried to the output. group_column: rows with the same value resemble each other; guesses for one
-    come from the others first. Null = no group. rows_per_shard: auto = a 64th of each worker's rows, within
-    16 to 4096. limit: the first rows only. order: in which shards are handed out; longest_first = by bytes
-    per row, by_group = folder by folder. schema_rows: rows of each JSONL file that the columns and their
-    types are learned from. csv_columns: names of the columns of CSV files whose first row is data already.
-    """
+    """Which rows are read, and which of their columns mean something."""
 
     path: str | list[str]
-    format: str = "auto"
+    """A file, folder, glob or URI, or a list of them."""
+    format: str = setting("auto", f"one of {', '.join(FORMATS)}", FORMATS.__contains__)
+    """auto goes by each file's name; or jsonl, parquet, csv, text, openai_batch (which is never guessed)."""
     prompt_column: str = "prompt"
+    """The column of the prompts."""
     messages_column: str | None = None
+    """A column of chats (lists of role and content), which the model's template renders; used instead of the prompt."""
     sampling_column: str | None = "sampling"
+    """A column with a struct of a row's own settings."""
     id_column: str | None = None
+    """A column that must exist and is always carried to the output."""
     group_column: str | None = None
-    rows_per_shard: int | str = "auto"
-    limit: int | None = None
-    order: str = "as_is"
-    schema_rows: int = 1000
+    """Rows with the same value in this column resemble each other: drafts for one come from the others first."""
+    rows_per_shard: int | str = setting("auto", "'auto' or an integer of at least 1", _is_size)
+    """Rows of a shard; auto is a 64th of each worker's rows, within 16 to 4096."""
+    limit: int | None = setting(None, "at least 1", at_least(1))
+    """Read the first rows only."""
+    order: str = setting("as_is", f"one of {', '.join(ORDERS)}", ORDERS.__contains__)
+    """The order in which shards are handed out: as_is, longest_first (by bytes per row), by_folder (folder by folder)."""
+    schema_rows: int = setting(1000, "at least 1", at_least(1))
+    """Rows of each JSONL file that the columns and their types are learned from."""
     csv_columns: list[str] | None = None
+    """Names of the columns of CSV files whose first row is data already."""
 
     def __post_init__(self) -> None:
         if not self.path or not all(self.paths):
             raise ValueError("input.path is empty; name a file, folder, glob or URI (--input)")
-        if self.format not in FORMATS:
-            raise ValueError(f"input.format is {self.format!r}; it must be one of {', '.join(FORMATS)}")
-        if self.order not in ORDERS:
-            raise ValueError(f"input.order is {self.order!r}; it must be one of {', '.join(ORDERS)}")
-        if self.rows_per_shard != "auto" and (
-            isinstance(self.rows_per_shard, str) or self.rows_per_shard < 1
-        ):
+        if self.order == "by_group":
             raise ValueError(
-                f"input.rows_per_shard is {self.rows_per_shard!r}; "
-                "it must be 'auto' or an integer of at least 1"
+                "input.order by_group is now by_folder; a group is what input.group_column names"
             )
-        for name in ("limit", "schema_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"input.{name} is {value}; it must be at least 1")
+        check(InputConfig, vars(self), "input.")
 
     @property
     def paths(self) -> list[str]:
@@ -60,19 +58,20 @@ class InputConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Where the parts go and what they hold.
-
-    columns: input columns to carry, None = all. prefix: put before the names of the added columns.
-    generated_ids: also the token ids of the output. samples, logprobs: have these columns also when only
-    rows' own settings ask for them; generation.n above 1 and generation.logprobs bring theirs.
-    """
+    """Where the parts go, and what they hold."""
 
     path: str
+    """A folder or URI."""
     columns: list[str] | None = None
+    """Input columns to carry to the output; null carries all."""
     prefix: str = ""
+    """Put before the names of the added columns."""
     generated_ids: bool = False
+    """Add the token ids of the output."""
     samples: bool = False
+    """Add the column samples also when only rows' own settings ask for it; generation.n above 1 brings it anyway."""
     logprobs: bool = False
+    """Add the column logprobs also when only rows' own settings ask for it; generation.logprobs brings it anyway."""
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -39,7 +39,7 @@ def in_order(pieces: pa.Table, order: str) -> pa.Table:
     keys: dict[str, Any] = {
         "as_is": lambda unit: unit.first,
         "longest_first": lambda unit: (-unit.bytes_per_row, unit.first),
-        "by_group": lambda unit: (unit.folder, unit.first),
+        "by_folder": lambda unit: (unit.folder, unit.first),
     }
     small = _small(units)
     ordered = sorted(units, key=lambda unit: (unit in small, keys[order](unit)))

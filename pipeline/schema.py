@@ -8,28 +8,25 @@ of its row.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import pyarrow as pa
 
-from rows.prompts import shown
+from engine.config import GenerationConfig
+from engine.settings import shown
 
+_ARROW_TYPES = {
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    str: pa.string(),
+    list[int]: pa.list_(pa.int64()),
+    list[str]: pa.list_(pa.string()),
+    int | None: pa.int64(),
+}
+# The struct of a row's own settings has the fields of GenerationConfig.
 SAMPLING_TYPE = pa.struct(
-    [
-        ("max_tokens", pa.int64()),
-        ("temperature", pa.float64()),
-        ("top_p", pa.float64()),
-        ("top_k", pa.int64()),
-        ("min_p", pa.float64()),
-        ("seed", pa.int64()),
-        ("ignore_eos", pa.bool_()),
-        ("stop_token_ids", pa.list_(pa.int64())),
-        ("stop", pa.list_(pa.string())),
-        ("include_stop", pa.bool_()),
-        ("n", pa.int64()),
-        ("logprobs", pa.int64()),
-        ("speculate", pa.string()),
-    ]
+    [(name, _ARROW_TYPES[type_]) for name, type_ in get_type_hints(GenerationConfig).items()]
 )
 
 

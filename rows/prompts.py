@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from engine.config import GenerationConfig, check_generation, shown
+from engine.config import SAMPLING_FIELDS, GenerationConfig, check_generation
 from engine.request import Request, Sampling
+from engine.settings import shown
 from rows.text_codec import TextCodec
-
-SAMPLING_FIELDS = tuple(f.name for f in fields(GenerationConfig))
 
 
 class RowError(ValueError):

@@ -5,15 +5,20 @@ nothing; what cannot change the text is taken and has no effect; a name that is 
 extension) is refused.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)
 
-from engine.config import check_generation
-from rows.prompts import SAMPLING_FIELDS, shown
-from serving.config import BATCH_ONLY
-
-SERVED_FIELDS = tuple(name for name in SAMPLING_FIELDS if name not in BATCH_ONLY)
+from engine.config import SERVED_FIELDS, GenerationConfig, check_generation
+from engine.settings import shown
 
 
 def _unsupported(*harmless: Any) -> AfterValidator:
@@ -39,25 +44,22 @@ class StreamOptions(BaseModel):
     include_obfuscation: Annotated[Any, _unsupported(False)] = None
 
 
-class GenerationBody(BaseModel):
-    """What completions and chat have in common.
+_TYPES = get_type_hints(GenerationConfig)
+_SERVED: dict[str, Any] = {name: (_TYPES[name] | None, None) for name in SERVED_FIELDS}
+SamplingBody: Any = create_model(
+    "SamplingBody", __config__=ConfigDict(extra="forbid", strict=True, protected_namespaces=()), **_SERVED
+)
 
-    top_k, min_p, stop_token_ids, ignore_eos and speculate are extensions.
+
+class GenerationBody(SamplingBody):
+    """What completions and chat have in common: the sampling settings that are served, and OpenAI's other fields.
+
+    top_k, min_p, stop_token_ids, ignore_eos and speculate are extensions of OpenAI's API.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
     model: str
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool | None = None
-    speculate: str | None = None
 
     n: Annotated[Any, _unsupported(1)] = None
     stop: Annotated[Any, _unsupported([], "")] = None

@@ -1,6 +1,6 @@
-"""The rows that drafts come from: those that run, and finished ones as far as there is room for them.
+"""The histories that drafts come from: those that run, and finished ones as far as there is room for them.
 
-Owns which row has which slot and blocks, and which finished row goes first. What is in the blocks is
+Owns which history has which index and segments, and which finished history goes first. What is in the segments is
 chains.py's.
 """
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from drafting.adaptive.chains import append
 from drafting.adaptive.layout import (
-    BLOCK,
-    BLOCK_TOKENS,
+    HISTORY,
     MAX_ORDER,
     NONE,
     NUM_CHAINS,
     NUM_SAID,
-    ROW,
+    SEGMENT,
+    SEGMENT_TOKENS,
     Arena,
     Int64,
     Records,
@@ -25,77 +25,77 @@ from drafting.adaptive.layout import (
 from drafting.compiled import compiled
 from drafting.tree import Int32
 
-FIRST_BLOCKS = 256
-FIRST_SLOTS = 16
+FIRST_SEGMENTS = 256
+FIRST_HISTORIES = 16
 
 
 class TokenArena:
-    """Rows of tokens, indexed; of finished rows the newest max_finished_tokens are kept."""
+    """Histories of tokens, indexed; of finished histories the newest max_finished_tokens are kept."""
 
     def __init__(self, max_finished_tokens: int) -> None:
         self.max_finished_tokens = max_finished_tokens
-        self.rows: Records = np.zeros(FIRST_SLOTS, ROW)
-        self.arrays = _empty(FIRST_BLOCKS)
+        self.histories: Records = np.zeros(FIRST_HISTORIES, HISTORY)
+        self.arrays = _empty(FIRST_SEGMENTS)
         self.num_finished_tokens = 0
-        self._finished: deque[tuple[int, int, int]] = deque()  # first block, number of tokens, group
-        self._free_slots = list(range(FIRST_SLOTS))[::-1]
+        self._finished: deque[tuple[int, int, int]] = deque()  # first segment, number of tokens, group
+        self._free_ids = list(range(FIRST_HISTORIES))[::-1]
         self._next_id = 1
         self._recent = np.zeros(MAX_ORDER, np.int32)
         self._next_group = 1
         self._groups: dict[
             str, int
-        ] = {}  # those that have rows; a number is never used again, since old blocks bear it
-        self._members: dict[int, tuple[str, int]] = {}  # by number: name, and how many rows
+        ] = {}  # those that have histories; a number is never used again, since old segments bear it
+        self._members: dict[int, tuple[str, int]] = {}  # by number: name, and how many histories
 
     def add(self, group: str) -> int:
-        """The slot of a new row."""
-        if not self._free_slots:
-            size = len(self.rows)
-            self.rows = np.concatenate([self.rows, np.zeros(size, ROW)])
+        """The index of a new history."""
+        if not self._free_ids:
+            size = len(self.histories)
+            self.histories = np.concatenate([self.histories, np.zeros(size, HISTORY)])
             self.arrays = self.arrays._replace(
-                said_SN=np.concatenate([self.arrays.said_SN, np.zeros_like(self.arrays.said_SN)])
+                said_HN=np.concatenate([self.arrays.said_HN, np.zeros_like(self.arrays.said_HN)])
             )
-            self._free_slots = list(range(size, 2 * size))[::-1]
-        slot = self._free_slots.pop()
-        self.rows[slot] = (self._next_id, self._join(group), NONE, NONE, 0)
-        self.arrays.said_SN[slot] = 0
+            self._free_ids = list(range(size, 2 * size))[::-1]
+        index = self._free_ids.pop()
+        self.histories[index] = (self._next_id, self._join(group), NONE, NONE, 0)
+        self.arrays.said_HN[index] = 0
         self._next_id += 1
-        return slot
+        return index
 
-    def append(self, slots: Int64, token_ids: Int32, offsets: Int64) -> None:
-        """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]."""
-        needed = len(token_ids) // BLOCK_TOKENS + len(slots)
+    def append(self, indices: Int64, token_ids: Int32, offsets: Int64) -> None:
+        """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]."""
+        needed = len(token_ids) // SEGMENT_TOKENS + len(indices)
         while self.arrays.num_free[0] < needed:
             self.arrays = _doubled(self.arrays)
-        append(self.arrays, self.rows, slots, token_ids, offsets, self._recent)
+        append(self.arrays, self.histories, indices, token_ids, offsets, self._recent)
 
-    def finish(self, slot: int) -> None:
-        """The row ends and stays as an example for others."""
-        row = self.rows[slot]
-        self._finished.append((int(row["first_block"]), int(row["length"]), int(row["group"])))
-        self.num_finished_tokens += int(row["length"])
-        self._free_slots.append(slot)
+    def finish(self, index: int) -> None:
+        """The history ends and stays as an example for others."""
+        history = self.histories[index]
+        self._finished.append((int(history["first_segment"]), int(history["length"]), int(history["group"])))
+        self.num_finished_tokens += int(history["length"])
+        self._free_ids.append(index)
         self._forget(self.max_finished_tokens)
 
-    def drop(self, slot: int) -> None:
-        """The row ends and is forgotten."""
-        _release(self.arrays, int(self.rows[slot]["first_block"]))
-        self._leave(int(self.rows[slot]["group"]))
-        self._free_slots.append(slot)
+    def drop(self, index: int) -> None:
+        """The history ends and is forgotten."""
+        _release(self.arrays, int(self.histories[index]["first_segment"]))
+        self._leave(int(self.histories[index]["group"]))
+        self._free_ids.append(index)
 
     def clear(self) -> None:
-        """Forgets all finished rows."""
+        """Forgets all finished histories."""
         self._forget(0)
 
     def _forget(self, max_tokens: int) -> None:
         while self.num_finished_tokens > max_tokens:
-            first_block, length, group = self._finished.popleft()
-            _release(self.arrays, first_block)
+            first_segment, length, group = self._finished.popleft()
+            _release(self.arrays, first_segment)
             self._leave(group)
             self.num_finished_tokens -= length
 
     def _join(self, name: str) -> int:
-        """The number of a group that gets one more row; 0 = none."""
+        """The number of a group that gets one more history; 0 = none."""
         if not name:
             return 0
         if name not in self._groups:
@@ -106,7 +106,7 @@ class TokenArena:
         return number
 
     def _leave(self, number: int) -> None:
-        """One row of a group is gone; a group without rows is forgotten."""
+        """One history of a group is gone; a group without histories is forgotten."""
         if number:
             name, count = self._members.pop(number)
             if count > 1:
@@ -116,57 +116,57 @@ class TokenArena:
 
     @property
     def num_groups(self) -> int:
-        """Groups that have rows."""
+        """Groups that have histories."""
         return len(self._members)
 
     @property
     def num_bytes(self) -> int:
         """Memory of tokens and indexes."""
-        return sum(array.nbytes for array in self.arrays) + self.rows.nbytes
+        return sum(array.nbytes for array in self.arrays) + self.histories.nbytes
 
 
-def _empty(num_blocks: int) -> Arena:
-    places = num_blocks * BLOCK_TOKENS
+def _empty(num_segments: int) -> Arena:
+    places = num_segments * SEGMENT_TOKENS
     return Arena(
         tokens=np.full(places, NONE, np.int32),
-        blocks=np.zeros(num_blocks, BLOCK),
+        segments=np.zeros(num_segments, SEGMENT),
         chains_CP=np.full((NUM_CHAINS, places), NONE, np.int32),
         heads_CH=np.full((NUM_CHAINS, places), NONE, np.int32),
-        free=np.arange(num_blocks, dtype=np.int32)[::-1].copy(),
-        num_free=np.array([num_blocks], np.int64),
-        said_SN=np.zeros((FIRST_SLOTS, NUM_SAID), np.uint8),
+        free=np.arange(num_segments, dtype=np.int32)[::-1].copy(),
+        num_free=np.array([num_segments], np.int64),
+        said_HN=np.zeros((FIRST_HISTORIES, NUM_SAID), np.uint8),
     )
 
 
 def _doubled(old: Arena) -> Arena:
-    """Twice the blocks and heads.
+    """Twice the segments and heads.
 
     A head lies at the low bits of a hash: with one bit more it is in one of two places, so both get it.
     """
-    num_blocks = len(old.blocks)
+    num_segments = len(old.segments)
     num_free = int(old.num_free[0])
-    new = _empty(num_blocks)
+    new = _empty(num_segments)
     chains_CP = np.concatenate([old.chains_CP, new.chains_CP], 1)
     heads_CH = np.concatenate([old.heads_CH, old.heads_CH], 1)
     free = np.concatenate(
-        [old.free[:num_free], new.free + num_blocks, np.zeros(num_blocks - num_free, np.int32)]
+        [old.free[:num_free], new.free + num_segments, np.zeros(num_segments - num_free, np.int32)]
     ).astype(np.int32)
-    blocks = np.concatenate([old.blocks, new.blocks])
+    segments = np.concatenate([old.segments, new.segments])
     tokens = np.concatenate([old.tokens, new.tokens])
-    num_free_now = np.array([num_free + num_blocks], np.int64)
-    return Arena(tokens, blocks, chains_CP, heads_CH, free, num_free_now, old.said_SN)
+    num_free_now = np.array([num_free + num_segments], np.int64)
+    return Arena(tokens, segments, chains_CP, heads_CH, free, num_free_now, old.said_HN)
 
 
-def slots_of(states: Iterable[int]) -> Int64:
+def history_indices(states: Iterable[int]) -> Int64:
     """Slots as an array."""
     return np.fromiter(states, np.int64)
 
 
 @compiled
-def _release(arena: Arena, block: int) -> None:
-    """Frees a row's blocks, the first given; their tokens are found no more."""
-    while block >= 0:
-        arena.tokens[block * BLOCK_TOKENS : (block + 1) * BLOCK_TOKENS] = NONE
-        arena.free[arena.num_free[0]] = block
+def _release(arena: Arena, segment: int) -> None:
+    """Frees a history's segments, the first given; their tokens are found no more."""
+    while segment >= 0:
+        arena.tokens[segment * SEGMENT_TOKENS : (segment + 1) * SEGMENT_TOKENS] = NONE
+        arena.free[arena.num_free[0]] = segment
         arena.num_free[0] += 1
-        block = arena.blocks[block].next
+        segment = arena.segments[segment].next

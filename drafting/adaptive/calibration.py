@@ -1,10 +1,10 @@
-"""How likely a guess is: weights by bucket, learned from every guess whose truth became known, verified or
+"""How likely a candidate is: weights by bucket, learned from every candidate whose truth became known, verified or
 not.
 
 Owns the weights, what they are before anything was seen, their learning and their file. Does not know how
-guesses are found.
+candidates are found.
 
-A guess lies in one bucket of each table; its score is the sum of the buckets' weights and of biases that know
+A candidate lies in one bucket of each table; its score is the sum of the buckets' weights and of biases that know
 tokens, and its probability a softmax over its siblings' scores and 0, the score of "none of these". A step's
 truth moves each of them by (right - probability) x rate. A bucket's rate falls as it is seen, never below
 MIN_RATE: what was learned long ago fades.
@@ -23,8 +23,8 @@ from drafting.adaptive.layout import (
     NUM_HASHES,
     NUM_TABLES,
     NUM_VOTERS,
-    Guesses,
     Int64,
+    WeighedCandidates,
 )
 from drafting.compiled import compiled
 from drafting.tree import Int32
@@ -36,10 +36,10 @@ BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
 
 
 class Calibration:
-    """What guesses have taught: weights, seen float32 [tables, buckets]: what each bucket adds to a score,
+    """What candidates have taught: weights, seen float32 [tables, buckets]: what each bucket adds to a score,
     and how often it was scored; biases float32 [biases, hashes]: what tokens add, each under a hash: the last
-    one, it and the kind of guess, the last two and the kind, the guessed one and the kind, the last and the
-    guessed one, all three and the kind.
+    one, it and the kind of candidate, the last two and the kind, the drafted one and the kind, the last and the
+    drafted one, all three and the kind.
     """
 
     def __init__(self) -> None:
@@ -52,9 +52,9 @@ class Calibration:
         self.seen = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
         self.biases = self.scores[num_weights:].reshape(NUM_BIASES, NUM_HASHES)
 
-    def learn(self, guesses: Guesses, token_ids: Int32, offsets: Int64) -> None:
-        """Scores the guesses of each sequence along its true tokens."""
-        _learn(self.scores, self.seen.reshape(-1), guesses, token_ids, offsets)
+    def learn(self, candidates: WeighedCandidates, token_ids: Int32, offsets: Int64) -> None:
+        """Scores the candidates of each sequence along its true tokens."""
+        _learn(self.scores, self.seen.reshape(-1), candidates, token_ids, offsets)
 
     def save(self, path: Path) -> None:
         """Writes weights and seen so that a reader sees all of it or nothing; biases hold traces of a job's
@@ -100,23 +100,27 @@ def prior() -> NDArray[np.float32]:
 
 @compiled
 def _learn(
-    scores: NDArray[np.float32], seen: NDArray[np.float32], found: Guesses, token_ids: Int32, offsets: Int64
+    scores: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    found: WeighedCandidates,
+    token_ids: Int32,
+    offsets: Int64,
 ) -> None:
-    guesses = found.guesses
+    candidates = found.candidates
     features_GF = found.features_GF
     for b in range(len(offsets) - 1):
         node = 0
         at = found.offsets[b]
         last = found.offsets[b + 1]
         for t in range(offsets[b], offsets[b + 1]):
-            while at < last and guesses[at].parent < node:
+            while at < last and candidates[at].parent < node:
                 at += 1
             next_node = -1
-            while at < last and guesses[at].parent == node:
-                guess = guesses[at]
-                if guess.token == token_ids[t]:
-                    next_node = guess.node
-                error = (guess.token == token_ids[t]) - guess.probability
+            while at < last and candidates[at].parent == node:
+                candidate = candidates[at]
+                if candidate.token == token_ids[t]:
+                    next_node = candidate.node
+                error = (candidate.token == token_ids[t]) - candidate.probability
                 for i in range(NUM_TABLES):
                     bucket = features_GF[at, i]
                     seen[bucket] += 1

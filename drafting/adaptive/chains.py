@@ -1,7 +1,7 @@
-"""The tokens of all rows in linked blocks, and the chains that lead from a token to where the same was said
+"""The tokens of all histories in linked segments, and the chains that lead from a token to where the same was said
 before: compiled.
 
-Owns how rows are written, followed and hashed. Does not know what is looked for, nor how rows end. A place is
+Owns how histories are written, followed and hashed. Does not know what is looked for, nor how histories end. A place is
 a token's index in the arena. Chain c links each place to the earlier one that followed the same ORDERS[c]
 tokens in the same scope. Links may be stale or collide, so every use compares tokens.
 """
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from drafting.adaptive.layout import (
-    BLOCK_TOKENS,
     GROUP,
     MAX_ORDER,
     NONE,
@@ -20,6 +19,7 @@ from drafting.adaptive.layout import (
     ORDERS,
     OWN,
     SCOPES,
+    SEGMENT_TOKENS,
     Arena,
     Int64,
     Records,
@@ -37,9 +37,9 @@ def mix(key: int, value: int) -> int:
 
 
 @compiled_lean
-def head_of(heads_CH: Int32, chain: int, row: Any, recent: Int32) -> int:
+def head_of(heads_CH: Int32, chain: int, history: Any, recent: Int32) -> int:
     scope = SCOPES[chain]
-    key = (row.id if scope == OWN else -row.group if scope == GROUP else 0) * NUM_CHAINS + chain
+    key = (history.id if scope == OWN else -history.group if scope == GROUP else 0) * NUM_CHAINS + chain
     for i in range(ORDERS[chain]):
         key = mix(key, recent[i])
     return int((key * MULTIPLIER >> 32) & (heads_CH.shape[1] - 1))
@@ -47,16 +47,16 @@ def head_of(heads_CH: Int32, chain: int, row: Any, recent: Int32) -> int:
 
 @compiled_lean
 def place_after(arena: Arena, place: int) -> int:
-    if (place + 1) & (BLOCK_TOKENS - 1):
+    if (place + 1) & (SEGMENT_TOKENS - 1):
         return place + 1
-    return int(arena.blocks[place // BLOCK_TOKENS].next * BLOCK_TOKENS)  # negative where there is none
+    return int(arena.segments[place // SEGMENT_TOKENS].next * SEGMENT_TOKENS)  # negative where there is none
 
 
 @compiled_lean
 def place_before(arena: Arena, place: int) -> int:
-    if place & (BLOCK_TOKENS - 1):
+    if place & (SEGMENT_TOKENS - 1):
         return place - 1
-    return int(arena.blocks[place // BLOCK_TOKENS].previous * BLOCK_TOKENS + BLOCK_TOKENS - 1)
+    return int(arena.segments[place // SEGMENT_TOKENS].previous * SEGMENT_TOKENS + SEGMENT_TOKENS - 1)
 
 
 @compiled_lean
@@ -72,22 +72,22 @@ def write_recent(arena: Arena, place: int, out: Int32) -> int:
 
 @compiled_lean
 def append(
-    arena: Arena, rows: Records, slots: Int64, token_ids: Int32, offsets: Int64, recent: Int32
+    arena: Arena, histories: Records, indices: Int64, token_ids: Int32, offsets: Int64, recent: Int32
 ) -> None:
-    """Adds token_ids[offsets[i] : offsets[i + 1]] to the row in slots[i]; free blocks and scratch `recent`
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]; free segments and scratch `recent`
     must be enough.
     """
-    for i in range(len(slots)):
-        row = rows[slots[i]]
-        said = arena.said_SN[slots[i]]
-        size = write_recent(arena, row.last, recent)
+    for i in range(len(indices)):
+        history = histories[indices[i]]
+        said = arena.said_HN[indices[i]]
+        size = write_recent(arena, history.last, recent)
         for t in range(offsets[i], offsets[i + 1]):
-            place = _new_place(arena, row)
+            place = _new_place(arena, history)
             arena.tokens[place] = token_ids[t]
             said[token_ids[t] & (NUM_SAID - 1)] = min(said[token_ids[t] & (NUM_SAID - 1)] + 1, 255)
             for chain in range(NUM_CHAINS):
-                if size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0):
-                    head = head_of(arena.heads_CH, chain, row, recent)
+                if size >= ORDERS[chain] and (SCOPES[chain] != GROUP or history.group > 0):
+                    head = head_of(arena.heads_CH, chain, history, recent)
                     arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
                     arena.heads_CH[chain, head] = place
             recent[2] = recent[1]
@@ -97,23 +97,23 @@ def append(
 
 
 @compiled_lean
-def _new_place(arena: Arena, row: Any) -> int:
-    place = row.last + 1
-    if place % BLOCK_TOKENS == 0:
+def _new_place(arena: Arena, history: Any) -> int:
+    place = history.last + 1
+    if place % SEGMENT_TOKENS == 0:
         arena.num_free[0] -= 1
         number = arena.free[arena.num_free[0]]
-        previous = row.last // BLOCK_TOKENS
-        block = arena.blocks[number]
-        block.next = NONE
-        block.previous = previous
-        block.row = row.id
-        block.group = row.group
+        previous = history.last // SEGMENT_TOKENS
+        segment = arena.segments[number]
+        segment.next = NONE
+        segment.previous = previous
+        segment.history = history.id
+        segment.group = history.group
         if previous >= 0:
-            arena.blocks[previous].next = number
+            arena.segments[previous].next = number
         else:
-            row.first_block = number
-        place = number * BLOCK_TOKENS
-        arena.tokens[place : place + BLOCK_TOKENS] = NONE
-    row.last = place
-    row.length = row.length + 1
+            history.first_segment = number
+        place = number * SEGMENT_TOKENS
+        arena.tokens[place : place + SEGMENT_TOKENS] = NONE
+    history.last = place
+    history.length = history.length + 1
     return int(place)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from drafting.adaptive.cost_model import CostModel, Floats, Scale, StepShape, load_class
 from drafting.compiled import compiled
-from drafting.tree import Candidates, DraftTrees, prune
+from drafting.tree import CandidateTrees, DraftTrees, prune
 
 MAX_STEP_NODES = 1024  # nodes of one step, over all sequences
 # Chosen candidates come true less often than expected, since those that are overestimated are chosen first:
@@ -150,7 +150,7 @@ class Controller:
         cheapest = (self._node_seconds[1:] / np.arange(1, len(self._node_seconds))).min()
         return 0.5 * self.step.price * float(cheapest)
 
-    def choose(self, candidates: Candidates) -> DraftTrees:
+    def choose(self, candidates: CandidateTrees) -> DraftTrees:
         """The candidates that are worth verifying in this step; none of them makes it a plain step."""
         step = self.step
         wanted = min(len(candidates.token_ids), self.max_step_nodes)
@@ -195,7 +195,7 @@ class Controller:
         self._node_seconds = self.cost.node_seconds(step.plain, num_nodes)
 
 
-def choose(candidates: Candidates, node_seconds: Floats, price: float) -> DraftTrees:
+def choose(candidates: CandidateTrees, node_seconds: Floats, price: float) -> DraftTrees:
     """The B* best candidates over all sequences.
 
     B* = argmax over B of (sum of the B best survivals) - price x node_seconds[B]. node_seconds float64 [M +

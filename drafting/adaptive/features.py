@@ -1,4 +1,4 @@
-"""What a guess is judged by: its bucket in each table of weights, and its entry in each table of biases;
+"""What a candidate is judged by: its bucket in each table of weights, and its entry in each table of biases;
 compiled.
 
 Owns what is looked at and how it is sorted into buckets. Does not know what the buckets are worth
@@ -23,9 +23,9 @@ SAID = np.searchsorted(
 
 
 @compiled_lean
-def set_buckets(guess: Any, features: Int32, child: int, said: UInt8, scratch: Scratch) -> int:
-    """What is known of a guess: by voter its longest match and its share; its rank in the bigram; its depth;
-    how often the row has said it. Returns its kind: source and longest match.
+def set_buckets(candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch) -> int:
+    """What is known of a candidate: by voter its longest match and its share; its rank in the bigram; its depth;
+    how often the history has said it. Returns its kind: source and longest match.
     """
     num_scopes = 0
     for voter in range(NUM_VOTERS):
@@ -50,27 +50,27 @@ def set_buckets(guess: Any, features: Int32, child: int, said: UInt8, scratch: S
             bucket = 2 + SIZES[longest] * 6 + part
             if voter != GAP:
                 num_scopes += 1
-                if longest > guess.match:
-                    guess.match = longest
-                    guess.source = voter
+                if longest > candidate.match:
+                    candidate.match = longest
+                    candidate.source = voter
         elif total > 0:
             bucket = 1
         features[voter] = voter * NUM_BUCKETS + bucket
-    features[4] = 4 * NUM_BUCKETS + (min(guess.rank, 7) + 1) * 2 + (num_scopes > 0)
-    features[5] = 5 * NUM_BUCKETS + min(guess.depth - 1, 7) * 4 + num_scopes
-    features[6] = 6 * NUM_BUCKETS + SAID[said[guess.token & (NUM_SAID - 1)]] * 4 + guess.source
-    return int((SIZES[guess.match] + 1 if guess.match > 0 else 0) * 4 + guess.source)
+    features[4] = 4 * NUM_BUCKETS + (min(candidate.rank, 7) + 1) * 2 + (num_scopes > 0)
+    features[5] = 5 * NUM_BUCKETS + min(candidate.depth - 1, 7) * 4 + num_scopes
+    features[6] = 6 * NUM_BUCKETS + SAID[said[candidate.token & (NUM_SAID - 1)]] * 4 + candidate.source
+    return int((SIZES[candidate.match] + 1 if candidate.match > 0 else 0) * 4 + candidate.source)
 
 
 @compiled_lean
 def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> None:
-    """Where what is known of these tokens lies: the last, it and the kind of guess, the two last and the
-    kind, the guessed one and the kind, the last and the guessed one, all of them.
+    """Where what is known of these tokens lies: the last, it and the kind of candidate, the two last and the
+    kind, the drafted one and the kind, the last and the drafted one, all of them.
     """
-    guessed = mix(0, token)
+    drafted = mix(0, token)
     pair = mix(pair, kind)
     for bias, key in enumerate(
-        (last, mix(last, kind), pair, mix(guessed, kind), mix(last, token), mix(pair, token))
+        (last, mix(last, kind), pair, mix(drafted, kind), mix(last, token), mix(pair, token))
     ):
         features[NUM_TABLES + bias] = (
             NUM_TABLES * NUM_BUCKETS + bias * NUM_HASHES + ((key * MULTIPLIER >> 32) & (NUM_HASHES - 1))

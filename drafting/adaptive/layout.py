@@ -12,10 +12,10 @@ from drafting.tree import Int32, UInt8
 
 Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
-# a row owns whole blocks
-BLOCK_TOKENS = 64
+# a history owns whole segments
+SEGMENT_TOKENS = 64
 NONE = -1
-# scopes: the row itself, its group, all rows
+# scopes: the history itself, its group, all histories
 OWN = 0
 GROUP = 1
 ALL = 2
@@ -35,10 +35,10 @@ MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
 # tokens compared backwards; continuations of a node; those weighed per tree
 MAX_MATCH = 32
 MAX_CHILDREN = 24
-MAX_GUESSES = 512
-NUM_SAID = 1 << 12  # counters of the tokens that a row has said
+MAX_CANDIDATES = 512
+NUM_SAID = 1 << 12  # counters of the tokens that a history has said
 
-# of weights; a guess has one bucket in each table
+# of weights; a candidate has one bucket in each table
 NUM_TABLES = 7
 NUM_BUCKETS = 64
 # tables of biases, and entries of each
@@ -46,38 +46,38 @@ NUM_BIASES = 6
 NUM_HASHES = 1 << 16
 NUM_FEATURES = (
     NUM_TABLES + NUM_BIASES
-)  # of a guess: where its bucket in each table, and its entry of each bias, lie among all scores
+)  # of a candidate: where its bucket in each table, and its entry of each bias, lie among all scores
 
-ROW = np.dtype(
+HISTORY = np.dtype(
     [
         ("id", np.int64),
         ("group", np.int64),
-        ("first_block", np.int64),
+        ("first_segment", np.int64),
         ("last", np.int64),
         ("length", np.int64),
     ]
 )
-BLOCK = np.dtype([("next", np.int32), ("previous", np.int32), ("row", np.int64), ("group", np.int64)])
+SEGMENT = np.dtype([("next", np.int32), ("previous", np.int32), ("history", np.int64), ("group", np.int64)])
 POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32), ("gap", np.int32)])
-# By node, 0 = the root: its pointers [first, last), the guess that it was, its own guesses, and which of them
+# By node, 0 = the root: its pointers [first, last), the candidate that it was, its own candidates, and which of them
 # is next.
 NODE = np.dtype(
     [
         ("first", np.int32),
         ("last", np.int32),
-        ("guess", np.int32),
+        ("candidate", np.int32),
         ("depth", np.int32),
         ("survival", np.float32),
     ]
     + [
-        ("first_guess", np.int32),
-        ("last_guess", np.int32),
+        ("first_candidate", np.int32),
+        ("last_candidate", np.int32),
         ("best", np.int32),
         ("best_survival", np.float32),
         ("longest", np.int32),
     ]
 )
-GUESS = np.dtype(
+CANDIDATE = np.dtype(
     [
         ("parent", np.int32),
         ("token", np.int32),
@@ -91,21 +91,21 @@ GUESS = np.dtype(
 
 
 class Arena(NamedTuple):
-    """The tokens of all rows int32 [P], in linked blocks, and the chains through them.
+    """The tokens of all histories int32 [P], in linked segments, and the chains through them.
 
-    free[: num_free[0]] are unused blocks.
+    free[: num_free[0]] are unused segments.
 
-    said_SN uint8 [slots, NUM_SAID]: how often a running row has said a token, prompt included, by the token's
+    said_HN uint8 [ids, NUM_SAID]: how often a running history has said a token, prompt included, by the token's
     low bits.
     """
 
     tokens: Int32
-    blocks: Records
+    segments: Records
     chains_CP: Int32
     heads_CH: Int32
     free: Int32
     num_free: NDArray[np.int64]
-    said_SN: UInt8
+    said_HN: UInt8
 
 
 class Model(NamedTuple):
@@ -117,7 +117,7 @@ class Model(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What the growth of trees needs, and the guesses of all of them with their features int32 [guesses,
+    """What the growth of trees needs, and the candidates of all of them with their features int32 [candidates,
     features].
 
     num_chains int64 [1]: chains that are followed. votes_CV float32 [children, voters], longest_CV int32
@@ -126,7 +126,7 @@ class Scratch(NamedTuple):
 
     pointers: Records
     nodes: Records
-    guesses: Records
+    candidates: Records
     features_GF: Int32
     context: Int32
     recent: Int32
@@ -137,11 +137,11 @@ class Scratch(NamedTuple):
     totals_V: NDArray[np.float32]
 
 
-class Guesses(NamedTuple):
-    """Every continuation that was weighed, GUESS [G], with its features int32 [G, features]; those of row b
+class WeighedCandidates(NamedTuple):
+    """Every continuation that was weighed, CANDIDATE [G], with its features int32 [G, features]; those of history b
     from offsets[b] on.
     """
 
-    guesses: Records
+    candidates: Records
     features_GF: Int32
     offsets: Int64

@@ -1,6 +1,6 @@
 """What may come next: the compiled half of the adaptive proposer.
 
-Owns the search for earlier occurrences of the last tokens and the growth of trees. Does not know how rows
+Owns the search for earlier occurrences of the last tokens and the growth of trees. Does not know how histories
 end, nor how weights are learned. A node's occurrences are places (chains.py).
 """
 
@@ -12,17 +12,17 @@ from drafting.adaptive.chains import head_of, mix, place_after, place_before, wr
 from drafting.adaptive.features import set_biases, set_buckets
 from drafting.adaptive.layout import (
     BIGRAM,
-    BLOCK_TOKENS,
     GAP,
     GROUP,
+    MAX_CANDIDATES,
     MAX_CHILDREN,
-    MAX_GUESSES,
     MAX_MATCH,
     NONE,
     NUM_FEATURES,
     ORDERS,
     OWN,
     SCOPES,
+    SEGMENT_TOKENS,
     SHORT_WALK,
     WALK,
     Arena,
@@ -43,34 +43,36 @@ MAX_CERTAINTY = (
 
 
 @compiled_lean
-def _gather(arena: Arena, row: Any, recent: Int32, size: int, walk: int, first: int, scratch: Scratch) -> int:
+def _gather(
+    arena: Arena, history: Any, recent: Int32, size: int, walk: int, first: int, scratch: Scratch
+) -> int:
     """Lists occurrences of the `size` recent tokens in pointers[first:], newest first in each chain; returns
     where the list ends.
     """
     for chain in range(scratch.num_chains[0]):
-        known = size >= ORDERS[chain] and (SCOPES[chain] != GROUP or row.group > 0)
+        known = size >= ORDERS[chain] and (SCOPES[chain] != GROUP or history.group > 0)
         scratch.places_WC[0, chain] = (
-            arena.heads_CH[chain, head_of(arena.heads_CH, chain, row, recent)] if known else NONE
+            arena.heads_CH[chain, head_of(arena.heads_CH, chain, history, recent)] if known else NONE
         )
-    return _keep(arena, row, recent, 0, size, walk, first, scratch)
+    return _keep(arena, history, recent, 0, size, walk, first, scratch)
 
 
 @compiled_lean
-def _gather_gaps(arena: Arena, row: Any, size: int, first: int, scratch: Scratch) -> int:
+def _gather_gaps(arena: Arena, history: Any, size: int, first: int, scratch: Scratch) -> int:
     """The same for occurrences of what came before the last token, where another token than the last one
     followed.
 
     After 1 2 3 8 4 5 and 1 2 3 9 the 8 stands where 9 does, and 4 may come next.
     """
     for chain in range(scratch.num_chains[0]):
-        known = size > ORDERS[chain] > 1 and (SCOPES[chain] != GROUP or row.group > 0)
-        scratch.places_WC[0, chain] = arena.chains_CP[chain, row.last] if known else NONE
-    return _keep(arena, row, scratch.context, 1, size, SHORT_WALK, first, scratch)
+        known = size > ORDERS[chain] > 1 and (SCOPES[chain] != GROUP or history.group > 0)
+        scratch.places_WC[0, chain] = arena.chains_CP[chain, history.last] if known else NONE
+    return _keep(arena, history, scratch.context, 1, size, SHORT_WALK, first, scratch)
 
 
 @compiled_lean
 def _keep(
-    arena: Arena, row: Any, recent: Int32, gap: int, size: int, walk: int, first: int, scratch: Scratch
+    arena: Arena, history: Any, recent: Int32, gap: int, size: int, walk: int, first: int, scratch: Scratch
 ) -> int:
     """Lists what follows the matches of recent[gap:size] down the chains that begin at places_WC[0]; where
     the list ends.
@@ -90,7 +92,7 @@ def _keep(
             place = places_WC[i, chain]
             if place < 0:
                 break
-            match = _match(arena, row, place, SCOPES[chain], recent, gap, size)
+            match = _match(arena, history, place, SCOPES[chain], recent, gap, size)
             if match >= ORDERS[chain] and (chain != 1 or match < ORDERS[0]):
                 if gap:
                     place = place_after(arena, place) if arena.tokens[place] != recent[0] else NONE
@@ -105,12 +107,13 @@ def _keep(
 
 
 @compiled_lean
-def _match(arena: Arena, row: Any, place: int, scope: int, recent: Int32, gap: int, size: int) -> int:
+def _match(arena: Arena, history: Any, place: int, scope: int, recent: Int32, gap: int, size: int) -> int:
     """How many tokens before a place are those of recent[gap:size]; none where it is not in the scope."""
-    block = arena.blocks[place // BLOCK_TOKENS]
+    segment = arena.segments[place // SEGMENT_TOKENS]
     match = 0
     if scope == OWN or (
-        block.row != row.id and (scope == GROUP or row.group == 0 or block.group != row.group)
+        segment.history != history.id
+        and (scope == GROUP or history.group == 0 or segment.group != history.group)
     ):
         earlier = place_before(arena, place)
         while match < size - gap and earlier >= 0 and arena.tokens[earlier] == recent[gap + match]:
@@ -120,7 +123,7 @@ def _match(arena: Arena, row: Any, place: int, scope: int, recent: Int32, gap: i
 
 
 @compiled_lean
-def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> None:
+def _open(arena: Arena, history: Any, number: int, size: int, scratch: Scratch) -> None:
     """Finds a node's occurrences: those of its parent that went on with its token or, where these are few,
     its own.
     """
@@ -129,14 +132,14 @@ def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> N
     recent = scratch.recent
     if number == 0:
         node.last = _gather_gaps(
-            arena, row, size, _gather(arena, row, scratch.context, size, WALK, 0, scratch), scratch
+            arena, history, size, _gather(arena, history, scratch.context, size, WALK, 0, scratch), scratch
         )
         return
-    guess = scratch.guesses[node.guess]
-    parent = scratch.nodes[guess.parent]
+    candidate = scratch.candidates[node.candidate]
+    parent = scratch.nodes[candidate.parent]
     last = node.last
     for i in range(parent.first, parent.last):
-        if arena.tokens[pointers[i].place] == guess.token:
+        if arena.tokens[pointers[i].place] == candidate.token:
             place = place_after(arena, pointers[i].place)
             if place >= 0 and arena.tokens[place] >= 0:
                 match = min(pointers[i].match + 1, MAX_MATCH)
@@ -150,32 +153,32 @@ def _open(arena: Arena, row: Any, number: int, size: int, scratch: Scratch) -> N
         path = 0
         ancestor = number
         while ancestor > 0 and path < MAX_MATCH:
-            guess = scratch.guesses[scratch.nodes[ancestor].guess]
-            recent[path] = guess.token
-            ancestor = guess.parent
+            candidate = scratch.candidates[scratch.nodes[ancestor].candidate]
+            recent[path] = candidate.token
+            ancestor = candidate.parent
             path = path + 1
         size = min(size, MAX_MATCH - path)
         for i in range(size):
             recent[path + i] = scratch.context[i]
-        last = _gather(arena, row, recent, path + size, SHORT_WALK, node.first, scratch)
+        last = _gather(arena, history, recent, path + size, SHORT_WALK, node.first, scratch)
     node.last = last
 
 
 @compiled_lean
 def _child(token: int, source: int, first: int, count: int, scratch: Scratch) -> int:
-    """Which of a node's guesses, from `first` on, holds the token; a new one while there is room, else
+    """Which of a node's candidates, from `first` on, holds the token; a new one while there is room, else
     MAX_CHILDREN.
     """
-    guesses = scratch.guesses
+    candidates = scratch.candidates
     for child in range(count):
-        if guesses[first + child].token == token:
+        if candidates[first + child].token == token:
             return child
     if count < MAX_CHILDREN:
-        guess = guesses[first + count]
-        guess.token = token
-        guess.source = source
-        guess.match = 0
-        guess.rank = NONE
+        candidate = candidates[first + count]
+        candidate.token = token
+        candidate.source = source
+        candidate.match = 0
+        candidate.rank = NONE
         scratch.votes_CV[count] = 0
         scratch.longest_CV[count] = 0
     return count
@@ -185,7 +188,7 @@ def _child(token: int, source: int, first: int, count: int, scratch: Scratch) ->
 def _tally(
     arena: Arena, bigram_VR: Int32, node: Any, token: int, num_successors: int, first: int, scratch: Scratch
 ) -> int:
-    """Lists a node's distinct continuations in guesses, with their votes by voter; returns how many."""
+    """Lists a node's distinct continuations in candidates, with their votes by voter; returns how many."""
     count = 0
     votes_CV = scratch.votes_CV
     longest_CV = scratch.longest_CV
@@ -208,7 +211,7 @@ def _tally(
         child = _child(successor, BIGRAM, first, count, scratch)
         if child < MAX_CHILDREN:
             count = max(count, child + 1)
-            scratch.guesses[first + child].rank = rank
+            scratch.candidates[first + child].rank = rank
     return count
 
 
@@ -224,11 +227,11 @@ def _expand(
     floor: float,
     scratch: Scratch,
 ) -> int:
-    """Weighs what may follow a node: a softmax over its guesses, from `first` on, and "none of these";
+    """Weighs what may follow a node: a softmax over its candidates, from `first` on, and "none of these";
     returns how many.
     """
     node = scratch.nodes[number]
-    guesses = scratch.guesses
+    candidates = scratch.candidates
     scores = model.scores
     num_successors = (
         0 if token >= len(model.bigram_VR) else 2 if node.longest >= LONG_MATCH else model.bigram_VR.shape[1]
@@ -240,53 +243,53 @@ def _expand(
     total = np.float32(1.0)
     pair = mix(last, before)
     for child in range(count):
-        guess = guesses[first + child]
+        candidate = candidates[first + child]
         features = scratch.features_GF[first + child]
-        guess.parent = number
-        guess.node = NONE
-        guess.depth = node.depth + 1
-        kind = set_buckets(guess, features, child, said, scratch)
-        set_biases(features, guess.token, kind, last, pair)
+        candidate.parent = number
+        candidate.node = NONE
+        candidate.depth = node.depth + 1
+        kind = set_buckets(candidate, features, child, said, scratch)
+        set_biases(features, candidate.token, kind, last, pair)
     for child in range(first, first + count):
         score = np.float32(0.0)
         for i in range(NUM_FEATURES):
             score += scores[scratch.features_GF[child, i]]
-        guesses[child].probability = np.exp(score)
-        total += guesses[child].probability
+        candidates[child].probability = np.exp(score)
+        total += candidates[child].probability
     for child in range(first, first + count):
-        guesses[child].probability /= total
-        guesses[child].survival = node.survival * guesses[child].probability
+        candidates[child].probability /= total
+        candidates[child].survival = node.survival * candidates[child].probability
     return count
 
 
 @compiled_lean
-def _set_best(node: Any, guesses: Records) -> None:
-    """Of a node's guesses that are no nodes yet the likeliest."""
+def _set_best(node: Any, candidates: Records) -> None:
+    """Of a node's candidates that are no nodes yet the likeliest."""
     node.best = NONE
     node.best_survival = 0.0
-    for i in range(node.first_guess, node.last_guess):
-        if guesses[i].node == NONE and guesses[i].survival > node.best_survival:
+    for i in range(node.first_candidate, node.last_candidate):
+        if candidates[i].node == NONE and candidates[i].survival > node.best_survival:
             node.best = i
-            node.best_survival = guesses[i].survival
+            node.best_survival = candidates[i].survival
 
 
 @compiled_lean
 def _grow(
     arena: Arena,
     model: Model,
-    row: Any,
+    history: Any,
     said: UInt8,
     max_depth: int,
     floor: float,
     first: int,
     scratch: Scratch,
 ) -> tuple[int, int]:
-    """Grows a tree from its root, the likeliest guess becoming a node next; its number of nodes, and where
-    its guesses end.
+    """Grows a tree from its root, the likeliest candidate becoming a node next; its number of nodes, and where
+    its candidates end.
     """
-    size = write_recent(arena, row.last, scratch.context)
+    size = write_recent(arena, history.last, scratch.context)
     nodes = scratch.nodes
-    guesses = scratch.guesses
+    candidates = scratch.candidates
     context = scratch.context
     nodes[0].depth = 0
     nodes[0].survival = 1.0
@@ -297,18 +300,18 @@ def _grow(
     while True:
         node = nodes[number]
         node.first = node.last = nodes[number - 1].last if number else 0
-        node.first_guess = end
-        node.last_guess = end
+        node.first_candidate = end
+        node.last_candidate = end
         node.longest = 0
         if (
             node.depth < max_depth
-            and end + MAX_CHILDREN <= first + MAX_GUESSES
+            and end + MAX_CHILDREN <= first + MAX_CANDIDATES
             and node.survival * MAX_CERTAINTY >= floor
         ):
-            _open(arena, row, number, size, scratch)
+            _open(arena, history, number, size, scratch)
             end += _expand(arena, model, said, number, before, token, end, floor, scratch)
-            node.last_guess = end
-        _set_best(node, guesses)
+            node.last_candidate = end
+        _set_best(node, candidates)
         parent = 0
         for i in range(1, number + 1):
             if nodes[i].best_survival > nodes[parent].best_survival:
@@ -317,36 +320,38 @@ def _grow(
             return number, end
         number += 1
         best = nodes[parent].best
-        guesses[best].node = number
-        token = guesses[best].token
-        before = guesses[nodes[parent].guess].token if parent else context[0]
-        nodes[number].guess = best
-        nodes[number].depth = guesses[best].depth
-        nodes[number].survival = guesses[best].survival
-        _set_best(nodes[parent], guesses)
+        candidates[best].node = number
+        token = candidates[best].token
+        before = candidates[nodes[parent].candidate].token if parent else context[0]
+        nodes[number].candidate = best
+        nodes[number].depth = candidates[best].depth
+        nodes[number].survival = candidates[best].survival
+        _set_best(nodes[parent], candidates)
 
 
 @compiled_lean
 def propose(
     arena: Arena,
     model: Model,
-    rows: Records,
-    slots: Int64,
+    histories: Records,
+    indices: Int64,
     max_depths: Int32,
     floor: float,
     scratch: Scratch,
     offsets_2B: Int64,
 ) -> None:
-    """Lists the guesses of each row's tree in scratch, and by row where its guesses and its nodes begin in
+    """Lists the candidates of each history's tree in scratch, and by history where its candidates and its nodes begin in
     offsets_2B.
     """
-    guess_offsets = offsets_2B[0]
+    candidate_offsets = offsets_2B[0]
     node_offsets = offsets_2B[1]
-    for b in range(len(slots)):
+    for b in range(len(indices)):
         num_nodes = 0
-        end = guess_offsets[b]
+        end = candidate_offsets[b]
         if max_depths[b] > 0:
-            said = arena.said_SN[slots[b]]
-            num_nodes, end = _grow(arena, model, rows[slots[b]], said, max_depths[b], floor, end, scratch)
+            said = arena.said_HN[indices[b]]
+            num_nodes, end = _grow(
+                arena, model, histories[indices[b]], said, max_depths[b], floor, end, scratch
+            )
         node_offsets[b + 1] = node_offsets[b] + num_nodes
-        guess_offsets[b + 1] = end
+        candidate_offsets[b + 1] = end

@@ -16,27 +16,27 @@ import numpy as np
 
 from drafting.adaptive.cost_model import CostModel, StepShape
 from drafting.bigram import learn_successors
-from drafting.replay.replay import NO_LIMIT, Counts, accept
+from drafting.replay.replayer import NO_LIMIT, ReplayCounts, accept
 from drafting.replay.transcripts import Transcript
-from drafting.speculation import Speculation
-from drafting.tree import Candidates, DraftTrees, Int32
+from drafting.speculation import NoSpeculation, Speculation
+from drafting.tree import CandidateTrees, DraftTrees, Int32
 
 
 @dataclass
 class Figures:
-    """What a job took: predicted seconds, of which `thinking` were spent on guesses beside the steps.
+    """What a simulated job took.
 
-    speculating: steps that verified a guess. priced: steps that weighed guesses, at prices that add up to
-    price_sum.
+    seconds: predicted seconds of all steps and of drafting. drafting_seconds: the part that drafting took.
+    num_speculating: steps that verified a node. num_priced: steps that had a price; price_sum: their prices.
     """
 
     seconds: float = 0.0
-    thinking: float = 0.0
-    steps: int = 0
-    speculating: int = 0
-    priced: int = 0
+    drafting_seconds: float = 0.0
+    num_steps: int = 0
+    num_speculating: int = 0
+    num_priced: int = 0
     price_sum: float = 0.0
-    counts: Counts = field(default_factory=Counts)
+    counts: ReplayCounts = field(default_factory=ReplayCounts)
 
     @property
     def tokens_per_second(self) -> float:
@@ -45,14 +45,13 @@ class Figures:
 
 
 class Row:
-    """A recorded sequence in flight, of which num_tokens tokens are said and num_cached have been "
-    "computed."""
+    """A recorded sequence in flight. Its first num_tokens tokens have come, and num_cached of them are cached."""
 
-    def __init__(self, transcript: Transcript, prompt_is_known: bool) -> None:
+    def __init__(self, transcript: Transcript, prompt_is_cached: bool) -> None:
         self.group = transcript.group
         self.text = np.concatenate([transcript.prompt_ids, transcript.output_ids])
         self.num_tokens = len(transcript.prompt_ids)
-        self.num_cached = self.num_tokens - 1 if prompt_is_known else 0
+        self.num_cached = self.num_tokens - 1 if prompt_is_cached else 0
         self.draft_state: Any = None
         self.num_drafted = 0
 
@@ -67,18 +66,16 @@ class Row:
         return self.num_tokens - self.num_cached
 
     @property
-    def finish_reason(self) -> str | None:
-        """Where the recording ends."""
-        return "recorded" if self.num_tokens == len(self.text) else None
+    def is_finished(self) -> bool:
+        """Whether the recording has ended."""
+        return self.num_tokens == len(self.text)
 
 
 class Job:
-    """Rows through one worker: batch_size of them run at once, and a step takes at most prefill_chunk tokens
-    of prompts.
+    """Rows through one worker: batch_size rows run at once, and a step takes at most prefill_chunk prompt tokens.
 
-    speculation None = plain decoding. learned_bigram: a table to fill with what is read on the way, since no
-    model can be asked. think_seconds: what guessing costs beside a step, for each sequence guessed for; None
-    = measured here, on clock.
+    learned_bigram: a table to fill with what is read on the way, since no model can be asked. drafting_seconds: what
+    drafting takes for each sequence; None measures it here, on `clock`.
     """
 
     def __init__(
@@ -86,24 +83,24 @@ class Job:
         cost: CostModel,
         batch_size: int,
         prefill_chunk: int,
-        speculation: Speculation | None = None,
+        speculation: Speculation | NoSpeculation | None = None,
         learned_bigram: Int32 | None = None,
-        think_seconds: float | None = None,
+        drafting_seconds: float | None = None,
         clock: Callable[[], float] = thread_time,
     ) -> None:
         self.cost = cost
         self.batch_size = batch_size
         self.prefill_chunk = prefill_chunk
-        self.speculation = speculation
+        self.speculation = speculation or NoSpeculation()
         self.learned_bigram = learned_bigram
-        self.think_seconds = think_seconds
+        self.drafting_seconds = drafting_seconds
         self.clock = clock
         self.figures = Figures()
         self.running: list[Row] = []
         self._prompts: set[bytes] = set()
 
     def run(self, transcripts: Iterable[Transcript]) -> Figures:
-        """Runs rows to their ends, in the order given; raises ValueError where there is nothing to say."""
+        """Runs rows to their ends, in the order given; raises ValueError where there is no output token."""
         waiting = deque(transcript for transcript in transcripts if len(transcript.output_ids))
         if not waiting:
             raise ValueError("the transcripts hold no output token; there is nothing to replay")
@@ -111,20 +108,17 @@ class Job:
             while waiting and len(self.running) < self.batch_size:
                 self._admit(waiting.popleft())
             self._step()
-            self.running = [row for row in self.running if not row.finish_reason]
+            self.running = [row for row in self.running if not row.is_finished]
         return self.figures
 
     def _admit(self, transcript: Transcript) -> None:
         prompt = transcript.prompt_ids.tobytes()
         self.running.append(Row(transcript, prompt in self._prompts))
         self._prompts.add(prompt)
-        if self.learned_bigram is not None:
-            learn_successors(self.learned_bigram, transcript.prompt_ids)
+        self._learn(transcript.prompt_ids)
 
     def _chunks(self) -> list[tuple[Row, int]]:
-        """Every decoding row's last token, then prompt tokens, oldest first: as the engine's scheduler does
-        it.
-        """
+        """The last token of every decoding row, then prompt tokens, oldest first, as the engine's scheduler does it."""
         chunks = [(row, 1) for row in self.running if row.num_uncached == 1]
         room = self.prefill_chunk
         for row in self.running:
@@ -135,105 +129,85 @@ class Job:
 
     def _step(self) -> None:
         chunks = self._chunks()
-        keys = [row.num_cached for row, _ in chunks]
-        attended = sum(rows * cached for (_, rows), cached in zip(chunks, keys, strict=True))
-        plain = StepShape(
-            packed_tokens=sum(rows for _, rows in chunks),
-            cached_tokens=sum(keys),
-            attended_tokens=attended,
-            sequences=len(chunks),
-        )
-        finishing = [row for row, rows in chunks if rows == row.num_uncached]
+        plain = StepShape.of(chunks)
+        ending = [row for row, num_tokens in chunks if num_tokens == row.num_uncached]
         started = self.clock()
-        candidates, trees = self._guess(finishing, plain)
-        guessed = self.clock()
-        for row, rows in chunks:
-            row.num_cached += rows
-        taken = self._commit(finishing, trees)
+        candidates, trees = self._draft(ending, plain)
+        drafted = self.clock()
+        for row, num_tokens in chunks:
+            row.num_cached += num_tokens
+        tokens = self._commit(ending, trees)
         committed = self.clock()
-        if self.speculation and candidates is not None:
-            self.speculation.learn(finishing, candidates, taken)
-        if self.speculation:
-            for row in (row for row in finishing if row.finish_reason):
+        if candidates is not None:
+            self.speculation.learn(ending, candidates, tokens)
+        for row in ending:
+            if row.is_finished:
                 self.speculation.finish(row)
-        thinking = guessed - started + self.clock() - committed if self.speculation else 0.0
-        if self.think_seconds is not None:
-            thinking = self.think_seconds * len(finishing) * (candidates is not None)
-        self._count(plain, candidates, trees, thinking, sum(map(len, taken)))
+        drafting = drafted - started + self.clock() - committed if candidates is not None else 0.0
+        if candidates is not None and self.drafting_seconds is not None:
+            drafting = self.drafting_seconds * len(ending)
+        self._count(
+            plain.with_nodes(len(trees.token_ids)), drafting, candidates is not None, sum(map(len, tokens))
+        )
 
-    def _guess(self, finishing: list[Row], plain: StepShape) -> tuple[Candidates | None, DraftTrees]:
-        """What is weighed and what is verified.
+    def _draft(self, ending: list[Row], plain: StepShape) -> tuple[CandidateTrees | None, DraftTrees]:
+        """What is proposed and what is verified. A recording does not say where it will end, so drafts may be long."""
+        if ending and self.speculation.wants_drafts(lambda: plain, len(ending)):
+            candidates = self.speculation.propose(ending, np.full(len(ending), NO_LIMIT, np.int32))
+            assert candidates is not None, "every row has room for drafts"
+            return candidates, self.speculation.choose(candidates)
+        return None, DraftTrees.empty(len(ending))
 
-        A recording does not say where it will end, so guesses are as deep as they like.
-        """
-        if not (
-            self.speculation and finishing and self.speculation.wants_drafts(lambda: plain, len(finishing))
-        ):
-            return None, DraftTrees.empty(len(finishing))
-        candidates = self.speculation.propose(finishing, np.full(len(finishing), NO_LIMIT, np.int32))
-        assert candidates is not None, "every row may be guessed for"
-        return candidates, self.speculation.choose(candidates)
-
-    def _commit(self, finishing: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:
+    def _commit(self, ending: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:
         """The recorded tokens that the step gives each row."""
-        names = self.speculation.proposer.source_names if self.speculation else ()
-        taken = []
+        names = self.speculation.source_names
+        given = []
         accepted = []
-        for number, row in enumerate(finishing):
+        for number, row in enumerate(ending):
             tokens, sources = accept(trees, number, row.text[row.num_tokens :], names, self.figures.counts)
             accepted.append(sources)
-            if self.learned_bigram is not None:
-                learn_successors(
-                    self.learned_bigram, row.text[row.num_tokens - 1 : row.num_tokens + len(tokens)]
-                )
+            self._learn(row.text[row.num_tokens - 1 : row.num_tokens + len(tokens)])
             row.num_tokens += len(tokens)
             row.num_cached += len(tokens) - 1
-            taken.append(tuple(tokens.tolist()))
-        if self.speculation and len(trees.token_ids):
-            self.speculation.proposer.reward(np.concatenate(accepted))
-        return taken
+            given.append(tuple(tokens.tolist()))
+        if len(trees.token_ids):
+            self.speculation.reward(np.concatenate(accepted))
+        return given
 
-    def _count(
-        self,
-        plain: StepShape,
-        candidates: Candidates | None,
-        trees: DraftTrees,
-        thinking: float,
-        num_tokens: int,
-    ) -> None:
+    def _learn(self, token_ids: Int32) -> None:
+        if self.learned_bigram is not None:
+            learn_successors(self.learned_bigram, token_ids)
+
+    def _count(self, shape: StepShape, drafting: float, is_priced: bool, num_tokens: int) -> None:
         figures = self.figures
-        num_nodes = len(trees.token_ids)
-        seconds = self.cost.seconds(plain.with_nodes(num_nodes))
-        figures.seconds += seconds + thinking
-        figures.thinking += thinking
-        figures.steps += 1
-        figures.speculating += num_nodes > 0
-        if self.speculation:
-            figures.priced += candidates is not None
-            figures.price_sum += self.speculation.price if candidates is not None else 0.0
-            self.speculation.observe(lambda: (seconds, thinking), num_tokens)
+        seconds = self.cost.seconds(shape)
+        figures.seconds += seconds + drafting
+        figures.drafting_seconds += drafting
+        figures.num_steps += 1
+        figures.num_speculating += shape.nodes > 0
+        figures.num_priced += is_priced
+        figures.price_sum += self.speculation.price if is_priced else 0.0
+        self.speculation.observe(lambda: (seconds, drafting), num_tokens)
 
 
-def compare(plain: Figures, guessed: Figures, source_names: Iterable[str]) -> dict[str, Any]:
-    """The figures of one job, plain and with guesses, ready for JSON.
-
-    speedup: of seconds, how many times fewer.
-    """
-    counts = guessed.counts
+def compare(plain: Figures, speculated: Figures, source_names: Iterable[str]) -> dict[str, Any]:
+    """The figures of one job, plain and with speculation, ready for JSON. speedup: the ratio of their seconds."""
+    counts = speculated.counts
     return {
-        "speedup": plain.seconds / guessed.seconds,
-        "plain": {"tokens_per_s": plain.tokens_per_second, "seconds": plain.seconds, "steps": plain.steps},
-        "tokens_per_s": guessed.tokens_per_second,
-        "seconds": guessed.seconds,
-        "steps": guessed.steps,
+        "speedup": plain.seconds / speculated.seconds,
+        "plain": {
+            "tokens_per_s": plain.tokens_per_second,
+            "seconds": plain.seconds,
+            "steps": plain.num_steps,
+        },
+        "tokens_per_s": speculated.tokens_per_second,
+        "seconds": speculated.seconds,
+        "steps": speculated.num_steps,
         "tokens": counts.tokens,
         "acceptance_length": counts.tokens / counts.calls,
         "nodes_per_call": counts.nodes / counts.calls,
-        "price": guessed.price_sum / guessed.priced if guessed.priced else 0.0,
-        "speculating_steps": guessed.speculating / guessed.steps,
-        "thinking_share": guessed.thinking / guessed.seconds,
-        "by_source": {
-            name: {"verified": counts.verified[name], "accepted": counts.accepted[name]}
-            for name in source_names
-        },
+        "price": speculated.price_sum / speculated.num_priced if speculated.num_priced else 0.0,
+        "speculating_steps": speculated.num_speculating / speculated.num_steps,
+        "drafting_share": speculated.drafting_seconds / speculated.seconds,
+        "by_source": counts.by_source(source_names),
     }

@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.config import check_generation
+from engine.config import SAMPLING_FIELDS, check_generation
+from engine.settings import shown
 from pipeline.formats.jsonl import parse_object
 from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter
 from pipeline.schema import SAMPLING_TYPE
-from rows.prompts import SAMPLING_FIELDS, shown
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.settings import shown
 from pipeline.files import InputFile
-from rows.prompts import shown
 from rows.storage import locate
 
 

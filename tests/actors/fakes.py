@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 
 from drafting.config import SpeculationConfig
-from drafting.outcomes import GuessCounts
+from drafting.outcomes import CandidateCounts
 from engine.config import ModelConfig
 from engine.request import Completion, Request, SequenceStats
 from engine.stats import EngineStats
@@ -43,7 +43,7 @@ class ReversingLoop:
     def __init__(self) -> None:
         self.seen: list[Request] = []
         self.answered: list[str] = []
-        self.counted = EngineStats(GuessCounts(("context",)))
+        self.counted = EngineStats(CandidateCounts(("context",)))
 
     def stats(self) -> EngineStats:
         return self.counted

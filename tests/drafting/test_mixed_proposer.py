@@ -7,10 +7,10 @@ import pytest
 
 from drafting.bigram import empty_table
 from drafting.mixed_proposer import MixedProposer
-from drafting.replay.replay import replay, report
+from drafting.replay.replayer import figures_of, replay
 from drafting.replay.transcripts import Transcript
 from drafting.tables import Tables
-from drafting.tree import Candidates, DraftTrees, Int32, certain
+from drafting.tree import CandidateTrees, DraftTrees, Int32, certain
 
 BIGRAM = np.array([[1, 2, 3]] * 10, np.int32)
 
@@ -108,7 +108,7 @@ class ScriptedProposer:
     def start(self, token_ids: Int32, group: str = "") -> None:
         pass
 
-    def propose(self, states: Any, max_depths: Int32, min_survival: float) -> Candidates:
+    def propose(self, states: Any, max_depths: Int32, min_survival: float) -> CandidateTrees:
         draft = self.drafts.pop(0)
         order = np.arange(len(draft), dtype=np.int32)
         none = np.zeros(len(draft), np.uint8)
@@ -124,7 +124,7 @@ class ScriptedProposer:
         pass
 
 
-def everything(candidates: Candidates) -> DraftTrees:
+def everything(candidates: CandidateTrees) -> DraftTrees:
     return candidates
 
 
@@ -132,7 +132,7 @@ def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:
     # Output 5 6 7 8 9: two guesses right and one wrong, none right, then a path that runs past the end: 3 + 1
     # + 1 tokens.
     script = ScriptedProposer([5, 6, 0], [0, 0], [9, 4, 4, 4])
-    figures = report(
+    figures = figures_of(
         replay([Transcript("a", "g", ids(1), ids(5, 6, 7, 8, 9))], script, everything), script.source_names
     )
     assert figures == {
@@ -159,7 +159,7 @@ def test_groups_are_counted_apart_and_an_empty_output_takes_no_call() -> None:
         Transcript("b", "y", ids(1, 2, 1), ids(2, 1)),
         Transcript("c", "x", ids(1), ids()),
     ]
-    figures = report(replay(rows, drafter, everything), drafter.source_names)
+    figures = figures_of(replay(rows, drafter, everything), drafter.source_names)
     assert figures["by_group"] == {
         "x": {"tokens_per_call": 1.0, "nodes_per_call": 0.0},
         "y": {"tokens_per_call": 2.0, "nodes_per_call": 2.0},
@@ -168,7 +168,7 @@ def test_groups_are_counted_apart_and_an_empty_output_takes_no_call() -> None:
 
 def test_without_any_output_token_there_is_nothing_to_report() -> None:
     with pytest.raises(ValueError, match="no output token"):
-        report(replay([Transcript("a", "x", ids(1), ids())], proposer(), everything), ("context",))
+        figures_of(replay([Transcript("a", "x", ids(1), ids())], proposer(), everything), ("context",))
 
 
 def test_a_bigram_that_learns_from_text_knows_what_was_read_and_nothing_of_what_comes() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from drafting.outcomes import DEPTHS, MATCHES, GuessCounts
+from drafting.outcomes import DEPTHS, MATCHES, CandidateCounts
 from drafting.tree import DraftTrees, prune
 
 # One sequence's nodes as (parent, depth, source, match): a chain of three found in the context, and two
@@ -19,7 +19,7 @@ def tree(nodes: list[tuple[int, int, int, int]]) -> DraftTrees:
 
 
 def test_a_node_counts_in_each_stage_that_it_reached() -> None:
-    counts = GuessCounts(("context", "bigram"))
+    counts = CandidateCounts(("context", "bigram"))
     candidates = tree(NODES)
     verified = prune(candidates, np.array([True, True, True, False, True]))
     counts.add(candidates, verified, np.array([0, 1]))
@@ -38,7 +38,7 @@ def test_a_node_counts_in_each_stage_that_it_reached() -> None:
 
 
 def test_the_names_of_depths_and_matches_hold_the_numbers_that_they_say() -> None:
-    counts = GuessCounts(("context",))
+    counts = CandidateCounts(("context",))
     numbers = [1, 2, 3, 4, 5, 8, 9, 16, 17, 200]
     candidates = tree([(0, number, 0, number) for number in numbers])
     counts.add(candidates, candidates, np.zeros(0, np.int64))

@@ -17,7 +17,7 @@ from drafting.adaptive.controller import MAX_STEP_NODES, Controller
 from drafting.mixed_proposer import MixedProposer
 from drafting.speculation import Speculation
 from drafting.tables import Tables
-from drafting.tree import Candidates, DraftTrees, certain
+from drafting.tree import CandidateTrees, DraftTrees, certain
 from engine.build import engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
@@ -175,14 +175,16 @@ class ChainProposer:
         text = next(text for text in self.texts if text[: len(state)] == state)
         return [(token + self.shift) % VOCABULARY for token in [*text[len(state) :], *[3] * self.max_depth]]
 
-    def propose(self, states: Many[list[int]], max_depths: Any, min_survival: float = 0.0) -> Candidates:
+    def propose(self, states: Many[list[int]], max_depths: Any, min_survival: float = 0.0) -> CandidateTrees:
         return certain(
             packed(
                 [self.tree(state, depth) for state, depth in zip(states, max_depths.tolist(), strict=True)]
             )
         )
 
-    def learn(self, states: Many[list[int]], candidates: Candidates, token_ids: Any, offsets: Any) -> None:
+    def learn(
+        self, states: Many[list[int]], candidates: CandidateTrees, token_ids: Any, offsets: Any
+    ) -> None:
         self.extend(states, token_ids, offsets)
 
     def wants_successors(self) -> int:

@@ -17,7 +17,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_engine
 from engine.config import ModelConfig
 from engine.request import Request, Sampling
@@ -133,7 +133,7 @@ def test_greedy_texts_part_only_at_near_ties(dtype, folder, prompts):
     plain = engine_texts(folder, prompts, dtype, SpeculationConfig(mode="off"))
     assert_near_ties(model, dtype, prompts, generated(model, prompts), plain, "generate against plain")
     modes = {
-        f"mixed ({k}, {w})": SpeculationConfig("mixed", num_drafts=k, draft_len=w)
+        f"mixed ({k}, {w})": SpeculationConfig("mixed", MixedConfig(num_drafts=k, draft_len=w))
         for k, w in [(5, 4), (10, 10)]
     }
     for name, speculation in {**modes, "adaptive": SpeculationConfig()}.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_engine
 from engine.config import ModelConfig
 from engine.request import Request
@@ -24,7 +24,7 @@ def test_once_upon_a_time_goes_on_as_published(grid, page_size, tmp_path):
     speculation = (
         SpeculationConfig(mode="off")
         if grid is None
-        else SpeculationConfig("mixed", num_drafts=grid[0], draft_len=grid[1])
+        else SpeculationConfig("mixed", MixedConfig(num_drafts=grid[0], draft_len=grid[1]))
     )
     engine = build_engine(
         ModelConfig(path=str(FOLDER), dtype="float32", page_size=page_size), speculation, tmp_path

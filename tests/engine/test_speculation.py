@@ -64,7 +64,7 @@ def test_what_was_said_in_a_pause_is_known_when_it_ends():
     engine.speculation.controller.load.plain_left = 0
     engine.step()
     sequence = engine.scheduler.running[0]
-    assert proposer.arena.rows["length"][sequence.draft_state] == sequence.num_tokens
+    assert proposer.arena.histories["length"][sequence.draft_state] == sequence.num_tokens
 
 
 def test_a_row_that_opts_out_is_not_guessed_for_and_the_others_are():

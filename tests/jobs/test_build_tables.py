@@ -152,15 +152,18 @@ def test_a_single_changed_weight_file_changes_the_fingerprint(model_folder: Path
 def test_the_command_builds_and_says_where_the_tables_lie(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--model", str(model_folder), "--out", str(tmp_path / "out"), "--num_successors", "6"]) == 0
+    assert (
+        main(["--model", str(model_folder), "--tables", str(tmp_path / "out"), "--tables.num_successors=6"])
+        == 0
+    )
     folder = tmp_path / "out" / weights_fingerprint(model_folder)
     assert capsys.readouterr().out == f"{folder / 'bigram.npz'}: 97 x 6\n{folder / 'unigram.npz'}: 6\n"
     assert load_tables(folder).bigram.shape == (97, 6)
 
 
 def test_the_command_builds_with_tokens_before_each_one(model_folder: Path, tmp_path: Path) -> None:
-    for out, prefix in (("plain", []), ("prefixed", ["--prefix_ids", "1"])):
-        assert main(["--model", str(model_folder), "--out", str(tmp_path / out), *prefix]) == 0
+    for out, prefix in (("plain", []), ("prefixed", ["--tables.prefix_ids=[1]"])):
+        assert main(["--model", str(model_folder), "--tables", str(tmp_path / out), *prefix]) == 0
     plain, prefixed = (
         load_tables(tmp_path / out / weights_fingerprint(model_folder)) for out in ("plain", "prefixed")
     )
@@ -174,5 +177,5 @@ def test_the_command_refuses_bad_input_in_one_line(
     assert main(["--model", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert str(tmp_path) in message and message.count("\n") == 1, "one line, no traceback"
-    assert main(["--model", str(tmp_path), "--num_successors", "0"]) == 2
-    assert "--num_successors is 0" in capsys.readouterr().err
+    assert main(["--model", str(tmp_path), "--tables.num_successors=0"]) == 2
+    assert "tables.num_successors is 0; it must be at least 1" in capsys.readouterr().err

@@ -66,7 +66,10 @@ def test_the_command_of_the_other_tests_would_run(flags: list[str]) -> None:
             ["--input.messages_column", "prompt"],
             "has no chat template, which input.messages_column needs; use input.prompt_column",
         ),
-        (["--speculation.draft_len", "0"], "speculation.draft_len is 0; it must be at least 1"),
+        (
+            ["--speculation.mixed.draft_len", "0"],
+            "speculation.mixed.draft_len is 0; it must be at least 1",
+        ),
         (["--output.prefx", "x"], "unknown setting --output.prefx; did you mean --output.prefix?"),
     ],
 )

@@ -93,15 +93,11 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         ),
         (["--spekulate", "off"], "unknown setting --spekulate; did you mean --speculate?"),
         (["--serve.port", "1"], "unknown setting --serve.port"),
-        (["--speculation.num_drafts", "0"], "speculation.num_drafts is 0; it must be at least 1"),
-        (
-            ["--speculation.num_drafts", "5"],
-            "speculation.num_drafts is 5, a setting of mode mixed; set speculation.mode: mixed",
-        ),
-        (
-            ["--speculation.sources", "[context]"],
-            "speculation.sources is ['context'], a setting of mode mixed",
-        ),
+        (["--speculation.mixed.num_drafts", "0"], "speculation.mixed.num_drafts is 0; it must be at least 1"),
+        (["--speculation.mixed.num_drafts", "5"], "set speculation.mode: mixed, or leave these settings out"),
+        (["--speculation.num_drafts", "5"], "--speculation.num_drafts is now speculation.mixed.num_drafts"),
+        (["--pool.shards_in_flight", "5"], "--pool.shards_in_flight was removed"),
+        (["--input.order", "by_group"], "input.order by_group is now by_folder"),
         (
             ["--generation.temperature", "-1"],
             "generation.temperature is -1.0; it must be a number of at least 0 (0 = greedy)",
@@ -150,7 +146,9 @@ def test_a_wrong_setting_is_refused_in_one_line(flags: list[str], error: str) ->
             "genration: {max_tokens: 3}",
             "unknown setting genration.max_tokens; did you mean generation.max_tokens?",
         ),
-        ("- a\n- b", "must hold groups of settings, such as 'input: {path: prompts.jsonl}'"),
+        ("speculation: {mixed: {num_draft: 3}}", "unknown setting speculation.mixed.num_draft; did you mean"),
+        ("speculation: {draft_len: 3}", "speculation.draft_len is now speculation.mixed.draft_len"),
+        ("- a\n- b", "must hold sections of settings, such as 'input: {path: a.jsonl}'"),
         ("input: {path: [", "cannot be read: while parsing"),
     ],
 )

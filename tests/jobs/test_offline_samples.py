@@ -75,7 +75,7 @@ def comparable(row: dict[str, Any]) -> dict[str, Any]:
 def test_a_job_with_samples_stops_and_logprobs(
     plain: list[dict[str, Any]], prompts: Path, tmp_path: Path
 ) -> None:
-    rows = run(prompts, tmp_path, "--speculation.mode=mixed", "--speculation.num_drafts=4")
+    rows = run(prompts, tmp_path, "--speculation.mode=mixed", "--speculation.mixed.num_drafts=4")
     assert [comparable(row) for row in rows] == [comparable(row) for row in plain]
     assert sum(row["num_accepted"] for row in rows) > 0
     assert all(row["num_accepted"] == sum(count for _, count in row["accepted_by_source"]) for row in rows)

@@ -1,5 +1,4 @@
-"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, and one readable line for bad "
-"input."""
+"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, and one readable line for bad input."""
 
 import gzip
 import json
@@ -15,6 +14,7 @@ import pytest
 from jobs.replay import main
 
 ROOT = Path(__file__).parents[2]
+CONTEXT = ("--speculate=mixed", "--speculation.mixed.sources=[context]")
 ROW = {"id": "a", "group": "chat", "prompt": [5, 7, 8, 5], "output": [7, 8, 5, 1, 7, 7]}
 
 
@@ -44,15 +44,11 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
         "jobs/replay.py",
         "--speculate",
         "mixed",
-        "--num_drafts",
-        "2",
-        "--draft_len",
-        "3",
-        "--query_len",
-        "1",
-        "--sources",
-        "context",
-        "--guesses",
+        "--speculation.mixed.num_drafts=2",
+        "--speculation.mixed.draft_len=3",
+        "--speculation.mixed.query_len=1",
+        "--speculation.mixed.sources=[context]",
+        "--replay.candidates=true",
     ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     out = tmp_path / "out.json"
@@ -76,7 +72,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
         "nodes": 7,
         "by_source": {"context": {"verified": 7, "accepted": 3}},
         "by_group": {"chat": {"tokens_per_call": 2.0, "nodes_per_call": 7 / 3}},
-        "guesses": [
+        "candidates": [
             {"source": "context", "depth": "1", "match": "1", "proposed": 2, "verified": 2, "accepted": 1},
             {"source": "context", "depth": "2", "match": "1", "proposed": 2, "verified": 2, "accepted": 1},
             {"source": "context", "depth": "3", "match": "1", "proposed": 3, "verified": 3, "accepted": 1},
@@ -87,9 +83,7 @@ def test_the_command_prints_a_table_and_writes_the_figures(tmp_path: Path) -> No
 def test_several_files_plain_and_gz_count_together(tmp_path: Path) -> None:
     plain = write(tmp_path / "a.jsonl", ROW)
     packed = write(tmp_path / "b.jsonl.gz", {**ROW, "group": "code"}, {**ROW, "output": []})
-    figures = replayed(
-        tmp_path, "--transcripts", plain, packed, "--speculate", "mixed", "--sources", "context"
-    )
+    figures = replayed(tmp_path, "--transcripts", f"[{plain}, {packed}]", *CONTEXT)
     assert figures["tokens"] == 12
     assert sorted(figures["by_group"]) == ["chat", "code"]
 
@@ -102,14 +96,9 @@ def test_the_bigram_learns_from_what_was_read_when_there_is_no_model(tmp_path: P
         tmp_path,
         "--transcripts",
         transcripts,
-        "--speculate",
-        "mixed",
-        "--sources",
-        "bigram",
-        "--num_drafts",
-        1,
-        "--draft_len",
-        3,
+        "--speculate=mixed",
+        "--speculation.mixed.sources=[bigram]",
+        "--speculation.mixed.draft_len=3",
     )
     assert (figures["calls"], figures["by_source"]) == (1, {"bigram": {"verified": 3, "accepted": 3}})
 
@@ -129,10 +118,7 @@ def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
         transcripts,
         "--tokenizer",
         tmp_path,
-        "--speculate",
-        "mixed",
-        "--sources",
-        "context",
+        *CONTEXT,
     )
     assert (figures["calls"], figures["tokens"]) == (1, 3)
 
@@ -183,32 +169,45 @@ def test_outputs_without_tokens_are_refused(tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--num_drafts", "0"], "num_drafts is 0; it must be at least 1"),
-        (["--batch_size", "0"], "--batch_size is 0; it must be at least 1"),
+        (["--speculation.mixed.num_drafts=0"], "speculation.mixed.num_drafts is 0; it must be at least 1"),
+        (["--batch_size=[0]"], "replay.batch_size is [0]; it must be integers of at least 1"),
         (
-            ["--speculate", "adaptive", "--row_price", "0.1", "0"],
-            "--row_price is [0.1, 0.0]; a price is a probability above 0",
+            ["--min_survival=[0.1, 0]"],
+            "replay.min_survival is [0.1, 0.0]; it must be probabilities above 0 and at most 1",
         ),
         (
-            ["--batch_size", "1", "4"],
-            "--batch_size is [1, 4]; several can be compared with --cost_model alone",
+            ["--batch_size=[1, 4]"],
+            "replay.batch_size is [1, 4]; several can be compared with replay.cost_model alone",
         ),
         (["--cost_model", "none.json"], "none.json cannot be read: No such file"),
         (["--cost_model", "README.md"], "README.md is no cost model"),
-        (["--cost_model", "none.json", "--row_price", "0.1"], "--row_price and --cost_model are both given"),
-        (["--thinking_us", "5"], "--thinking_us is 5.0; it must be 0 or more, and goes with --cost_model"),
-        (["--cost_model", "none.json", "--thinking_us", "-1"], "--thinking_us is -1.0; it must be 0 or more"),
-        (["--speculate", "mixed", "--sources", "context,oracle"], "'oracle'; known are context"),
         (
-            ["--speculate", "mixed", "--sources", "unigram"],
+            ["--cost_model", "none.json", "--min_survival=[0.2]"],
+            "replay.min_survival and replay.cost_model are both given",
+        ),
+        (["--replay.drafting_us=5"], "replay.drafting_us is 5.0; it goes with replay.cost_model"),
+        (
+            ["--cost_model", "none.json", "--replay.drafting_us=-1"],
+            "replay.drafting_us is -1.0; it must be at least 0",
+        ),
+        (
+            ["--speculate=mixed", "--speculation.mixed.sources=[context, oracle]"],
+            "'oracle'; known are context",
+        ),
+        (
+            ["--speculate=mixed", "--speculation.mixed.sources=[unigram]"],
             "unigram cannot be learned from text; make one with jobs/build_tables.py",
         ),
         (
-            ["--speculate", "mixed", "--sources", "bigram", "--tables", "nowhere"],
+            ["--speculate=mixed", "--speculation.mixed.sources=[bigram]", "--tables=nowhere"],
             "no bigram table in nowhere",
         ),
+        (["--speculate=off"], "speculation.mode is off, which drafts nothing"),
         (["--tokenizer", "nowhere"], "tokenizer.json cannot be read"),
         (["--json", "nowhere/out.json"], "No such file"),
+        (["--row_price", "0.1"], "--row_price is now --min_survival"),
+        (["--num_drafts", "5"], "--num_drafts is now --speculation.mixed.num_drafts"),
+        (["--thinking_us", "5"], "--thinking_us is now --replay.drafting_us"),
     ],
 )
 def test_bad_settings_are_refused_in_one_line(
@@ -217,34 +216,32 @@ def test_bad_settings_are_refused_in_one_line(
     assert complaint in refusal(capsys, "--transcripts", write(tmp_path / "a.jsonl", ROW), *arguments)
 
 
-def test_a_sweep_of_prices_is_read_at_given_nodes_per_call(tmp_path: Path) -> None:
+def test_a_sweep_is_read_at_given_nodes_per_call(tmp_path: Path) -> None:
     rows = [
         {"id": i, "group": "g", "prompt": [5, 6], "output": [7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7, 8]}
         for i in range(3)
     ]
     transcripts = write(tmp_path / "a.jsonl", *rows)
-    figures = replayed(
-        tmp_path, "--transcripts", transcripts, "--speculate", "adaptive", "--row_price", 1.0, 0.01
-    )
-    dear, cheap = figures["sweep"]
-    assert (dear["tokens_per_call"], dear["nodes"]) == (1.0, 0)
+    figures = replayed(tmp_path, "--transcripts", transcripts, "--min_survival=[1.0, 0.01]")
+    expensive, cheap = figures["sweep"]
+    assert (expensive["tokens_per_call"], expensive["nodes"]) == (1.0, 0)
     assert cheap["tokens_per_call"] > 3 and cheap["by_source"]["siblings"]["accepted"] > 0
-    for run in (dear, cheap):
+    for run in (expensive, cheap):
         for source, counts in run["by_source"].items():
             for stage, count in counts.items():
-                assert sum(row[stage] for row in run["guesses"] if row["source"] == source) == count
-    assert dear["tokens_per_call"] < figures["at_nodes"]["3"] < cheap["tokens_per_call"]
+                assert sum(row[stage] for row in run["candidates"] if row["source"] == source) == count
+    assert expensive["tokens_per_call"] < figures["at_nodes"]["3"] < cheap["tokens_per_call"]
     assert figures["at_nodes"]["24"] is None
 
 
 def test_rows_that_run_at_once_are_counted_like_rows_one_by_one(tmp_path: Path) -> None:
     transcripts = write(tmp_path / "a.jsonl", *[ROW] * 5)
-    arguments = ("--transcripts", transcripts, "--speculate", "mixed", "--sources", "context")
-    assert replayed(tmp_path, *arguments, "--batch_size", 3) == replayed(tmp_path, *arguments)
+    arguments = ("--transcripts", transcripts, *CONTEXT)
+    assert replayed(tmp_path, *arguments, "--batch_size=[3]") == replayed(tmp_path, *arguments)
     assert replayed(tmp_path, *arguments, "--limit", 2)["tokens"] == 12
 
 
-def test_what_a_job_has_learned_about_guesses_lies_beside_the_tables(tmp_path: Path) -> None:
+def test_what_a_job_has_learned_about_candidates_lies_beside_the_tables(tmp_path: Path) -> None:
     from drafting.adaptive.calibration import Calibration
 
     tables = tmp_path / "tables"
@@ -253,10 +250,7 @@ def test_what_a_job_has_learned_about_guesses_lies_beside_the_tables(tmp_path: P
     arguments = [
         "--transcripts",
         write(tmp_path / "a.jsonl", ROW),
-        "--speculate",
-        "adaptive",
-        "--row_price",
-        0.2,
+        "--min_survival=[0.2]",
         "--tables",
         tables,
     ]
@@ -289,13 +283,10 @@ def test_a_whole_job_is_simulated_at_each_batch_size(
     arguments = [
         "--transcripts",
         write(tmp_path / "a.jsonl", *rows),
-        "--speculate",
-        "adaptive",
-        "--thinking_us",
-        0,
+        "--replay.drafting_us=0",
+        "--speculation.max_nodes_per_sequence=8",
     ]
-    arguments += ["--max_nodes_per_sequence", 8]
-    figures = replayed(tmp_path, *arguments, "--cost_model", cost_file(tmp_path), "--batch_size", 1, 6)
+    figures = replayed(tmp_path, *arguments, "--cost_model", cost_file(tmp_path), "--batch_size=[1, 6]")
     alone, together = figures["jobs"]
     # The first row computes its prompt of 2 tokens, the others find it: 12 ms, then 11 ms for every further
     # token.
@@ -304,7 +295,7 @@ def test_a_whole_job_is_simulated_at_each_batch_size(
     assert together["plain"]["tokens_per_s"] == pytest.approx(720 / (0.017 + 119 * 0.016))
     assert alone["speedup"] > together["speedup"] > 1.2, "a row costs more where more run"
     assert alone["speedup"] == pytest.approx(alone["plain"]["seconds"] / alone["seconds"])
-    assert alone["thinking_share"] == 0
+    assert alone["drafting_share"] == 0
     printed = capsys.readouterr().out
     assert "cost model: model tiny" in printed
     assert "[6] rows at once are more than the 4 that were profiled" in printed
@@ -314,15 +305,16 @@ def test_the_papers_fixed_strategy_is_simulated_too(tmp_path: Path) -> None:
     arguments = [
         "--transcripts",
         write(tmp_path / "a.jsonl", ROW),
-        "--speculate",
-        "mixed",
-        "--sources",
-        "context",
-        "--thinking_us",
-        0,
+        *CONTEXT,
+        "--replay.drafting_us=0",
     ]
     (job,) = replayed(
-        tmp_path, *arguments, "--num_drafts", 2, "--draft_len", 3, "--cost_model", cost_file(tmp_path)
+        tmp_path,
+        *arguments,
+        "--speculation.mixed.num_drafts=2",
+        "--speculation.mixed.draft_len=3",
+        "--cost_model",
+        cost_file(tmp_path),
     )["jobs"]
     # 7 guesses in 3 calls as without a machine; the first step also computes the 4 tokens of the prompt.
     assert (job["steps"], job["nodes_per_call"], job["price"]) == (3, 7 / 3, 0.0)

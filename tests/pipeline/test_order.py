@@ -40,21 +40,21 @@ def test_a_short_shard_of_long_rows_is_long(tmp_path: Path) -> None:
     assert handed_out(make(tmp_path, rows_per_shard=3), "longest_first") == [1, 0]
 
 
-def test_by_group_keeps_the_files_of_a_folder_together(tmp_path: Path) -> None:
+def test_by_folder_keeps_the_files_of_a_folder_together(tmp_path: Path) -> None:
     for name in ("law/b.jsonl", "law-old/c.jsonl", "law/new/d.jsonl", "law/e.jsonl", "top.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(lines(5, 5))
     plan = make(tmp_path, rows_per_shard=2)
     files = dict(zip(plan.pieces["shard"].to_pylist(), plan.pieces["file"].to_pylist(), strict=True))
     assert [files[shard] for shard in handed_out(plan, "as_is")] == sorted(files.values())
-    assert [files[shard] for shard in handed_out(plan, "by_group")] == [
+    assert [files[shard] for shard in handed_out(plan, "by_folder")] == [
         "top.jsonl", "law/b.jsonl", "law/e.jsonl", "law-old/c.jsonl", "law/new/d.jsonl",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("order", "shards"),
-    [("as_is", [0, 2, 3, 1]), ("longest_first", [2, 3, 0, 1]), ("by_group", [2, 3, 0, 1])],
+    [("as_is", [0, 2, 3, 1]), ("longest_first", [2, 3, 0, 1]), ("by_folder", [2, 3, 0, 1])],
 )
 def test_a_small_shard_comes_last_in_any_order(tmp_path: Path, order: str, shards: list[int]) -> None:
     (tmp_path / "a").mkdir()
@@ -84,7 +84,7 @@ def test_what_is_read_as_a_whole_moves_as_a_whole(tmp_path: Path) -> None:
     assert handed_out(plan, "longest_first") == [2, 3, 4, 5, 0, 1]
 
 
-@pytest.mark.parametrize("order", ["longest_first", "by_group"])
+@pytest.mark.parametrize("order", ["longest_first", "by_folder"])
 def test_an_order_changes_neither_the_plan_nor_its_digest(tmp_path: Path, order: str) -> None:
     (tmp_path / "a.jsonl").write_text(lines(10, 90, 40, 60))
     one = make(tmp_path, rows_per_shard=1)
@@ -95,6 +95,6 @@ def test_an_order_changes_neither_the_plan_nor_its_digest(tmp_path: Path, order:
 
 def test_an_order_that_is_none_is_refused() -> None:
     with pytest.raises(
-        ValueError, match="input.order is 'longest'; it must be one of as_is, longest_first, by_group"
+        ValueError, match="input.order is 'longest'; it must be one of as_is, longest_first, by_folder"
     ):
         InputConfig(path="x", order="longest")

@@ -49,7 +49,6 @@ def test_a_group_holds_so_many_shards_and_never_divides_a_unit(
         (4, PoolConfig(), 24),
         (64, PoolConfig(gpus_per_worker=1), 24),
         (4096, PoolConfig(gpus_per_worker=1), 3),
-        (16, PoolConfig(shards_in_flight=5), 5),
     ],
 )
 def test_a_worker_holds_shards_for_six_times_its_running_set(

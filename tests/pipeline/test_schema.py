@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from engine.config import SAMPLING_FIELDS
 from pipeline.schema import SAMPLING_TYPE, fit_rows, learn, unify
-from rows.prompts import SAMPLING_FIELDS
 
 
 def types(*values: Any) -> pa.DataType:

@@ -13,9 +13,9 @@ from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.controller import choose
 from drafting.adaptive.earnings import PROBE_EVERY
 from drafting.adaptive.features import set_biases
-from drafting.replay.replay import choose_likely
+from drafting.replay.replayer import choose_likely
 from drafting.tables import Tables
-from drafting.tree import Candidates, Int32
+from drafting.tree import CandidateTrees, Int32
 
 NO_BIGRAM = Tables()
 
@@ -32,7 +32,7 @@ def finished(drafter: AdaptiveProposer, *token_ids: int, group: str = "") -> Non
     drafter.finish(drafter.start(ids(*token_ids), group))
 
 
-def found(drafter: AdaptiveProposer, *token_ids: int, group: str = "", depth: int = 9) -> Candidates:
+def found(drafter: AdaptiveProposer, *token_ids: int, group: str = "", depth: int = 9) -> CandidateTrees:
     state = drafter.start(ids(*token_ids), group)
     candidates = drafter.propose([state], ids(depth))
     drafter.drop(state)
@@ -40,7 +40,7 @@ def found(drafter: AdaptiveProposer, *token_ids: int, group: str = "", depth: in
 
 
 def nodes(
-    candidates: Candidates, names: tuple[str, ...] = AdaptiveProposer.source_names
+    candidates: CandidateTrees, names: tuple[str, ...] = AdaptiveProposer.source_names
 ) -> set[tuple[int, int, str]]:
     """(token, parent, source) of each node."""
     return {
@@ -49,7 +49,7 @@ def nodes(
     }
 
 
-def first(candidates: Candidates) -> list[int]:
+def first(candidates: CandidateTrees) -> list[int]:
     """The children of the root, likeliest first."""
     return candidates.token_ids[candidates.parents == 0].tolist()
 
@@ -82,7 +82,7 @@ def test_where_one_token_differs_the_text_is_followed_past_it() -> None:
     # 9 stands where 8 did, after 1 2 3; nothing followed 9 yet.
     candidates = found(proposer(), 1, 2, 3, 8, 4, 5, 6, 1, 2, 3, 9, depth=3)
     assert nodes(candidates) == {(4, 0, "context"), (5, 1, "context"), (6, 2, "context")}
-    assert candidates.matches.tolist() == [0, 1, 2], "tokens right before the guess that are the same"
+    assert candidates.matches.tolist() == [0, 1, 2], "tokens right before the candidate that are the same"
 
 
 def test_a_text_is_followed_past_a_token_in_siblings_and_other_rows_too() -> None:
@@ -97,18 +97,18 @@ def test_a_text_that_said_the_same_token_is_no_gap() -> None:
     drafter = proposer()
     candidates = found(drafter, 1, 2, 3, 4, 5, 1, 2, 3, 4, depth=1)
     assert candidates.matches.tolist() == [4]
-    assert candidates.guesses is not None
-    assert candidates.guesses[1][0, layout.GAP] == layout.GAP * layout.NUM_BUCKETS, "no vote past a gap"
+    assert candidates.weighed is not None
+    assert candidates.weighed[1][0, layout.GAP] == layout.GAP * layout.NUM_BUCKETS, "no vote past a gap"
 
 
 def test_guesses_are_told_apart_by_how_often_their_row_has_said_them() -> None:
     drafter = proposer(Tables(bigram=np.array([[5, 6, 7]] * 8, np.int32)))
     drafter.drop(drafter.start(ids(*[7] * 300)))  # another row's, in the slot that is used next
     candidates = found(drafter, 6, 2, 5, 3, 5, 1, 5, 0, depth=1)
-    assert candidates.guesses is not None
-    guesses, features_GF, offsets = candidates.guesses
+    assert candidates.weighed is not None
+    candidates, features_GF, offsets = candidates.weighed
     buckets = features_GF[: offsets[1], 6] - 6 * layout.NUM_BUCKETS
-    bucket_of = dict(zip(guesses["token"][: offsets[1]].tolist(), buckets.tolist(), strict=True))
+    bucket_of = dict(zip(candidates["token"][: offsets[1]].tolist(), buckets.tolist(), strict=True))
     # Four buckets, one for each source, for: never, once, twice, 3 or 4 times.
     assert bucket_of == {5: 4 * 3 + layout.BIGRAM, 6: 4 * 1 + layout.BIGRAM, 7: 4 * 0 + layout.BIGRAM}
 
@@ -116,11 +116,11 @@ def test_guesses_are_told_apart_by_how_often_their_row_has_said_them() -> None:
 def test_what_rows_have_said_is_kept_apart_for_more_rows_than_there_was_room_for() -> None:
     drafter = proposer()
     states = [drafter.start(ids(*[token] * 300)) for token in range(40)]
-    said_SN = drafter.arena.arrays.said_SN
-    assert [int(said_SN[state, token]) for token, state in enumerate(states)] == [255] * 40, (
+    said_HN = drafter.arena.arrays.said_HN
+    assert [int(said_HN[state, token]) for token, state in enumerate(states)] == [255] * 40, (
         "as many as a byte holds"
     )
-    assert said_SN.sum() == 255 * 40
+    assert said_HN.sum() == 255 * 40
 
 
 def test_biases_tell_kinds_of_guesses_apart() -> None:
@@ -128,8 +128,8 @@ def test_biases_tell_kinds_of_guesses_apart() -> None:
     for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
         set_biases(features[number], token, kind, 11, 12)
     same = features[:, layout.NUM_TABLES :] == features[0, layout.NUM_TABLES :]
-    # In order: the last token, it and the kind, the two last and the kind, the guess and the kind, the last
-    # and the guess, all.
+    # In order: the last token, it and the kind, the two last and the kind, the candidate and the kind, the last
+    # and the candidate, all.
     assert same[1].tolist() == [True, False, False, False, True, False]
     assert same[2].tolist() == [True, True, True, False, False, False]
 
@@ -179,15 +179,15 @@ def test_groups_without_rows_are_forgotten() -> None:
 
 def test_a_dropped_row_is_forgotten_at_once_and_its_room_is_used_again() -> None:
     drafter = proposer()
-    for _ in range(3 * len(drafter.arena.arrays.blocks)):
+    for _ in range(3 * len(drafter.arena.arrays.segments)):
         drafter.drop(drafter.start(ids(1, 2, 3)))
     assert first(found(drafter, 1, 2)) == []
-    assert len(drafter.arena.arrays.blocks) == 256
+    assert len(drafter.arena.arrays.segments) == 256
 
 
 def test_rows_longer_than_a_block_and_more_than_the_arena_held_are_found_again() -> None:
     drafter = proposer(corpus_tokens=10**6)
-    text = np.arange(layout.BLOCK_TOKENS * 300, dtype=np.int32)  # more than the 256 blocks it begins with
+    text = np.arange(layout.SEGMENT_TOKENS * 300, dtype=np.int32)  # more than the 256 blocks it begins with
     for part in (text[:100], text[100:]):
         drafter.finish(drafter.start(part))
     candidates = found(drafter, 161, 162, 163, depth=16)
@@ -236,7 +236,7 @@ def test_only_guesses_whose_parent_was_right_are_scored() -> None:
     state = drafter.start(ids(1, 2, 3, 1))
     candidates = drafter.propose([state], ids(9))  # 2, then 3 after it, then 1
     drafter.learn([state], candidates, ids(9), np.array([0, 1]))
-    # The root had one guess, seen once in each of the 7 tables; those after the wrong 2 taught nothing.
+    # The root had one candidate, seen once in each of the 7 tables; those after the wrong 2 taught nothing.
     assert drafter.calibration.seen.sum() == 7
 
 

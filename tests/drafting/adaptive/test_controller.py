@@ -20,7 +20,7 @@ from drafting.adaptive.controller import (
     choose,
 )
 from drafting.adaptive.cost_model import CostModel, Profile, Scale, StepShape
-from drafting.tree import Candidates
+from drafting.tree import CandidateTrees
 
 PLAIN = StepShape(packed_tokens=4, cached_tokens=0, attended_tokens=0, sequences=4)
 WITH_PROMPTS = StepShape(packed_tokens=500, cached_tokens=0, attended_tokens=0, sequences=4)
@@ -37,11 +37,11 @@ def machine() -> CostModel:
     return CostModel(Profile([StepShape(1, 0, 0, 1), *shapes], seconds))
 
 
-def candidate_trees(*trees: list[tuple[int, float]]) -> Candidates:
+def candidate_trees(*trees: list[tuple[int, float]]) -> CandidateTrees:
     """One tree per argument; a node is (parent, survival), and node i of a tree holds token 10 + i."""
     nodes = [node for tree in trees for node in tree]
     none = np.zeros(len(nodes), np.uint8)
-    return Candidates(
+    return CandidateTrees(
         token_ids=np.array([10 + i for tree in trees for i in range(1, len(tree) + 1)], np.int32),
         parents=np.array([parent for parent, _ in nodes], np.int32),
         depths=np.ones(len(nodes), np.int32),
@@ -52,7 +52,7 @@ def candidate_trees(*trees: list[tuple[int, float]]) -> Candidates:
     )
 
 
-def chains(*survivals: list[float]) -> Candidates:
+def chains(*survivals: list[float]) -> CandidateTrees:
     """One chain per argument, of nodes with these survivals."""
     return candidate_trees(
         *([(place, survival) for place, survival in enumerate(chain)] for chain in survivals)

@@ -12,7 +12,7 @@ from drafting.adaptive.cost_model import CostModel, Profile, StepShape
 from drafting.replay.simulation import Job, compare
 from drafting.replay.transcripts import Transcript
 from drafting.speculation import Speculation, VerifyAll
-from drafting.tree import Candidates
+from drafting.tree import CandidateTrees
 
 
 def machine() -> CostModel:
@@ -26,7 +26,7 @@ def machine() -> CostModel:
     )
 
 
-class SameGuess:
+class SameDraft:
     """Proposes the chain 6 7 for every sequence, each node as likely as it is told; remembers what it was
     told.
     """
@@ -52,7 +52,7 @@ class SameGuess:
         depths = np.tile(np.array([1, 2], np.int32), count)
         none = np.zeros(2 * count, np.uint8)
         survival = np.full(2 * count, self.survival, np.float32)
-        return Candidates(depths + 5, depths - 1, depths, none, none, 2 * np.arange(count + 1), survival)
+        return CandidateTrees(depths + 5, depths - 1, depths, none, none, 2 * np.arange(count + 1), survival)
 
     def learn(self, states, candidates, token_ids, offsets):
         self.extend(states, token_ids, offsets)
@@ -84,59 +84,63 @@ def test_rows_are_prefilled_in_chunks_decoded_together_and_follow_one_another():
     plain = Job(machine(), batch_size=2, prefill_chunk=4).run(ROWS)
     # 3 + 1 prompt tokens; then the first row, with the last token of the second's prompt; both; then the
     # second has ended, and the third, whose prompt is known, takes its place: 4, 2, 2 and 2 rows.
-    assert (plain.steps, plain.counts.tokens, plain.counts.calls) == (4, 7, 7)
+    assert (plain.num_steps, plain.counts.tokens, plain.counts.calls) == (4, 7, 7)
     assert plain.seconds == pytest.approx(0.014 + 3 * 0.012)
     assert plain.tokens_per_second == pytest.approx(7 / 0.050)
 
 
 def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
-    proposer = SameGuess()
-    guessed = Job(machine(), 2, 4, Speculation(proposer, VerifyAll()), think_seconds=0.001).run(ROWS)
+    proposer = SameDraft()
+    speculated = Job(machine(), 2, 4, Speculation(proposer, VerifyAll()), drafting_seconds=0.001).run(ROWS)
     # The first row's guesses are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; thought
     # for 1, 2 and 2 sequences.
-    assert (guessed.steps, guessed.speculating, guessed.counts.calls) == (3, 3, 5)
-    assert (guessed.counts.nodes, guessed.counts.accepted["script"]) == (10, 2)
-    assert guessed.thinking == pytest.approx(0.005)
-    assert guessed.seconds == pytest.approx(3 * 0.016 + 0.005)
+    assert (speculated.num_steps, speculated.num_speculating, speculated.counts.calls) == (3, 3, 5)
+    assert (speculated.counts.nodes, speculated.counts.accepted["script"]) == (10, 2)
+    assert speculated.drafting_seconds == pytest.approx(0.005)
+    assert speculated.seconds == pytest.approx(3 * 0.016 + 0.005)
     assert sorted(proposer.finished) == [[1, 2, 3, 5], [1, 2, 3, 5, 6, 7, 8], [4, 4, 9, 9]]
-    figures = compare(Job(machine(), 2, 4).run(ROWS), guessed, proposer.source_names)
+    figures = compare(Job(machine(), 2, 4).run(ROWS), speculated, proposer.source_names)
     assert figures["speedup"] == pytest.approx(0.050 / 0.053)
     assert figures["acceptance_length"] == 7 / 5
 
 
 def test_thinking_is_measured_where_nothing_is_assumed():
     ticks = iter(range(100))
-    guessed = Job(machine(), 2, 4, Speculation(SameGuess(), VerifyAll()), clock=lambda: next(ticks)).run(ROWS)
+    speculated = Job(machine(), 2, 4, Speculation(SameDraft(), VerifyAll()), clock=lambda: next(ticks)).run(
+        ROWS
+    )
     assert (
-        guessed.thinking == 2 * 3
+        speculated.drafting_seconds == 2 * 3
     )  # from before proposing to after choosing, and for learning: a tick each in every step
 
 
 def test_guesses_that_are_not_worth_their_price_leave_the_job_as_it_was():
     rows = [row([1], [9] * 300)]
     plain = Job(machine(), 1, 4).run(rows)
-    hostile = SameGuess(survival=0.01)
-    guessed = Job(machine(), 1, 4, Speculation(hostile, Controller(machine())), think_seconds=0.002).run(rows)
-    assert guessed.seconds - guessed.thinking == pytest.approx(plain.seconds)
-    assert guessed.speculating == guessed.counts.nodes == 0
-    assert guessed.priced < 50, "proposing pauses"
+    hostile = SameDraft(survival=0.01)
+    speculated = Job(
+        machine(), 1, 4, Speculation(hostile, Controller(machine())), drafting_seconds=0.002
+    ).run(rows)
+    assert speculated.seconds - speculated.drafting_seconds == pytest.approx(plain.seconds)
+    assert speculated.num_speculating == speculated.counts.nodes == 0
+    assert speculated.num_priced < 50, "proposing pauses"
 
 
 def test_what_was_said_in_pauses_is_known_too():
     rows = [row([1], [9] * 50)]
-    short = SameGuess(survival=0.01)
-    Job(machine(), 1, 4, Speculation(short, Controller(machine())), think_seconds=0.0).run(rows)
+    short = SameDraft(survival=0.01)
+    Job(machine(), 1, 4, Speculation(short, Controller(machine())), drafting_seconds=0.0).run(rows)
     assert short.finished == [[1] + [9] * 50]
 
 
 def test_the_price_is_the_plain_rate_times_what_guesses_have_gained_lately():
     rows = [row([1], [6, 7, 5] * 50)]
-    guessed = Job(
-        machine(), 1, 4, Speculation(SameGuess(survival=0.9), Controller(machine())), think_seconds=0.0
+    speculated = Job(
+        machine(), 1, 4, Speculation(SameDraft(survival=0.9), Controller(machine())), drafting_seconds=0.0
     ).run(rows)
     # Two plain steps come first and give 6 7. Then the draft 6 7 is wrong before 5, and after that it is
     # right and 5 follows: 3 tokens in 13 ms.
-    assert (guessed.steps, guessed.counts.nodes) == (52, 100)
+    assert (speculated.num_steps, speculated.counts.nodes) == (52, 100)
     # Plain steps give a token in 11 ms. The speedup begins at 1, which counts for 4 steps.
     saved = 4 * 0.013
     spent = 4 * 0.013
@@ -145,7 +149,7 @@ def test_the_price_is_the_plain_rate_times_what_guesses_have_gained_lately():
         prices.append(PRICE_MARKUP * max(1.0, saved / spent) / 0.011)
         saved = saved * 31 / 32 + num_tokens * 0.011
         spent = spent * 31 / 32 + 0.013
-    assert guessed.price_sum == pytest.approx(sum(prices))
+    assert speculated.price_sum == pytest.approx(sum(prices))
 
 
 def test_costs_stay_what_they_are_while_steps_take_what_is_predicted():
@@ -153,7 +157,11 @@ def test_costs_stay_what_they_are_while_steps_take_what_is_predicted():
     cost.coefficients[5] = 0.0001
     controller = Controller(CostModel(cost.profile, cost.coefficients))
     Job(
-        deepcopy(controller.cost), 1, 4, Speculation(SameGuess(survival=0.9), controller), think_seconds=0.0
+        deepcopy(controller.cost),
+        1,
+        4,
+        Speculation(SameDraft(survival=0.9), controller),
+        drafting_seconds=0.0,
     ).run([row([1], [6, 7, 5] * 50)])
     assert [scale.value for scale in controller.cost.scales[1]] == pytest.approx([1.0, 1.0])
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_engine
 from engine.config import ModelConfig
 from engine.draft_tables import model_fingerprint
@@ -27,7 +27,7 @@ PROMPTS = random_prompts(6, seed=3)
 NUM_TOKENS = 24
 SPECULATION = {
     "off": SpeculationConfig(mode="off"),
-    "mixed": SpeculationConfig("mixed", num_drafts=4, draft_len=3),
+    "mixed": SpeculationConfig("mixed", MixedConfig(num_drafts=4, draft_len=3)),
 }
 # Of the largest |logit|. bitsandbytes rounds a layer's inputs to bfloat16 where the processor computes with
 # those.

@@ -11,28 +11,42 @@ from typing import Any
 import numpy as np
 
 from drafting.bigram import learn_successors
-from drafting.outcomes import GuessCounts
+from drafting.outcomes import CandidateCounts
 from drafting.proposer import Proposer
 from drafting.replay.transcripts import Transcript
-from drafting.tree import Candidates, DraftTrees, Int32, UInt8, prune, walk
+from drafting.tree import CandidateTrees, DraftTrees, Int32, UInt8, prune, walk
 
 NO_LIMIT = np.iinfo(np.int32).max
-Choose = Callable[[Candidates], DraftTrees]
-Step = tuple[Candidates, DraftTrees, list[Int32]]  # what was proposed, what was verified, what each row said
+Choose = Callable[[CandidateTrees], DraftTrees]
+Step = tuple[
+    CandidateTrees, DraftTrees, list[Int32]
+]  # what was proposed, what was verified, what each row said
 
 
 @dataclass
-class Counts:
-    """calls: forward passes that gave output.
-
-    nodes: guesses verified, of which by_source says whose, and whose were accepted.
-    """
+class ReplayCounts:
+    """Counts of a replay. calls: forward passes that gave output; nodes: verified nodes; verified, accepted: by source."""
 
     calls: int = 0
     tokens: int = 0
     nodes: int = 0
     verified: Counter[str] = field(default_factory=Counter)
     accepted: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: "ReplayCounts") -> "ReplayCounts":
+        return ReplayCounts(
+            *(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
+
+    def by_source(self, source_names: Iterable[str]) -> dict[str, dict[str, int]]:
+        """Verified and accepted nodes of each source."""
+        return {
+            name: {"verified": self.verified[name], "accepted": self.accepted[name]} for name in source_names
+        }
+
+    def per_call(self) -> dict[str, float]:
+        """Tokens and nodes per call."""
+        return {"tokens_per_call": self.tokens / self.calls, "nodes_per_call": self.nodes / self.calls}
 
 
 @dataclass
@@ -42,10 +56,10 @@ class _Row:
     text: Int32
     done: int
     state: Any
-    counts: Counts
+    counts: ReplayCounts
 
 
-def choose_likely(candidates: Candidates, min_survival: float) -> DraftTrees:
+def choose_likely(candidates: CandidateTrees, min_survival: float) -> DraftTrees:
     """Every candidate that survives at least this often: the right choice where one more node always costs
     the same.
     """
@@ -59,8 +73,8 @@ def replay(
     learned_bigram: Int32 | None = None,
     batch_size: int = 1,
     min_survival: float = 0.0,
-    guesses: GuessCounts | None = None,
-) -> dict[str, Counts]:
+    candidate_counts: CandidateCounts | None = None,
+) -> dict[str, ReplayCounts]:
     """The counts by group.
 
     choose: which candidates are verified; batch_size: rows that run at once, in the order given.
@@ -68,14 +82,14 @@ def replay(
     learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival:
     the proposer's. guesses: counts what became of them.
     """
-    groups: dict[str, Counts] = {}
+    groups: dict[str, ReplayCounts] = {}
     running: list[_Row] = []
     waiting = iter(transcripts)
     while True:
         while len(running) < batch_size and (transcript := next(waiting, None)) is not None:
             text = np.concatenate([transcript.prompt_ids, transcript.output_ids])
             state = proposer.start(transcript.prompt_ids, transcript.group)
-            counts = groups.setdefault(transcript.group, Counts())
+            counts = groups.setdefault(transcript.group, ReplayCounts())
             running.append(_Row(text, len(transcript.prompt_ids), state, counts))
             if learned_bigram is not None:
                 learn_successors(learned_bigram, transcript.prompt_ids)
@@ -83,17 +97,17 @@ def replay(
         if not running:
             return groups
         candidates, trees, emitted = _step(running, proposer, choose, learned_bigram, min_survival)
-        if guesses:
+        if candidate_counts:
             paths = [
                 trees.offsets[number] + walk(trees, number, tokens) - 1
                 for number, tokens in enumerate(emitted)
             ]
-            guesses.add(candidates, trees, np.concatenate(paths))
+            candidate_counts.add(candidates, trees, np.concatenate(paths))
         running = _without_finished(running, proposer)
 
 
 def accept(
-    trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: Counts
+    trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: ReplayCounts
 ) -> tuple[Int32, UInt8]:
     """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are
     right, and one token more; and the sources of these guesses.
@@ -116,27 +130,18 @@ def _without_finished(running: list[_Row], proposer: Proposer) -> list[_Row]:
     return [row for row in running if row.done < len(row.text)]
 
 
-def report(groups: dict[str, Counts], source_names: Iterable[str]) -> dict[str, Any]:
-    """The figures in all, by source and by group, ready for JSON. acceptance rate = accepted / verified."""
-    total = Counts()
-    for counts in groups.values():
-        total.calls = total.calls + counts.calls
-        total.tokens = total.tokens + counts.tokens
-        total.nodes = total.nodes + counts.nodes
-        total.verified = total.verified + counts.verified
-        total.accepted = total.accepted + counts.accepted
+def figures_of(groups: dict[str, ReplayCounts], source_names: Iterable[str]) -> dict[str, Any]:
+    """The figures of a replay in all, by source and by group, ready for JSON."""
+    total = sum(groups.values(), ReplayCounts())
     if not total.calls:
         raise ValueError("the transcripts hold no output token; there is nothing to replay")
     return {
-        **_per_call(total),
+        **total.per_call(),
         "calls": total.calls,
         "tokens": total.tokens,
         "nodes": total.nodes,
-        "by_source": {
-            name: {"verified": total.verified[name], "accepted": total.accepted[name]}
-            for name in source_names
-        },
-        "by_group": {name: _per_call(counts) for name, counts in sorted(groups.items()) if counts.calls},
+        "by_source": total.by_source(source_names),
+        "by_group": {name: counts.per_call() for name, counts in sorted(groups.items()) if counts.calls},
     }
 
 
@@ -151,10 +156,6 @@ def at_nodes(sweep: Sequence[dict[str, Any]], nodes_per_call: Sequence[float]) -
         f"{n:g}": float(np.interp(n, nodes, tokens)) if nodes[0] <= n <= nodes[-1] else None
         for n in nodes_per_call
     }
-
-
-def _per_call(counts: Counts) -> dict[str, float]:
-    return {"tokens_per_call": counts.tokens / counts.calls, "nodes_per_call": counts.nodes / counts.calls}
 
 
 def _step(

@@ -1,0 +1,116 @@
+"""Replays and simulated jobs as the settings ask for them: what jobs/replay.py runs.
+
+Each run begins with a proposer that knows no text. Without a model's tables, the bigram table learns from the text.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from drafting.adaptive.adaptive_proposer import AdaptiveProposer
+from drafting.adaptive.controller import Controller
+from drafting.adaptive.cost_model import CostModel
+from drafting.bigram import empty_table
+from drafting.config import SpeculationConfig
+from drafting.make_proposer import make_proposer
+from drafting.mixed_proposer import MixedProposer
+from drafting.outcomes import CandidateCounts
+from drafting.replay.replayer import at_nodes, choose_likely, figures_of, replay
+from drafting.replay.simulation import Job, compare
+from drafting.replay.transcripts import Transcript
+from drafting.speculation import Speculation, VerifyAll
+from drafting.tables import Tables, load_tables
+from drafting.tree import Int32
+
+POINTS = (3, 6, 12, 24)  # nodes per call at which a sweep is read
+NUM_SUCCESSORS = 16  # successors of a token in a bigram table that mode adaptive learns from the text
+
+
+def replay_job(
+    transcripts: Sequence[Transcript],
+    config: SpeculationConfig,
+    tables: Path | None,
+    min_survivals: Sequence[float],
+    batch_size: int,
+) -> dict[str, Any]:
+    """The figures of one replay, or of a sweep over several values of min_survival."""
+    if config.mode == "mixed":
+        return _replay_once(transcripts, config, tables, 0.0, batch_size)
+    runs = [
+        {"min_survival": survival, **_replay_once(transcripts, config, tables, survival, batch_size)}
+        for survival in min_survivals
+    ]
+    return runs[0] if len(runs) == 1 else {"sweep": runs, "at_nodes": at_nodes(runs, POINTS)}
+
+
+def simulate_job(
+    transcripts: Sequence[Transcript],
+    config: SpeculationConfig,
+    tables: Path | None,
+    costs: Path,
+    batch_sizes: Sequence[int],
+    prefill_chunk: int,
+    drafting_seconds: float | None,
+) -> dict[str, Any]:
+    """A whole job at each batch size, plain and with speculation. drafting_seconds: per row; None measures it."""
+    cost = CostModel.load(costs)
+    jobs = []
+    for batch_size in batch_sizes:
+        plain = Job(cost, batch_size, prefill_chunk).run(transcripts)
+        proposer, learned_bigram = _start(transcripts, config, tables)
+        controller = Controller(deepcopy(cost)) if config.mode == "adaptive" else VerifyAll()
+        speculation = Speculation(proposer, controller)
+        job = Job(cost, batch_size, prefill_chunk, speculation, learned_bigram, drafting_seconds)
+        figures = compare(plain, job.run(transcripts), proposer.source_names)
+        jobs.append({"batch_size": batch_size, **figures})
+    profiled = int(max(shape.sequences for shape in cost.profile.shapes))
+    return {"cost_model": cost.about, "profiled_sequences": profiled, "jobs": jobs}
+
+
+def _replay_once(
+    transcripts: Sequence[Transcript],
+    config: SpeculationConfig,
+    tables: Path | None,
+    min_survival: float,
+    batch_size: int,
+) -> dict[str, Any]:
+    proposer, learned_bigram = _start(transcripts, config, tables)
+    counts = CandidateCounts(proposer.source_names)
+    groups = replay(
+        transcripts,
+        proposer,
+        partial(choose_likely, min_survival=min_survival),
+        learned_bigram,
+        batch_size,
+        # Less likely candidates than are verified are looked for too: they are scored, and can become likely.
+        min_survival / 4,
+        counts,
+    )
+    return {**figures_of(groups, proposer.source_names), "candidates": counts.figures()}
+
+
+def _start(
+    transcripts: Sequence[Transcript], config: SpeculationConfig, folder: Path | None
+) -> tuple[AdaptiveProposer | MixedProposer, Int32 | None]:
+    """A proposer that knows no text yet, and its bigram table if that is to learn from the text.
+
+    What a job of the model has taught about candidates lies beside its tables. Raises ValueError for a missing table.
+    """
+    vocab_size = 1 + max(transcript.max_id for transcript in transcripts)
+    sources = config.mixed.sources
+    num_successors = config.mixed.num_drafts if config.mode == "mixed" else NUM_SUCCESSORS
+    learned = empty_table(vocab_size, num_successors) if folder is None and "bigram" in sources else None
+    tables = Tables(bigram=learned) if folder is None else load_tables(folder)
+    for source in sources:
+        if source != "context" and getattr(tables, source) is None:
+            place = f"no {source} table in {folder}" if folder else f"{source} cannot be learned from text"
+            remedy = "make one with jobs/build_tables.py and give its folder as --tables"
+            raise ValueError(f"{place}; {remedy}")
+    proposer = make_proposer(config, tables)
+    if isinstance(proposer, AdaptiveProposer):
+        if folder:
+            proposer.calibration.load(folder / "calibration.npz")
+        return proposer, proposer.bigram if learned is not None else None
+    return proposer, learned
