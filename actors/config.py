@@ -17,7 +17,9 @@ class PoolConfig:
     gpus_per_worker: float = setting(0, "at least 0", at_least(0))
     """GPUs that Ray reserves for a worker; 0 decodes on CPUs."""
     max_engine_faults: int = setting(3, "at least 1", at_least(1))
-    """The job ends after so many faults inside the engine. A machine that goes away is not one: its worker starts again."""
+    """The job ends after so many faults inside the engine. A machine that goes away is not one: its worker
+    starts again.
+    """
 
     def __post_init__(self) -> None:
         check(PoolConfig, vars(self), "pool.")
@@ -29,6 +31,7 @@ class PoolConfig:
     def shards_per_worker(self, rows_per_shard: int, max_running: int | None) -> int:
         """The shards that a worker holds at most.
 
-        They are enough for six times the rows that it decodes at once, since many shards only wait for their longest row.
+        They are enough for six times the rows that it decodes at once, since many shards only wait for their
+        longest row.
         """
         return 3 * max(1, -(-self.rows_per_worker(max_running) // rows_per_shard))

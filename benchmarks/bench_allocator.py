@@ -27,8 +27,9 @@ REPEATS = 20
 
 def steps(name: str) -> dict[str, float]:
     """Seconds of a step of each shape, in this process."""
-    from engine import attention, step_profile
+    from engine import step_profile
     from engine.config import ModelConfig
+    from engine.kv_cache import KVCache
     from engine.model import loading
     from engine.model_runner import ModelRunner
     from engine.request import Sampling
@@ -36,7 +37,7 @@ def steps(name: str) -> dict[str, float]:
     if name in ("new", "room"):
         vars(loading)["keep_freed_memory"] = lambda: False
     if name in ("new", "kept"):
-        setattr(attention.KVCache, "gather", gather_anew)  # noqa: B010, a plain assignment needs an ignore
+        setattr(KVCache, "_gather", gather_anew)  # noqa: B010, a plain assignment needs an ignore
     vars(step_profile)["Sampling"] = lambda: Sampling(temperature=0.8, seed=1)
     loaded = loading.load_model(ModelConfig(path=str(DEMO / "model"), dtype="float32", device="cpu"))
     runner = ModelRunner(loaded, num_pages=4096, page_size=16, max_running=64, max_nodes=1)
@@ -47,9 +48,9 @@ def steps(name: str) -> dict[str, float]:
     return found
 
 
-def gather_anew(cache: Any, layer: int, blocks: Any) -> tuple[Any, Any]:
-    """What KVCache.gather does, without its room."""
-    return cache.key_blocks[layer].index_select(0, blocks), cache.value_blocks[layer].index_select(0, blocks)
+def gather_anew(cache: Any, side: int, source: Any, head_pages: Any) -> Any:
+    """What KVCache._gather does, into new memory."""
+    return source.index_select(0, head_pages)
 
 
 def main() -> None:

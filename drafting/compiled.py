@@ -1,9 +1,10 @@
 """How this package compiles its loops: with numba, without the GIL, and kept on disk.
 
-A compiled function holds what it calls and every constant it names, from other files too, while numba's disk cache
-asks for the time stamp of the function's own file alone. It also fails on an older cache file that mentions a class
-which was renamed since. So the names of the cache files carry a digest of all source files of the package: any change to
-one of them makes all functions compile again, and older cache files are never read.
+A compiled function holds what it calls and every constant it names, from other files too, while numba's disk
+cache asks for the time stamp of the function's own file alone. It also fails on an older cache file that
+mentions a class which was renamed since. So the names of the cache files carry a digest of all source files
+of the package: any change to one of them makes all functions compile again, and older cache files are never
+read.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Settings of speculation, as the user writes them. Standard library only: the driver imports this without numba."""
+"""Settings of speculation, as the user writes them.
+
+Standard library only: the driver imports this without numba.
+"""
 
 from dataclasses import dataclass, field
 
@@ -41,14 +44,17 @@ class SpeculationConfig:
     """How tokens are drafted."""
 
     mode: str = "adaptive"
-    """adaptive: in every step the drafts of all sources that are worth their time; mixed: the paper's fixed strategy;
-    off: plain decoding."""
+    """adaptive: in every step the drafts of all sources that are worth their time; mixed: the paper's fixed
+    strategy; off: plain decoding."""
     mixed: MixedConfig = field(default_factory=MixedConfig)
     """Settings of mode mixed alone."""
     max_nodes_per_sequence: int | None = None
-    """Nodes verified per sequence and step at most. Null means 64, or num_drafts x draft_len in mode mixed."""
+    """Nodes verified per sequence and step at most. Null means 64, or num_drafts x draft_len in mode mixed.
+    """
     corpus_tokens: int = 1 << 20
-    """Mode adaptive drafts from this many tokens of finished rows, the newest; 0 means from running rows alone."""
+    """Mode adaptive drafts from this many tokens of finished rows, the newest; 0 means from running rows
+    alone.
+    """
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

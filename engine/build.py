@@ -20,9 +20,9 @@ from drafting.proposer import Proposer
 from drafting.speculation import NoSpeculation, Speculation, VerifyAll
 from drafting.tables import Tables
 from engine import draft_tables as tables
-from engine.attention import KVCache
 from engine.config import ModelConfig, default_max_running
 from engine.engine import Engine
+from engine.kv_cache import KVCache
 from engine.model.free_memory import available_memory
 from engine.model.loading import LoadedModel, load_model
 from engine.model.probe import check_parity

@@ -1,8 +1,8 @@
 """Settings of the model and of generation, as the user writes them.
 
-Standard library only: the driver imports this without torch. The fields of GenerationConfig are the one table of
-sampling settings: range checks, the `sampling` struct of a row, the endpoint's parameters, --help and docs/settings.md
-all derive from it, so that a new setting is one field.
+Standard library only: the driver imports this without torch. The fields of GenerationConfig are the one table
+of sampling settings: range checks, the `sampling` struct of a row, the endpoint's parameters, --help and
+docs/settings.md all derive from it, so that a new setting is one field.
 """
 
 import re
@@ -34,7 +34,9 @@ class ModelConfig:
     revision: str | None = None
     """Branch, tag or commit on the hub."""
     dtype: str = setting("auto", f"one of {', '.join(DTYPES)}", DTYPES.__contains__)
-    """The type of the weights: auto is bfloat16 on CUDA and float32 on a CPU; or float64, float32, bfloat16, float16."""
+    """The type of the weights: auto is bfloat16 on CUDA and float32 on a CPU; or float64, float32, bfloat16,
+    float16.
+    """
     device: str = setting(
         "auto", "auto, cpu, cuda or cuda:N", lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", v))
     )
@@ -78,8 +80,10 @@ class ModelConfig:
             )
         if self.quantization and self.adapter:
             raise ValueError(
-                f"model.adapter cannot be merged into weights that model.quantization {self.quantization} rounds; "
-                "leave one of them out, or merge the adapter first (peft's merge_and_unload), save the model and "
+                f"model.adapter cannot be merged into weights that model.quantization {self.quantization} "
+                "rounds; "
+                "leave one of them out, or merge the adapter first (peft's merge_and_unload), save the model "
+                "and "
                 "name that folder as model.path"
             )
 
@@ -96,7 +100,10 @@ def _are_ids(values: Sequence[object]) -> bool:
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """How tokens are chosen and when a sequence ends. A row's own `sampling` overrides these field by field."""
+    """How tokens are chosen and when a sequence ends.
+
+    A row's own `sampling` overrides these field by field.
+    """
 
     max_tokens: int = setting(256, "an integer of at least 1", at_least(1))
     """Output tokens at most."""
@@ -137,10 +144,11 @@ class GenerationConfig:
 
 
 SAMPLING_FIELDS = tuple(known.name for known in fields(GenerationConfig))
-# The endpoint takes these settings, in its configuration and in requests; the others are the batch job's alone.
+# The endpoint takes these settings, in its configuration and in requests; the others are the batch job's
+# alone.
 SERVED_FIELDS = tuple(known.name for known in fields(GenerationConfig) if known.metadata["served"])
 
 
 def check_generation(values: dict[str, object], prefix: str = "") -> None:
-    """Raises ValueError, naming value and limit, for a sampling setting out of its range; absent fields pass."""
+    """Raises ValueError, naming value and limit, for a setting out of its range; absent fields pass."""
     check(GenerationConfig, values, prefix)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from drafting.tree import DraftTrees
 from engine import attention
+from engine.kv_cache import KVCache
 from engine.model.loading import LoadedModel
 from engine.request import Request
 from engine.scheduler import Chunk
@@ -42,7 +43,7 @@ class ModelRunner:
         staging_pages = max_running * -(-max_nodes // page_size)
         if max_step_nodes is not None:  # each sequence's nodes begin in a page of their own
             staging_pages = min(staging_pages, max_running + max_step_nodes // page_size)
-        self.cache = attention.KVCache(
+        self.cache = KVCache(
             loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device
         )
         self._planner = Planner(page_size, num_pages)

@@ -1,4 +1,5 @@
-"""How settings check themselves: a field of a settings class knows its range, and an error names value and limit.
+"""How settings check themselves: a field of a settings class knows its range, and an error names value and
+limit.
 
 Standard library only: the driver imports this without torch.
 """
@@ -18,7 +19,10 @@ INSTANCES: dict[Any, tuple[type, ...]] = {
 def setting(
     default: Any, wanted: str, fits: Callable[[Any], bool] = lambda value: True, served: bool = True
 ) -> Any:
-    """A field of a settings class. wanted: what it must be, in words; served: whether the endpoint takes it."""
+    """A field of a settings class.
+
+    wanted: what it must be, in words; served: whether the endpoint takes it.
+    """
     metadata = {"wanted": wanted, "fits": fits, "served": served}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)

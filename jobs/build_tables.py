@@ -2,7 +2,8 @@
 
     python jobs/build_tables.py --model DIR [--tables DIR] [--tables.num_successors 25]
 
-Jobs do this by themselves; this job serves to look at the tables, to replay with them, or to fill a shared folder.
+Jobs do this by themselves; this job serves to look at the tables, to replay with them, or to fill a shared
+folder.
 """
 
 import sys

@@ -1,10 +1,12 @@
-"""YAML files and flags into frozen dataclasses: one parser for every job. It does not know what a setting means.
+"""YAML files and flags into frozen dataclasses: one parser for every job.
+
+It does not know what a setting means.
 
     config = parse(OfflineConfig, ["--config", "jobs/configs/demo.yaml", "--limit", "10"])
 
 The class of a job's settings is a dataclass of sections, each a dataclass that may hold further ones;
-`--section.key value` sets a key, and later values win. A field that is no section is a switch, which is off unless its
-flag is given. Help texts are the docstrings below the fields.
+`--section.key value` sets a key, and later values win. A field that is no section is a switch, which is off
+unless its flag is given. Help texts are the docstrings below the fields.
 """
 
 import difflib
@@ -79,7 +81,9 @@ jsonargparse.set_loader("yaml12", _load_yaml, exceptions=(yaml.YAMLError,))
 
 
 def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
-    """Reads settings from --config files and flags, in order; raises ValueError, in one line, for a wrong one."""
+    """Reads settings from --config files and flags, in order; raises ValueError, in one line, for a wrong
+    one.
+    """
     hints = get_type_hints(config_class)
     sections = {name: class_ for name, class_ in hints.items() if is_dataclass(class_)}
     switches = {

@@ -1,4 +1,5 @@
-"""Feeds recorded outputs through the drafters, without any model: tokens per call, and the speedup of a whole job.
+"""Feeds recorded outputs through the drafters, without any model: tokens per call, and the speedup of a whole
+job.
 
     python jobs/replay.py --transcripts FILE --speculate mixed --speculation.mixed.num_drafts 10
     python jobs/replay.py --transcripts '[A, B]' --speculate adaptive --min_survival '[0.4, 0.2, 0.1, 0.05]'
@@ -44,7 +45,9 @@ class ReplayConfig:
     limit: int | None = setting(None, "at least 1", at_least(1))
     """Replay the first rows only."""
     tables: str | None = None
-    """A folder with a model's draft tables, and its calibration if a job has left it; null learns from the text."""
+    """A folder with a model's draft tables, and its calibration if a job has left it; null learns from the
+    text.
+    """
     tokenizer: str | None = None
     """A folder with tokenizer.json, for transcripts that are text."""
     candidates: bool = False
@@ -58,11 +61,13 @@ class ReplayConfig:
             raise ValueError(f"replay.drafting_us is {self.drafting_us}; it goes with replay.cost_model")
         if len(self.batch_size) > 1 and not self.cost_model:
             raise ValueError(
-                f"replay.batch_size is {self.batch_size}; several can be compared with replay.cost_model alone"
+                f"replay.batch_size is {self.batch_size}; several can be compared with replay.cost_model "
+                "alone"
             )
         if self.cost_model and self.min_survival != ReplayConfig("").min_survival:
             raise ValueError(
-                "replay.min_survival and replay.cost_model are both given; with a cost model the price decides "
+                "replay.min_survival and replay.cost_model are both given; "
+                "with a cost model the price decides "
                 "what is verified, so leave one out"
             )
 
@@ -100,7 +105,9 @@ def main(argv: list[str]) -> int:
 
 
 def measure(config: ReplayJobConfig) -> dict[str, Any]:
-    """Replays the files and returns the figures as they are written to replay.json; those of a sweep come as a list."""
+    """Replays the files and returns the figures as they are written to replay.json; those of a sweep come as
+    a list.
+    """
     # Here and not at the top: importing a job must stay cheap, and these bring numba.
     from drafting.replay.compare import replay_job, simulate_job
     from drafting.replay.transcripts import read_transcripts

@@ -76,5 +76,6 @@ def _print_jobs(figures: dict[str, Any]) -> None:
     beyond = [job["batch_size"] for job in figures["jobs"] if job["batch_size"] > measured]
     if beyond:
         print(
-            f"{beyond} rows at once are more than the {measured} that were profiled: those figures are extrapolated"
+            f"{beyond} rows at once are more than the {measured} that were profiled: those figures are "
+            "extrapolated"
         )

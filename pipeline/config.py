@@ -23,19 +23,24 @@ class InputConfig:
     prompt_column: str = "prompt"
     """The column of the prompts."""
     messages_column: str | None = None
-    """A column of chats (lists of role and content), which the model's template renders; used instead of the prompt."""
+    """A column of chats (lists of role and content), which the model's template renders; used instead of the
+    prompt.
+    """
     sampling_column: str | None = "sampling"
     """A column with a struct of a row's own settings."""
     id_column: str | None = None
     """A column that must exist and is always carried to the output."""
     group_column: str | None = None
-    """Rows with the same value in this column resemble each other: drafts for one come from the others first."""
+    """Rows with the same value in this column resemble each other: drafts for one come from the others first.
+    """
     rows_per_shard: int | str = setting("auto", "'auto' or an integer of at least 1", _is_size)
     """Rows of a shard; auto is a 64th of each worker's rows, within 16 to 4096."""
     limit: int | None = setting(None, "at least 1", at_least(1))
     """Read the first rows only."""
     order: str = setting("as_is", f"one of {', '.join(ORDERS)}", ORDERS.__contains__)
-    """The order in which shards are handed out: as_is, longest_first (by bytes per row), by_folder (folder by folder)."""
+    """The order in which shards are handed out: as_is, longest_first (by bytes per row), by_folder (folder by
+    folder).
+    """
     schema_rows: int = setting(1000, "at least 1", at_least(1))
     """Rows of each JSONL file that the columns and their types are learned from."""
     csv_columns: list[str] | None = None
@@ -69,9 +74,13 @@ class OutputConfig:
     generated_ids: bool = False
     """Add the token ids of the output."""
     samples: bool = False
-    """Add the column samples also when only rows' own settings ask for it; generation.n above 1 brings it anyway."""
+    """Add the column samples also when only rows' own settings ask for it; generation.n above 1 brings it
+    anyway.
+    """
     logprobs: bool = False
-    """Add the column logprobs also when only rows' own settings ask for it; generation.logprobs brings it anyway."""
+    """Add the column logprobs also when only rows' own settings ask for it; generation.logprobs brings it
+    anyway.
+    """
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -1,4 +1,7 @@
-"""Settings of the online endpoint, as the user writes them. Standard library only: the driver imports this before Ray."""
+"""Settings of the online endpoint, as the user writes them.
+
+Standard library only: the driver imports this before Ray.
+"""
 
 from dataclasses import dataclass
 

@@ -52,7 +52,8 @@ SamplingBody: Any = create_model(
 
 
 class GenerationBody(SamplingBody):
-    """What completions and chat have in common: the sampling settings that are served, and OpenAI's other fields.
+    """What completions and chat have in common: the sampling settings that are served, and OpenAI's other
+    fields.
 
     top_k, min_p, stop_token_ids, ignore_eos and speculate are extensions of OpenAI's API.
     """

@@ -1,7 +1,7 @@
 """The histories that drafts come from: those that run, and finished ones as far as there is room for them.
 
-Owns which history has which index and segments, and which finished history goes first. What is in the segments is
-chains.py's.
+Owns which history has which index and segments, and which finished history goes first. What is in the
+segments is chains.py's.
 """
 
 from collections import deque

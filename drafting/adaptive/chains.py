@@ -1,9 +1,9 @@
-"""The tokens of all histories in linked segments, and the chains that lead from a token to where the same was said
-before: compiled.
+"""The tokens of all histories in linked segments, and the chains that lead from a token to where the same was
+said before: compiled.
 
-Owns how histories are written, followed and hashed. Does not know what is looked for, nor how histories end. A place is
-a token's index in the arena. Chain c links each place to the earlier one that followed the same ORDERS[c]
-tokens in the same scope. Links may be stale or collide, so every use compares tokens.
+Owns how histories are written, followed and hashed. Does not know what is looked for, nor how histories end.
+A place is a token's index in the arena. Chain c links each place to the earlier one that followed the same
+ORDERS[c] tokens in the same scope. Links may be stale or collide, so every use compares tokens.
 """
 
 from typing import Any
@@ -74,8 +74,8 @@ def write_recent(arena: Arena, place: int, out: Int32) -> int:
 def append(
     arena: Arena, histories: Records, indices: Int64, token_ids: Int32, offsets: Int64, recent: Int32
 ) -> None:
-    """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]; free segments and scratch `recent`
-    must be enough.
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]; free segments and scratch
+    `recent` must be enough.
     """
     for i in range(len(indices)):
         history = histories[indices[i]]

@@ -1,77 +1,122 @@
-"""What a candidate is judged by: its bucket in each table of weights, and its entry in each table of biases;
-compiled.
+"""What a candidate is judged by: one bucket of each feature, and one entry of each bias.
 
-Owns what is looked at and how it is sorted into buckets. Does not know what the buckets are worth
-(calibration.py).
+Owns the features: their numbers, how a candidate is sorted into buckets, and what buckets are worth before
+anything was seen. Does not know what they are worth later, which calibration.py learns.
+
+A feature sorts candidates into at most NUM_BUCKETS buckets by what is known without the tokens: matches,
+votes, ranks, depths. A bias has an entry for the tokens themselves, under a hash. All scores lie in one
+array: bucket b of feature f at f x NUM_BUCKETS + b, then entry h of bias i at NUM_TABLES x NUM_BUCKETS + i x
+NUM_HASHES + h.
 """
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drafting.adaptive.chains import MULTIPLIER, mix
-from drafting.adaptive.layout import GAP, NUM_BUCKETS, NUM_HASHES, NUM_SAID, NUM_TABLES, NUM_VOTERS, Scratch
+from drafting.adaptive.layout import GAP, NUM_SAID, NUM_VOTERS, Scratch
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32, UInt8
 
-SIZES = np.searchsorted(
-    (1, 2, 3, 4, 6, 9, 15, 31), np.arange(33)
-)  # of matches: 1 2 3 4 5-6 7-9 10-15 16-31 32 -> 0 .. 8
-SAID = np.searchsorted(
-    (1, 2, 3, 5, 10), np.arange(256), side="right"
-)  # how often: 0 1 2 3-4 5-9 10+ -> 0 .. 5
+# Features 0 to NUM_VOTERS - 1: for each voter, the longest match that votes for the candidate, and its share
+# of votes.
+RANK = NUM_VOTERS  # the rank in the bigram table, and whether any voter votes for the candidate
+DEPTH = NUM_VOTERS + 1  # the depth in the tree, and how many scopes vote for the candidate
+SAID = NUM_VOTERS + 2  # how often the history has said the token, and the candidate's source
+NUM_TABLES = NUM_VOTERS + 3
+NUM_BUCKETS = 64
+NUM_BIASES = 6
+NUM_HASHES = 1 << 16
+NUM_FEATURES = NUM_TABLES + NUM_BIASES
+
+# Buckets of a voter's feature.
+NO_VOTES = 0  # the voter has no occurrence at all
+OTHER_VOTES = 1  # it votes for other candidates only
+FIRST_SHARE = 2  # then NUM_SHARES buckets for each class of match lengths
+NUM_SHARES = 6  # up to 0.1, 0.25, 0.5, 0.8, 0.99, 1 of the votes
+NUM_LENGTHS = 9  # 1 2 3 4 5-6 7-9 10-15 16-31 32
+LENGTH_CLASS = np.searchsorted((1, 2, 3, 4, 6, 9, 15, 31), np.arange(33))
+MAX_RANK = 7  # ranks from here on share a bucket
+MAX_DEPTH = 8  # depths from here on share a bucket
+NUM_SCOPES = 3
+NUM_SOURCES = 4
+SAID_CLASS = np.searchsorted((1, 2, 3, 5, 10), np.arange(256), side="right")  # 0 1 2 3-4 5-9 10+
 
 
 @compiled_lean
 def set_buckets(candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch) -> int:
-    """What is known of a candidate: by voter its longest match and its share; its rank in the bigram; its depth;
-    how often the history has said it. Returns its kind: source and longest match.
+    """Writes the buckets of a candidate, and its source and longest match; returns its kind, a number of
+    both.
     """
     num_scopes = 0
     for voter in range(NUM_VOTERS):
         longest = scratch.longest_CV[child, voter]
         total = scratch.totals_V[voter]
-        bucket = 0
+        bucket = NO_VOTES
         if longest:
-            share = scratch.votes_CV[child, voter] / total
-            part = (
-                0
-                if share < 0.1
-                else 1
-                if share < 0.25
-                else 2
-                if share < 0.5
-                else 3
-                if share < 0.8
-                else 4
-                if share < 0.99
-                else 5
-            )
-            bucket = 2 + SIZES[longest] * 6 + part
+            share = _share_class(scratch.votes_CV[child, voter] / total)
+            bucket = FIRST_SHARE + LENGTH_CLASS[longest] * NUM_SHARES + share
             if voter != GAP:
                 num_scopes += 1
                 if longest > candidate.match:
                     candidate.match = longest
                     candidate.source = voter
         elif total > 0:
-            bucket = 1
+            bucket = OTHER_VOTES
         features[voter] = voter * NUM_BUCKETS + bucket
-    features[4] = 4 * NUM_BUCKETS + (min(candidate.rank, 7) + 1) * 2 + (num_scopes > 0)
-    features[5] = 5 * NUM_BUCKETS + min(candidate.depth - 1, 7) * 4 + num_scopes
-    features[6] = 6 * NUM_BUCKETS + SAID[said[candidate.token & (NUM_SAID - 1)]] * 4 + candidate.source
-    return int((SIZES[candidate.match] + 1 if candidate.match > 0 else 0) * 4 + candidate.source)
+    rank = min(candidate.rank, MAX_RANK) + 1  # 0 = not in the table
+    features[RANK] = RANK * NUM_BUCKETS + rank * 2 + (num_scopes > 0)
+    depth = min(candidate.depth, MAX_DEPTH) - 1
+    features[DEPTH] = DEPTH * NUM_BUCKETS + depth * (NUM_SCOPES + 1) + num_scopes
+    times = SAID_CLASS[said[candidate.token & (NUM_SAID - 1)]]
+    features[SAID] = SAID * NUM_BUCKETS + times * NUM_SOURCES + candidate.source
+    length = LENGTH_CLASS[candidate.match] + 1 if candidate.match > 0 else 0
+    return int(length * NUM_SOURCES + candidate.source)
+
+
+@compiled_lean
+def _share_class(share: float) -> int:
+    if share < 0.25:
+        return 0 if share < 0.1 else 1
+    if share < 0.8:
+        return 2 if share < 0.5 else 3
+    return 4 if share < 0.99 else 5
 
 
 @compiled_lean
 def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> None:
-    """Where what is known of these tokens lies: the last, it and the kind of candidate, the two last and the
-    kind, the drafted one and the kind, the last and the drafted one, all of them.
+    """Writes the entry of a candidate in each bias.
+
+    last and pair are hashes of the last token and of the last two. The biases know: the last token; it and
+    the kind; the last two and the kind; the candidate and the kind; the last token and the candidate; all
+    three and the kind.
     """
     drafted = mix(0, token)
     pair = mix(pair, kind)
-    for bias, key in enumerate(
-        (last, mix(last, kind), pair, mix(drafted, kind), mix(last, token), mix(pair, token))
-    ):
-        features[NUM_TABLES + bias] = (
-            NUM_TABLES * NUM_BUCKETS + bias * NUM_HASHES + ((key * MULTIPLIER >> 32) & (NUM_HASHES - 1))
-        )
+    keys = (last, mix(last, kind), pair, mix(drafted, kind), mix(last, token), mix(pair, token))
+    for bias, key in enumerate(keys):
+        entry = (key * MULTIPLIER >> 32) & (NUM_HASHES - 1)
+        features[NUM_TABLES + bias] = NUM_TABLES * NUM_BUCKETS + bias * NUM_HASHES + entry
+
+
+def prior() -> NDArray[np.float32]:
+    """Weights of all buckets, float32 [NUM_TABLES, NUM_BUCKETS], before anything was seen.
+
+    Longer matches, larger shares and better ranks are likelier. These are straight lines through what four
+    kinds of recorded text taught; each also helps the kinds it was not taken from.
+    """
+    weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
+    lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]
+    shares = 0.42 * np.arange(NUM_SHARES)
+    end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
+    weights[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
+    ranks = weights[RANK, : 2 * (MAX_RANK + 2)].reshape(
+        -1, 2
+    )  # [not in the table, ranks 0 .. MAX_RANK][voted for]
+    ranks[0, 1] = -0.5
+    ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
+    ranks[1:, 1] = -0.1
+    depths = weights[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
+    depths[:] = (0.1, -0.2, 0.1, 0.2)  # by the number of scopes that vote for the candidate
+    return weights

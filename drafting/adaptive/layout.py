@@ -1,6 +1,6 @@
 """The records and arrays that the compiled half of the adaptive proposer shares with its Python half.
 
-Owns names, types and sizes only.
+Owns names, types and sizes only; features.py owns those of the features.
 """
 
 from typing import NamedTuple
@@ -12,42 +12,34 @@ from drafting.tree import Int32, UInt8
 
 Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
-# a history owns whole segments
-SEGMENT_TOKENS = 64
 NONE = -1
-# scopes: the history itself, its group, all histories
+SEGMENT_TOKENS = 64  # a history owns whole segments of the arena
+MAX_MATCH = 32  # tokens that are compared backwards
+MAX_CHILDREN = 24  # candidates that follow one node
+MAX_CANDIDATES = 512  # candidates of one tree
+NUM_SAID = 1 << 12  # counters of the tokens that a history has said
+
+# Where an occurrence lies: in the history itself, in a history of its group, in any history. A source has the
+# number of its scope, and the bigram table the number after them.
 OWN = 0
 GROUP = 1
 ALL = 2
-NUM_SCOPES = 3
-# votes of matches that end before the last token are counted apart; a source without votes
+BIGRAM = 3
+# Occurrences vote for what followed them. Those that match only before the last token have a vote of their
+# own.
 GAP = 3
 NUM_VOTERS = 4
-BIGRAM = 3
+
+# Chain c links each place to the earlier one that followed the same ORDERS[c] tokens in the scope SCOPES[c].
 ORDERS = (3, 1, 2, 2)
 SCOPES = (OWN, OWN, GROUP, ALL)
 NUM_CHAINS = 4
 MAX_ORDER = 3
-# links of a chain followed at most: for the root; for a node, or before the last token
-WALK = 16
-SHORT_WALK = 8
+WALK = 16  # links of a chain that are followed for the root of a tree
+SHORT_WALK = 8  # links that are followed for another node, and for matches before the last token
 MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
-# tokens compared backwards; continuations of a node; those weighed per tree
-MAX_MATCH = 32
-MAX_CHILDREN = 24
-MAX_CANDIDATES = 512
-NUM_SAID = 1 << 12  # counters of the tokens that a history has said
 
-# of weights; a candidate has one bucket in each table
-NUM_TABLES = 7
-NUM_BUCKETS = 64
-# tables of biases, and entries of each
-NUM_BIASES = 6
-NUM_HASHES = 1 << 16
-NUM_FEATURES = (
-    NUM_TABLES + NUM_BIASES
-)  # of a candidate: where its bucket in each table, and its entry of each bias, lie among all scores
-
+# id: unique among all histories that ever were. last: the place of the last token.
 HISTORY = np.dtype(
     [
         ("id", np.int64),
@@ -58,9 +50,11 @@ HISTORY = np.dtype(
     ]
 )
 SEGMENT = np.dtype([("next", np.int32), ("previous", np.int32), ("history", np.int64), ("group", np.int64)])
+# An occurrence: the place of the token that followed, and how many tokens before it match.
 POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32), ("gap", np.int32)])
-# By node, 0 = the root: its pointers [first, last), the candidate that it was, its own candidates, and which of them
-# is next.
+# Node 0 is the root. Its pointers are [first, last) and its candidates [first_candidate, last_candidate);
+# `candidate` is the one that became this node, `best` the likeliest of its own that is no node yet, `longest`
+# its longest match.
 NODE = np.dtype(
     [
         ("first", np.int32),
@@ -68,8 +62,6 @@ NODE = np.dtype(
         ("candidate", np.int32),
         ("depth", np.int32),
         ("survival", np.float32),
-    ]
-    + [
         ("first_candidate", np.int32),
         ("last_candidate", np.int32),
         ("best", np.int32),
@@ -77,6 +69,7 @@ NODE = np.dtype(
         ("longest", np.int32),
     ]
 )
+# parent: a node. node: the node that the candidate has become, or NONE. rank: in the bigram table, or NONE.
 CANDIDATE = np.dtype(
     [
         ("parent", np.int32),
@@ -85,18 +78,18 @@ CANDIDATE = np.dtype(
         ("depth", np.int32),
         ("source", np.int16),
         ("match", np.int16),
+        ("rank", np.int32),
+        ("probability", np.float32),
+        ("survival", np.float32),
     ]
-    + [("rank", np.int32), ("probability", np.float32), ("survival", np.float32)]
 )
 
 
 class Arena(NamedTuple):
-    """The tokens of all histories int32 [P], in linked segments, and the chains through them.
+    """The tokens of all histories, int32 [P], in linked segments, and the chains through them.
 
-    free[: num_free[0]] are unused segments.
-
-    said_HN uint8 [ids, NUM_SAID]: how often a running history has said a token, prompt included, by the token's
-    low bits.
+    free[: num_free[0]] are unused segments. said_HN uint8 [histories, NUM_SAID] counts how often a running
+    history has said a token, prompt included; a token's counter has the number of its low bits.
     """
 
     tokens: Int32
@@ -109,19 +102,22 @@ class Arena(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What was learned: scores float32, those of all buckets and then those of all biases; bigram_VR "
-    "int32."""
+    """What was learned.
+
+    scores float32: of all buckets, then of all biases (features.py); bigram_VR int32 [V, ranks].
+    """
 
     scores: NDArray[np.float32]
     bigram_VR: Int32
 
 
 class Scratch(NamedTuple):
-    """What the growth of trees needs, and the candidates of all of them with their features int32 [candidates,
-    features].
+    """Memory that growing trees needs. candidates and features_GF hold those of all trees of a step.
 
-    num_chains int64 [1]: chains that are followed. votes_CV float32 [children, voters], longest_CV int32
-    alike.
+    num_chains int64 [1]: how many chains are followed. context int32 [MAX_MATCH]: the last tokens of a
+    history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them. places_WC int32
+    [WALK, NUM_CHAINS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN, NUM_VOTERS]; totals_V float32
+    [NUM_VOTERS].
     """
 
     pointers: Records
@@ -138,8 +134,9 @@ class Scratch(NamedTuple):
 
 
 class WeighedCandidates(NamedTuple):
-    """Every continuation that was weighed, CANDIDATE [G], with its features int32 [G, features]; those of history b
-    from offsets[b] on.
+    """Every candidate that was weighed in a step: CANDIDATE [G], with features int32 [G, NUM_FEATURES].
+
+    Sequence b owns those from offsets[b] to offsets[b + 1] - 1.
     """
 
     candidates: Records

@@ -1,6 +1,7 @@
 """Replays and simulated jobs as the settings ask for them: what jobs/replay.py runs.
 
-Each run begins with a proposer that knows no text. Without a model's tables, the bigram table learns from the text.
+Each run begins with a proposer that knows no text. Without a model's tables, the bigram table learns from the
+text.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,10 @@ def simulate_job(
     prefill_chunk: int,
     drafting_seconds: float | None,
 ) -> dict[str, Any]:
-    """A whole job at each batch size, plain and with speculation. drafting_seconds: per row; None measures it."""
+    """A whole job at each batch size, plain and with speculation.
+
+    drafting_seconds: per row; None measures it.
+    """
     cost = CostModel.load(costs)
     jobs = []
     for batch_size in batch_sizes:
@@ -96,7 +100,8 @@ def _start(
 ) -> tuple[AdaptiveProposer | MixedProposer, Int32 | None]:
     """A proposer that knows no text yet, and its bigram table if that is to learn from the text.
 
-    What a job of the model has taught about candidates lies beside its tables. Raises ValueError for a missing table.
+    What a job of the model has taught about candidates lies beside its tables. Raises ValueError for a
+    missing table.
     """
     vocab_size = 1 + max(transcript.max_id for transcript in transcripts)
     sources = config.mixed.sources

@@ -25,7 +25,10 @@ Step = tuple[
 
 @dataclass
 class ReplayCounts:
-    """Counts of a replay. calls: forward passes that gave output; nodes: verified nodes; verified, accepted: by source."""
+    """Counts of a replay.
+
+    calls: forward passes that gave output; nodes: verified nodes; verified, accepted: by source.
+    """
 
     calls: int = 0
     tokens: int = 0

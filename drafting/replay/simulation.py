@@ -45,7 +45,10 @@ class Figures:
 
 
 class Row:
-    """A recorded sequence in flight. Its first num_tokens tokens have come, and num_cached of them are cached."""
+    """A recorded sequence in flight.
+
+    Its first num_tokens tokens have come, and num_cached of them are cached.
+    """
 
     def __init__(self, transcript: Transcript, prompt_is_cached: bool) -> None:
         self.group = transcript.group
@@ -72,10 +75,11 @@ class Row:
 
 
 class Job:
-    """Rows through one worker: batch_size rows run at once, and a step takes at most prefill_chunk prompt tokens.
+    """Rows through one worker: batch_size rows run at once, and a step takes at most prefill_chunk prompt
+    tokens.
 
-    learned_bigram: a table to fill with what is read on the way, since no model can be asked. drafting_seconds: what
-    drafting takes for each sequence; None measures it here, on `clock`.
+    learned_bigram: a table to fill with what is read on the way, since no model can be asked.
+    drafting_seconds: what drafting takes for each sequence; None measures it here, on `clock`.
     """
 
     def __init__(
@@ -118,7 +122,9 @@ class Job:
         self._learn(transcript.prompt_ids)
 
     def _chunks(self) -> list[tuple[Row, int]]:
-        """The last token of every decoding row, then prompt tokens, oldest first, as the engine's scheduler does it."""
+        """The last token of every decoding row, then prompt tokens, oldest first, as the engine's scheduler
+        does it.
+        """
         chunks = [(row, 1) for row in self.running if row.num_uncached == 1]
         room = self.prefill_chunk
         for row in self.running:
@@ -151,7 +157,10 @@ class Job:
         )
 
     def _draft(self, ending: list[Row], plain: StepShape) -> tuple[CandidateTrees | None, DraftTrees]:
-        """What is proposed and what is verified. A recording does not say where it will end, so drafts may be long."""
+        """What is proposed and what is verified.
+
+        A recording does not say where it will end, so drafts may be long.
+        """
         if ending and self.speculation.wants_drafts(lambda: plain, len(ending)):
             candidates = self.speculation.propose(ending, np.full(len(ending), NO_LIMIT, np.int32))
             assert candidates is not None, "every row has room for drafts"
@@ -191,7 +200,10 @@ class Job:
 
 
 def compare(plain: Figures, speculated: Figures, source_names: Iterable[str]) -> dict[str, Any]:
-    """The figures of one job, plain and with speculation, ready for JSON. speedup: the ratio of their seconds."""
+    """The figures of one job, plain and with speculation, ready for JSON.
+
+    speedup: the ratio of their seconds.
+    """
     counts = speculated.counts
     return {
         "speedup": plain.seconds / speculated.seconds,

@@ -9,7 +9,7 @@ from drafting.tree import DraftTrees
 from engine.request import Request
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
-from engine.step_plan import Group, Planner, StepPlan
+from engine.step_plan import AttentionCall, Planner, StepPlan
 from tests.engine.harness import packed
 
 STAGING = 100  # the first staging page
@@ -31,23 +31,23 @@ def plan(
     return Planner(page_size, STAGING).plan(chunks, trees or DraftTrees.empty(len(chunks)), windows)
 
 
-def visible(group: Group, plan: StepPlan, page_size: int, window: int | None = None) -> dict[int, set[int]]:
-    """The slots that each packed row of a group attends to; asserts that a repeated row sees what its
-    original sees.
-    """
+def visible(
+    call: AttentionCall, plan: StepPlan, page_size: int, window: int | None = None
+) -> dict[int, set[int]]:
+    """The slots that each packed token attends to; a repeated token must see what the original sees."""
     seen: dict[int, set[int]] = {}
-    for rows, pages, b in zip(group.rows, group.pages, range(len(group.rows)), strict=True):
+    for tokens, pages, b in zip(call.tokens, call.pages, range(len(call.tokens)), strict=True):
         slots = (pages[:, None] * page_size + np.arange(page_size)).ravel()
-        for q, row in enumerate(rows.tolist()):
-            if group.causal:
-                allowed = set(plan.write_slots[rows[: q + 1]].tolist())
-            elif group.masks:
-                allowed = set(slots[group.masks[window][b, q] == 0].tolist())
-                assert len(allowed) == (group.masks[window][b, q] == 0).sum(), "a slot is seen twice"
+        for q, token in enumerate(tokens.tolist()):
+            if call.causal:
+                allowed = set(plan.write_slots[tokens[: q + 1]].tolist())
+            elif call.masks:
+                allowed = set(slots[call.masks[window][b, q] == 0].tolist())
+                assert len(allowed) == (call.masks[window][b, q] == 0).sum(), "a slot is seen twice"
             else:
-                first, count = group.visible
+                first, count = call.visible
                 allowed = set(range(first, first + count))
-            assert seen.setdefault(row, allowed) == allowed
+            assert seen.setdefault(token, allowed) == allowed
     return seen
 
 
@@ -56,14 +56,14 @@ def test_a_decoding_sequence_runs_its_last_token_and_sees_all_tokens_up_to_it():
     assert (step.token_ids.tolist(), step.positions.tolist()) == ([16], [5])
     assert step.write_slots.tolist() == [2 * 4 + 1]
     assert (step.logits_indices.tolist(), step.staged_slots.tolist()) == ([0], [])
-    (group,) = step.groups
-    assert visible(group, step, 4) == {0: {28, 29, 30, 31, 8, 9}}
+    (call,) = step.calls
+    assert visible(call, step, 4) == {0: {28, 29, 30, 31, 8, 9}}
 
 
 def test_a_sequence_alone_whose_pages_follow_each_other_is_read_in_place():
-    (group,) = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[7, 8])]).groups
-    assert (group.visible, group.pages.size, group.masks) == ((28, 6), 0, {})
-    (scattered,) = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[8, 7])]).groups
+    (call,) = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[7, 8])]).calls
+    assert (call.visible, call.pages.size, call.masks) == ((28, 6), 0, {})
+    (scattered,) = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[8, 7])]).calls
     assert scattered.visible is None
     assert scattered.pages.tolist() == [[8, 7]]
 
@@ -73,9 +73,9 @@ def test_a_fresh_prompt_is_causal_and_touches_no_page_when_it_attends():
     assert (step.token_ids.tolist(), step.positions.tolist()) == ([11, 12, 13, 14, 15], [0, 1, 2, 3, 4])
     assert step.write_slots.tolist() == [12, 13, 14, 15, 36]
     assert step.logits_indices.tolist() == [4]
-    (group,) = step.groups
-    assert group.causal
-    assert group.pages.shape == (1, 0)
+    (call,) = step.calls
+    assert call.causal
+    assert call.pages.shape == (1, 0)
 
 
 def test_a_chunk_that_is_not_the_last_needs_no_logits():
@@ -90,8 +90,8 @@ def test_a_later_chunk_sees_what_was_cached_before_it_and_itself_causally():
         [15, 36],
         [1],
     )
-    (group,) = step.groups
-    assert visible(group, step, 4) == {0: {12, 13, 14, 15}, 1: {12, 13, 14, 15, 36}}
+    (call,) = step.calls
+    assert visible(call, step, 4) == {0: {12, 13, 14, 15}, 1: {12, 13, 14, 15, 36}}
 
 
 # 21 -> 22, 21 -> 23 -> 24, and 25 beside 21: depths 1 2 2 3 1.
@@ -105,9 +105,9 @@ def test_the_nodes_of_a_tree_are_staged_at_positions_by_depth_and_see_their_ance
     assert step.write_slots.tolist() == [26, 400, 401, 402, 403, 404]
     assert step.staged_slots.tolist() == [400, 401, 402, 403, 404]
     assert step.logits_indices.tolist() == [0, 1, 2, 3, 4, 5]
-    (group,) = step.groups
+    (call,) = step.calls
     prefix = {24, 25, 26}
-    assert visible(group, step, 4) == {
+    assert visible(call, step, 4) == {
         0: prefix,
         1: prefix | {400},
         2: prefix | {400, 401},
@@ -119,8 +119,8 @@ def test_the_nodes_of_a_tree_are_staged_at_positions_by_depth_and_see_their_ance
 
 def test_a_window_counts_positions_not_slots():
     step = plan([chunk([11, 12, 13], 2, 1, page_ids=[6])], packed([TREE]), windows=(3,))
-    (group,) = step.groups
-    assert visible(group, step, 4, window=3) == {
+    (call,) = step.calls
+    assert visible(call, step, 4, window=3) == {
         0: {24, 25, 26},
         1: {25, 26, 400},  # position 3 sees positions 1, 2, 3
         2: {26, 400, 401},
@@ -134,22 +134,22 @@ def test_a_window_shorter_than_the_path_hides_ancestors_too():
     step = plan(
         [chunk([11], 0, 1, page_ids=[6])], packed([[(21, 0, 0), (22, 1, 0), (23, 2, 0)]]), windows=(2,)
     )
-    (group,) = step.groups
-    assert visible(group, step, 4, window=2) == {0: {24}, 1: {24, 400}, 2: {400, 401}, 3: {401, 402}}
+    (call,) = step.calls
+    assert visible(call, step, 4, window=2) == {0: {24}, 1: {24, 400}, 2: {400, 401}, 3: {401, 402}}
 
 
 def test_a_prompt_longer_than_the_window_is_not_plainly_causal():
     step = plan([chunk([11, 12, 13, 14], 0, 4, page_ids=[0])], windows=(2,))
-    (group,) = step.groups
-    assert not group.causal
-    assert visible(group, step, 4, window=2) == {0: {0}, 1: {0, 1}, 2: {1, 2}, 3: {2, 3}}
+    (call,) = step.calls
+    assert not call.causal
+    assert visible(call, step, 4, window=2) == {0: {0}, 1: {0, 1}, 2: {1, 2}, 3: {2, 3}}
 
 
 def test_each_kind_of_layer_gets_its_own_mask():
     step = plan([chunk([11, 12, 13, 14], 3, 1, page_ids=[0])], packed([[(21, 0, 0)]]), windows=(None, 2))
-    (group,) = step.groups
-    assert visible(group, step, 4) == {0: {0, 1, 2, 3}, 1: {0, 1, 2, 3, 400}}
-    assert visible(group, step, 4, window=2) == {0: {2, 3}, 1: {3, 400}}
+    (call,) = step.calls
+    assert visible(call, step, 4) == {0: {0, 1, 2, 3}, 1: {0, 1, 2, 3, 400}}
+    assert visible(call, step, 4, window=2) == {0: {2, 3}, 1: {3, 400}}
 
 
 def test_sequences_of_a_step_lie_behind_one_another_and_stage_on_pages_of_their_own():
@@ -169,7 +169,7 @@ def test_decoding_sequences_of_like_length_attend_together_and_each_prompt_alone
         chunk([1] * 5, 0, 5, [4, 5]),
         chunk([1] * 3, 0, 3, [6]),
     ]
-    assert [group.rows.tolist() for group in plan(chunks).groups] == [
+    assert [call.tokens.tolist() for call in plan(chunks).calls] == [
         [[2, 3, 4, 5, 6]],
         [[7, 8, 9]],
         [[0], [1]],
@@ -179,7 +179,7 @@ def test_decoding_sequences_of_like_length_attend_together_and_each_prompt_alone
 def test_one_long_context_does_not_pad_many_short_ones():
     short = [chunk([1] * 4, 3, 1, [n]) for n in range(15)]
     long = chunk([1] * 400, 399, 1, list(range(119, 19, -1)))
-    widths = [(group.rows.shape[0], group.pages.shape[1]) for group in plan([*short, long]).groups]
+    widths = [(call.tokens.shape[0], call.pages.shape[1]) for call in plan([*short, long]).calls]
     assert widths == [(15, 1), (1, 100)]
 
 
@@ -187,8 +187,8 @@ def test_a_narrow_tree_in_a_wider_group_repeats_its_last_row():
     chunks = [chunk([11, 12], 1, 1, [0]), chunk([13, 14], 1, 1, [1])]
     trees = packed([[(21, 0, 0), (22, 1, 0)], [(23, 0, 0), (24, 1, 0), (25, 2, 0)]])
     step = plan(chunks, trees)
-    (group,) = step.groups
-    assert group.rows.tolist() == [[0, 1, 2, 2], [3, 4, 5, 6]]
+    (call,) = step.calls
+    assert call.tokens.tolist() == [[0, 1, 2, 2], [3, 4, 5, 6]]
 
 
 def random_chunks(rng, page_size):
@@ -247,8 +247,8 @@ def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
     assert len(set(step.write_slots.tolist())) == row, "two rows write to one slot"
     for window in windows:
         found: dict[int, set[int]] = {}
-        for group in step.groups:
-            part = visible(group, step, page_size, window)
+        for call in step.calls:
+            part = visible(call, step, page_size, window)
             assert not part.keys() & found.keys(), "a row attends twice"
             found |= part
         assert found == expected[window]

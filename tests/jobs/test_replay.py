@@ -1,4 +1,4 @@
-"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, and one readable line for bad input."""
+"""jobs/replay.py as a user runs it: figures on the terminal and in JSON, one readable line for bad input."""
 
 import gzip
 import json

@@ -12,7 +12,7 @@ from drafting.adaptive.adaptive_proposer import SAVE_EVERY, AdaptiveProposer
 from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.controller import choose
 from drafting.adaptive.earnings import PROBE_EVERY
-from drafting.adaptive.features import set_biases
+from drafting.adaptive.features import NUM_BUCKETS, NUM_FEATURES, NUM_TABLES, SAID, set_biases
 from drafting.replay.replayer import choose_likely
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32
@@ -98,7 +98,7 @@ def test_a_text_that_said_the_same_token_is_no_gap() -> None:
     candidates = found(drafter, 1, 2, 3, 4, 5, 1, 2, 3, 4, depth=1)
     assert candidates.matches.tolist() == [4]
     assert candidates.weighed is not None
-    assert candidates.weighed[1][0, layout.GAP] == layout.GAP * layout.NUM_BUCKETS, "no vote past a gap"
+    assert candidates.weighed[1][0, layout.GAP] == layout.GAP * NUM_BUCKETS, "no vote past a gap"
 
 
 def test_guesses_are_told_apart_by_how_often_their_row_has_said_them() -> None:
@@ -107,7 +107,7 @@ def test_guesses_are_told_apart_by_how_often_their_row_has_said_them() -> None:
     candidates = found(drafter, 6, 2, 5, 3, 5, 1, 5, 0, depth=1)
     assert candidates.weighed is not None
     candidates, features_GF, offsets = candidates.weighed
-    buckets = features_GF[: offsets[1], 6] - 6 * layout.NUM_BUCKETS
+    buckets = features_GF[: offsets[1], SAID] - SAID * NUM_BUCKETS
     bucket_of = dict(zip(candidates["token"][: offsets[1]].tolist(), buckets.tolist(), strict=True))
     # Four buckets, one for each source, for: never, once, twice, 3 or 4 times.
     assert bucket_of == {5: 4 * 3 + layout.BIGRAM, 6: 4 * 1 + layout.BIGRAM, 7: 4 * 0 + layout.BIGRAM}
@@ -124,12 +124,12 @@ def test_what_rows_have_said_is_kept_apart_for_more_rows_than_there_was_room_for
 
 
 def test_biases_tell_kinds_of_guesses_apart() -> None:
-    features = np.zeros((3, layout.NUM_FEATURES), np.int32)
+    features = np.zeros((3, NUM_FEATURES), np.int32)
     for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
         set_biases(features[number], token, kind, 11, 12)
-    same = features[:, layout.NUM_TABLES :] == features[0, layout.NUM_TABLES :]
-    # In order: the last token, it and the kind, the two last and the kind, the candidate and the kind, the last
-    # and the candidate, all.
+    same = features[:, NUM_TABLES:] == features[0, NUM_TABLES:]
+    # In order: the last token, it and the kind, the two last and the kind, the candidate and the kind, the
+    # last and the candidate, all.
     assert same[1].tolist() == [True, False, False, False, True, False]
     assert same[2].tolist() == [True, True, True, False, False, False]
 
