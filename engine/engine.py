@@ -20,6 +20,7 @@ from drafting.tree import CandidateTrees, DraftTrees, Int32, prune
 from engine.commit import commit
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
+from engine.prompt_length import check_prompt_length
 from engine.recycling import likeliest_successors
 from engine.request import Completion, Event, Request
 from engine.sampling import target_sampling, target_tokens
@@ -77,13 +78,7 @@ class Engine:
 
     def add(self, request: Request) -> None:
         """Queues a request; raises ValueError for one that cannot run."""
-        length = len(request.prompt_ids)
-        if not 1 <= length < self.max_context:
-            limit = f"it must have 1 to {self.max_context - 1}, the model's context less one"
-            raise ValueError(
-                f"the prompt has {length} tokens; {limit}: "
-                f"{'shorten it' if length else 'give it at least one'}"
-            )
+        check_prompt_length(len(request.prompt_ids), self.max_context)
         low = min(request.prompt_ids)
         high = max(request.prompt_ids)
         if low < 0 or high >= self.vocab_size:

@@ -1,5 +1,4 @@
-"""From a row's own fields to what the engine needs: token ids, settings and a seed, or an error that stays
-with the row.
+"""From a row's own fields to what the engine needs: token ids, settings and a seed, or an error of the row.
 
 Knows the names of the columns; does not know files, shards or the engine's state.
 """
@@ -11,8 +10,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from engine.config import SAMPLING_FIELDS, GenerationConfig, check_generation
+from engine.prompt_length import PromptLengthError, check_prompt_length
 from engine.request import Request, Sampling
 from engine.settings import shown
+from rows.chat_template import ChatTemplateError
 from rows.text_codec import TextCodec
 
 
@@ -24,8 +25,7 @@ class RowError(ValueError):
 class PromptColumns:
     """The columns that mean something.
 
-    messages: a chat, used in place of the prompt when named; either: a row has one of the two.
-
+    messages: a chat, which is used in place of the prompt when it is named. either: a row has a prompt or messages.
     group: rows with the same value resemble each other.
     """
 
@@ -56,22 +56,21 @@ class PromptReader:
 
     def read(self, rows: Sequence[Mapping[str, Any]]) -> list[Prompt]:
         """One prompt per row, in order; a bad row becomes a prompt with an error."""
-        texts: dict[bool, dict[int, str]] = {
-            True: {},
-            False: {},
-        }  # by whether a template has rendered them, then by row
+        plain: dict[int, str] = {}
+        rendered: dict[int, str] = {}
         prompts: list[Prompt] = []
         for index, row in enumerate(rows):
             try:
-                prompts.append(
-                    Prompt(sampling=read_sampling(row, self.columns.sampling), group=self._group(row))
-                )
-                texts[self._is_chat(row)][index] = self._text(row)
+                sampling = read_sampling(row, self.columns.sampling)
+                prompt = Prompt(sampling=sampling, group=self._group(row))
+                texts = rendered if self._is_chat(row) else plain
+                texts[index] = self._text(row)
             except RowError as error:
-                prompts[index:] = [Prompt(error=str(error))]
-        for encode, some in ((self.codec.encode_rendered, texts[True]), (self.codec.encode, texts[False])):
-            for index, token_ids in zip(some, encode(list(some.values())), strict=True):
-                prompts[index] = self._fitting(token_ids, prompts[index])
+                prompt = Prompt(error=str(error))
+            prompts.append(prompt)
+        for encode, texts in ((self.codec.encode_rendered, rendered), (self.codec.encode, plain)):
+            for index, token_ids in zip(texts, encode(list(texts.values())), strict=True):
+                prompts[index] = self._with_tokens(prompts[index], token_ids)
         return prompts
 
     def _group(self, row: Mapping[str, Any]) -> str:
@@ -79,9 +78,8 @@ class PromptReader:
         return "" if value is None else str(value)
 
     def _is_chat(self, row: Mapping[str, Any]) -> bool:
-        return self.columns.messages is not None and not (
-            self.columns.either and row.get(self.columns.messages) is None
-        )
+        column = self.columns.messages
+        return column is not None and not (self.columns.either and row.get(column) is None)
 
     def _text(self, row: Mapping[str, Any]) -> str:
         if self.columns.messages and self._is_chat(row):
@@ -91,42 +89,34 @@ class PromptReader:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RowError(
-                f"the prompt is not valid Unicode: {error.reason} at position {error.start}; mend the row"
-            ) from error
+            where = f"{error.reason} at position {error.start}"
+            raise RowError(f"the prompt is not valid Unicode: {where}; fix the row") from error
         return text
 
     def _rendered(self, column: str, messages: Any) -> str:
-        shaped = isinstance(messages, list) and all(
-            isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages
+        is_chat = isinstance(messages, list) and all(
+            isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages
         )
-        if not shaped or not messages:
-            raise RowError(
-                f"column {column!r} is {shown(messages)}; it must be a list of messages, each with role and "
-                "content"
-            )
+        if not is_chat or not messages:
+            wanted = "it must be a list of messages, each with role and content"
+            raise RowError(f"column {column!r} is {shown(messages)}; {wanted}")
         try:
             return self.codec.render([_without_none(message) for message in messages])
-        except Exception as error:  # a template may raise anything for messages it does not like
-            raise RowError(
-                f"column {column!r}: the chat template refused it: {error}; mend the messages"
-            ) from error
+        except ChatTemplateError as error:
+            raise RowError(f"column {column!r}: {error}") from error
 
-    def _fitting(self, token_ids: list[int], prompt: Prompt) -> Prompt:
-        if not token_ids:
-            return Prompt(error="the prompt is empty; each row needs at least one token")
-        if self.max_context is not None and len(token_ids) >= self.max_context:
-            limit = f"the context is {self.max_context} and needs room for one more"
-            remedy = "shorten it, or raise model.max_context if the model allows"
-            return Prompt(error=f"the prompt has {len(token_ids)} tokens; {limit}: {remedy}")
+    def _with_tokens(self, prompt: Prompt, token_ids: list[int]) -> Prompt:
+        try:
+            check_prompt_length(len(token_ids), self.max_context)
+        except PromptLengthError as error:
+            return Prompt(error=str(error))
         return replace(prompt, token_ids=token_ids)
 
 
 def _plain(column: str, prompt: Any) -> str:
     if prompt is None:
-        raise RowError(
-            f"column {column!r} is missing; each row needs a prompt (input.prompt_column names its column)"
-        )
+        remedy = "each row needs a prompt (input.prompt_column names its column)"
+        raise RowError(f"column {column!r} is missing; {remedy}")
     if not isinstance(prompt, str):
         raise RowError(f"column {column!r} is {shown(prompt)}; a prompt must be a string")
     return prompt
@@ -138,16 +128,14 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
     if given is None:
         return {}
     if not isinstance(given, dict):
-        raise RowError(
-            f"column {column!r} is {shown(given)}; it must be a struct of settings (input.sampling_column: "
-            "null ignores it)"
-        )
+        wanted = "it must be a struct of settings (input.sampling_column: null ignores it)"
+        raise RowError(f"column {column!r} is {shown(given)}; {wanted}")
     settings = _without_none(given)
     for name in settings:
         if name not in SAMPLING_FIELDS:
-            nearest = difflib.get_close_matches(name, SAMPLING_FIELDS, 1, 0)
+            nearest = difflib.get_close_matches(name, SAMPLING_FIELDS, 1, 0)[0]
             raise RowError(
-                f"column {column!r} sets {name!r}, which is not a setting; did you mean {nearest[0]!r}?"
+                f"column {column!r} sets {name!r}, which is not a setting; did you mean {nearest!r}?"
             )
     try:
         check_generation(settings, f"{column}.")
@@ -157,15 +145,13 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
 
 
 def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, seed: int) -> Request:
-    """The job's settings, overridden by the row's own field by field; the row's own seed wins over the one
-    derived for it.
-    """
+    """The job's settings, overridden field by field by the row's own; `seed` is used where the row has none."""
     settings = {**asdict(generation), "seed": seed, **prompt.sampling}
     return Request(
         id=request_id,
         prompt_ids=tuple(prompt.token_ids),
         max_tokens=settings["max_tokens"],
-        sampling=Sampling(**{f.name: settings[f.name] for f in fields(Sampling)}),
+        sampling=Sampling(**{known.name: settings[known.name] for known in fields(Sampling)}),
         stop_ids=frozenset(settings["stop_token_ids"]),
         ignore_eos=settings["ignore_eos"],
         logprobs=settings["logprobs"],
@@ -175,13 +161,12 @@ def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, 
 
 
 def row_seed(job_seed: int, *place: str | int) -> int:
-    """64 bits from the job's seed and the row's place: the same however the input is cut into shards."""
+    """64 bits from the job's seed and the row's place, which do not depend on how the input is cut into shards."""
     text = "\0".join(str(part) for part in (job_seed, *place))
-    return int.from_bytes(
-        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
-    )
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    # Parquet fills in every field of a struct; an absent one reads as None
+    # Parquet fills in every field of a struct; an absent one reads as None.
     return {name: value for name, value in values.items() if value is not None}

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.config import ModelConfig
 from engine.model.hub import local_folder
+from rows.chat_template import render_chat
 
 
 class TextCodec:
@@ -39,16 +40,14 @@ class TextCodec:
         return self.tokenizer(list(texts), truncation=False)["input_ids"] if texts else []
 
     def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of prompts that a chat template has rendered: it has put in the special tokens itself."""
-        return (
-            self.tokenizer(list(texts), truncation=False, add_special_tokens=False)["input_ids"]
-            if texts
-            else []
-        )
+        """Token ids of prompts that a chat template has rendered, which holds the special tokens already."""
+        if not texts:
+            return []
+        return self.tokenizer(list(texts), truncation=False, add_special_tokens=False)["input_ids"]
 
     def render(self, messages: Sequence[dict[str, Any]]) -> str:
-        """Messages through the model's chat template, open for the assistant's turn."""
-        return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        """Messages through the model's chat template; raises ChatTemplateError."""
+        return render_chat(self.tokenizer, messages)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of generated ids, special tokens left out."""

@@ -16,12 +16,17 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
 from engine.config import GenerationConfig
+from engine.prompt_length import PromptLengthError, check_prompt_length
+from rows.chat_template import ChatTemplateError
 from rows.prompts import Prompt, make_request
 from rows.text_codec import TextCodec
 from serving.errors import ApiError, install_handlers
 from serving.protocol import ChatBody, CompletionBody, GenerationBody, Message
 from serving.replies import CHAT, COMPLETION, Format, Reply, events, whole
-from serving.streams import Backend, Piece, pieces
+from serving.streams import Backend, TextDelta, text_deltas
+
+COMPLETIONS_PATH = "/v1/completions"
+CHAT_PATH = "/v1/chat/completions"
 
 
 def build_app(backend: Backend, model_name: str, generation: GenerationConfig) -> FastAPI:
@@ -30,13 +35,13 @@ def build_app(backend: Backend, model_name: str, generation: GenerationConfig) -
         title="N-gram speculative inference",
         description="The part of the OpenAI API that docs/serving.md describes.",
     )
-    install_handlers(app, {*CompletionBody.model_fields, *ChatBody.model_fields})
+    install_handlers(app, {COMPLETIONS_PATH: CompletionBody, CHAT_PATH: ChatBody})
     api = Api(backend, model_name, generation)
     app.get("/health")(api.health)
     app.get("/v1/models")(api.models)
     app.get("/v1/models/{name:path}")(api.model)
-    app.post("/v1/completions", response_model=None)(api.completions)
-    app.post("/v1/chat/completions", response_model=None)(api.chat)
+    app.post(COMPLETIONS_PATH, response_model=None)(api.completions)
+    app.post(CHAT_PATH, response_model=None)(api.chat)
     return app
 
 
@@ -85,20 +90,27 @@ class Api:
                 "model_not_found",
             )
 
+    def _check_lengths(self, prompts: Sequence[list[int]], param: str) -> None:
+        for prompt in prompts:
+            try:
+                check_prompt_length(len(prompt), self._backend.max_context)
+            except PromptLengthError as error:
+                raise ApiError(400, str(error), param, "context_length_exceeded") from error
+
     async def _answer(
         self, body: GenerationBody, style: Format, prompts: Sequence[list[int]], param: str
     ) -> Response:
-        check_lengths(prompts, self._backend.max_context, param)
+        self._check_lengths(prompts, param)
         seed = secrets.randbits(63)
         requests = [
             make_request(uuid.uuid4().hex, Prompt(ids, body.settings()), self._generation, seed)
             for ids in prompts
         ]
         reply = Reply(style, self._model_name)
-        texts = pieces(self._backend, requests)
+        texts = text_deltas(self._backend, requests)
         if not body.stream:
             return JSONResponse(await whole(reply, len(prompts), texts))
-        # The first piece before the headers: what the engine refuses still gets its own status.
+        # The first delta before the headers: what the engine refuses still gets its own status.
         begun = resumed(await anext(texts), texts)
         content = events(reply, len(prompts), begun, body.include_usage)
         return StreamingResponse(
@@ -113,34 +125,19 @@ def prompt_ids(codec: TextCodec, prompt: str | list[int]) -> list[int]:
 
 def chat_ids(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
     """The tokens of a chat, up to where the assistant answers."""
-    if not codec.tokenizer.chat_template:
-        raise ApiError(
-            400, "this model has no chat template; use /v1/completions", "messages", "no_chat_template"
-        )
     try:
         text = codec.render([message.for_template() for message in messages])
-    except Exception as error:  # a template may raise anything for messages it does not like
-        raise ApiError(
-            400, f"the model's chat template refuses these messages: {error}", "messages"
-        ) from error
+    except ChatTemplateError as error:
+        code = None if codec.tokenizer.chat_template else "no_chat_template"
+        raise ApiError(400, str(error), "messages", code) from error
     return codec.encode_rendered([text])[0]
 
 
-def check_lengths(prompts: Sequence[list[int]], max_context: int, param: str) -> None:
-    """Refuses a prompt that leaves no room for an answer."""
-    longest = max(map(len, prompts))
-    if longest >= max_context:
-        limit = f"this model's context is {max_context} and needs room for one more"
-        raise ApiError(
-            400, f"the prompt has {longest} tokens, but {limit}: shorten it", param, "context_length_exceeded"
-        )
-
-
-async def resumed(first: Piece, rest: AsyncGenerator[Piece, None]) -> AsyncGenerator[Piece, None]:
-    """A stream whose first piece was already taken."""
+async def resumed(first: TextDelta, rest: AsyncGenerator[TextDelta, None]) -> AsyncGenerator[TextDelta, None]:
+    """A stream whose first delta was already taken."""
     try:
         yield first
-        async for piece in rest:
-            yield piece
+        async for delta in rest:
+            yield delta
     finally:
         await rest.aclose()

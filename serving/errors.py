@@ -3,12 +3,12 @@ that this server sends.
 """
 
 import difflib
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
@@ -29,14 +29,15 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
-def install_handlers(app: FastAPI, parameters: Collection[str]) -> None:
-    """Makes the app answer its own errors, FastAPI's and Starlette's in the one shape; parameters: names to
-    suggest for an unknown one.
+def install_handlers(app: FastAPI, bodies: Mapping[str, type[BaseModel]]) -> None:
+    """Makes the app answer its own errors, FastAPI's and Starlette's in the one shape.
+
+    bodies: the request body of each path, whose fields are suggested for an unknown one.
     """
-    converters: dict[type[Exception], Callable[[Any], ApiError]] = {
-        ApiError: lambda error: error,
-        RequestValidationError: partial(_from_validation, parameters),
-        HTTPException: lambda error: ApiError(
+    converters: dict[type[Exception], Callable[[Request, Any], ApiError]] = {
+        ApiError: lambda request, error: error,
+        RequestValidationError: lambda request, error: _from_validation(bodies, request.url.path, error),
+        HTTPException: lambda request, error: ApiError(
             error.status_code, f"{error.detail}; see /docs for what this server answers"
         ),
     }
@@ -44,30 +45,41 @@ def install_handlers(app: FastAPI, parameters: Collection[str]) -> None:
         app.add_exception_handler(kind, _handler(convert))
 
 
-def _handler(convert: Callable[[Any], ApiError]) -> Callable[[Request, Exception], JSONResponse]:
+def _handler(convert: Callable[[Request, Any], ApiError]) -> Callable[[Request, Exception], JSONResponse]:
     def answer(request: Request, error: Exception) -> JSONResponse:
-        api_error = convert(error)
+        api_error = convert(request, error)
         return JSONResponse(api_error.body(), api_error.status, headers=getattr(error, "headers", None))
 
     return answer
 
 
-def _from_validation(parameters: Collection[str], error: RequestValidationError) -> ApiError:
+def _from_validation(
+    bodies: Mapping[str, type[BaseModel]], path: str, error: RequestValidationError
+) -> ApiError:
     """The first complaint of pydantic, in words; its place in the body is the `param`."""
     first = error.errors()[0]
     kind = first["type"]
-    path = [str(part) for part in first["loc"][1:]]
+    place = [str(part) for part in first["loc"][1:]]
     if kind == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first['ctx']['error']}")
-    if not path:
+    if not place:
         return ApiError(400, "the body must be a JSON object, sent with Content-Type: application/json")
-    param = ".".join(path)
+    param = ".".join(place)
     if kind == "extra_forbidden":
-        close = difflib.get_close_matches(param, parameters, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = _hint(bodies, path, param)
         return ApiError(400, f"unknown parameter {param!r}{hint}", param, "unknown_parameter")
     if kind == "missing":
         return ApiError(400, f"the parameter {param!r} is missing", param, "missing_required_parameter")
     if kind == "value_error":
         return ApiError(400, str(first["ctx"]["error"]), param)
     return ApiError(400, f"{param}: {first['msg'][:1].lower()}{first['msg'][1:]}", param)
+
+
+def _hint(bodies: Mapping[str, type[BaseModel]], path: str, param: str) -> str:
+    """What to do about an unknown parameter: the endpoint that has it, or the nearest name of this endpoint."""
+    for other, body in bodies.items():
+        if other != path and param in body.model_fields:
+            return f"; it belongs to {other}"
+    known = bodies[path].model_fields if path in bodies else ()
+    nearest = difflib.get_close_matches(param, known, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

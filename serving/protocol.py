@@ -5,6 +5,7 @@ nothing; what cannot change the text is taken and has no effect; a name that is 
 extension) is refused.
 """
 
+import json
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
@@ -26,7 +27,7 @@ def _unsupported(*harmless: Any) -> AfterValidator:
 
     def check(value: Any, info: ValidationInfo) -> Any:
         if value is not None and not any(type(value) is type(known) and value == known for known in harmless):
-            allowed = f", or send {harmless[0]!r}" if harmless else ""
+            allowed = f", or send {json.dumps(harmless[0])}" if harmless else ""
             raise ValueError(
                 f"{info.field_name} is {shown(value)}, which this server does not support yet; "
                 f"leave it out{allowed}"

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.request import SequenceStats
 from serving.errors import ApiError
-from serving.streams import Piece
+from serving.streams import TextDelta
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,21 @@ def _choice(index: int, content: dict[str, Any], finish_reason: str | None) -> d
     return {"index": index, **content, "logprobs": None, "finish_reason": finish_reason}
 
 
-async def whole(reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, None]) -> dict[str, Any]:
+async def whole(reply: Reply, num_prompts: int, deltas: AsyncGenerator[TextDelta, None]) -> dict[str, Any]:
     """The reply once everything is generated."""
     texts: list[list[str]] = [[] for _ in range(num_prompts)]
     reasons: list[str | None] = [None] * num_prompts
-    async with aclosing(pieces):
-        async for piece in pieces:
-            texts[piece.index].append(piece.text)
-            reasons[piece.index] = piece.finish_reason
-            reply.count(piece.stats)
+    async with aclosing(deltas):
+        async for delta in deltas:
+            texts[delta.index].append(delta.text)
+            reasons[delta.index] = delta.finish_reason
+            reply.count(delta.stats)
     choices = [_choice(i, reply.format.text("".join(texts[i])), reasons[i]) for i in range(num_prompts)]
     return reply.envelope(reply.format.whole, choices, reply.usage())
 
 
 async def events(
-    reply: Reply, num_prompts: int, pieces: AsyncGenerator[Piece, None], include_usage: bool
+    reply: Reply, num_prompts: int, deltas: AsyncGenerator[TextDelta, None], include_usage: bool
 ) -> AsyncGenerator[str, None]:
     """The reply as server-sent events; an error after the first event becomes the last one, without "
     "[DONE]."""
@@ -108,13 +108,13 @@ async def events(
     if opening:
         yield _event(*(reply.envelope(chunk, [_choice(i, opening, None)], None) for i in range(num_prompts)))
     try:
-        async with aclosing(pieces):
-            async for piece in pieces:
-                reply.count(piece.stats)
+        async with aclosing(deltas):
+            async for delta in deltas:
+                reply.count(delta.stats)
                 yield _event(
                     reply.envelope(
                         chunk,
-                        [_choice(piece.index, reply.format.delta(piece.text), piece.finish_reason)],
+                        [_choice(delta.index, reply.format.delta(delta.text), delta.finish_reason)],
                         None,
                     )
                 )

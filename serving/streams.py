@@ -1,4 +1,4 @@
-"""From engine requests to pieces of text: one stream per prompt, merged into one.
+"""From engine requests to deltas of text: one stream per prompt, merged into one.
 
 Leaving a stream early aborts its requests.
 """
@@ -30,8 +30,8 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class Piece:
-    """New text of the prompt at `index`; the last piece has finish_reason and stats."""
+class TextDelta:
+    """New text of the prompt at `index`; the last delta has finish_reason and stats."""
 
     index: int
     text: str
@@ -39,9 +39,9 @@ class Piece:
     stats: SequenceStats | None = None
 
 
-async def pieces(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[Piece, None]:
+async def text_deltas(backend: Backend, requests: Sequence[Request]) -> AsyncGenerator[TextDelta, None]:
     """The text of all requests as it grows, in the order in which it comes."""
-    queue: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+    queue: asyncio.Queue[TextDelta | Exception] = asyncio.Queue()
     tasks = [
         asyncio.create_task(_pump(backend, index, request, queue)) for index, request in enumerate(requests)
     ]
@@ -60,26 +60,26 @@ async def pieces(backend: Backend, requests: Sequence[Request]) -> AsyncGenerato
 
 
 async def _pump(
-    backend: Backend, index: int, request: Request, queue: asyncio.Queue[Piece | Exception]
+    backend: Backend, index: int, request: Request, queue: asyncio.Queue[TextDelta | Exception]
 ) -> None:
     try:
         async with aclosing(_text(backend, index, request)) as texts:
-            async for piece in texts:
-                queue.put_nowait(piece)
+            async for delta in texts:
+                queue.put_nowait(delta)
     except Exception as error:
         queue.put_nowait(error)
 
 
-async def _text(backend: Backend, index: int, request: Request) -> AsyncGenerator[Piece, None]:
+async def _text(backend: Backend, index: int, request: Request) -> AsyncGenerator[TextDelta, None]:
     detokenizer = Detokenizer(backend.codec.tokenizer)
     try:
         async with aclosing(backend.stream(request)) as events:
             async for event in events:
                 text = detokenizer.push(event.token_ids)
                 if event.finish_reason:
-                    yield Piece(index, text + detokenizer.held(), event.finish_reason, event.stats)
+                    yield TextDelta(index, text + detokenizer.held(), event.finish_reason, event.stats)
                 elif text:
-                    yield Piece(index, text)
+                    yield TextDelta(index, text)
     except ValueError as error:
         raise ApiError(400, str(error)) from error
     except RuntimeError as error:

@@ -11,6 +11,7 @@ from drafting.outcomes import CandidateCounts
 from engine.config import ModelConfig
 from engine.request import Completion, Request, SequenceStats
 from engine.stats import EngineStats
+from rows.chat_template import ChatTemplateError
 from rows.text_codec import TextCodec
 
 
@@ -28,7 +29,7 @@ class ByteCodec(TextCodec):
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         if messages[0]["role"] == "nobody":
-            raise RuntimeError("no such role")
+            raise ChatTemplateError("the chat template refused the messages: no such role; fix them")
         return "".join(f"<{m['role']}>{m['content']}" for m in messages)
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -111,8 +111,8 @@ async def test_an_id_may_be_used_again_after_its_end(loop):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt_ids": ()}, "0 tokens; it must have 1 to 255"),
-        ({"prompt_ids": (5,) * 256}, "256 tokens; it must have 1 to 255"),
+        ({"prompt_ids": ()}, "the prompt is empty; give it at least one token"),
+        ({"prompt_ids": (5,) * 256}, "256 tokens; the context is 256 and needs room for one more"),
         ({"prompt_ids": (5, 97)}, "token id 97; ids of this model go from 0 to 96"),
         ({"prompt_ids": (5, -1)}, "token id -1"),
         ({"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),

@@ -32,10 +32,10 @@ def test_a_rows_group_is_the_text_of_its_column_and_null_is_no_group(value: Any,
             "column 'prompt' is missing; each row needs a prompt (input.prompt_column names its column)",
         ),
         ({"prompt": 5}, "column 'prompt' is 5; a prompt must be a string"),
-        ({"prompt": ""}, "the prompt is empty; each row needs at least one token"),
+        ({"prompt": ""}, "the prompt is empty; give it at least one token"),
         (
             {"prompt": "a\ud800"},
-            "the prompt is not valid Unicode: surrogates not allowed at position 1; mend the row",
+            "the prompt is not valid Unicode: surrogates not allowed at position 1; fix the row",
         ),
         (
             {"prompt": "12345678"},
@@ -130,7 +130,7 @@ def test_messages_of_a_wrong_shape_are_an_error(messages: Any) -> None:
 
 
 def test_a_template_that_refuses_messages_is_an_error_of_the_row() -> None:
-    assert "the chat template refused it: no such role" in (
+    assert "the chat template refused the messages: no such role" in (
         read({"chat": [{"role": "nobody", "content": ""}]}, messages="chat").error or ""
     )
 

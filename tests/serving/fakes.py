@@ -104,6 +104,6 @@ def client_for(backend: ScriptedBackend, generation: GenerationConfig | None = N
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
-def text_steps(*pieces: str) -> list[list[int]]:
-    """The token ids of each piece: one event per piece."""
-    return [list(piece.encode()) for piece in pieces]
+def text_steps(*deltas: str) -> list[list[int]]:
+    """The token ids of each delta: one event per delta."""
+    return [list(delta.encode()) for delta in deltas]

@@ -224,6 +224,19 @@ async def test_an_unknown_parameter_is_refused_and_the_nearest_named() -> None:
     await refusal(COMPLETION | {"\ud800": 1})
 
 
+async def test_a_parameter_of_the_other_endpoint_is_said_to_belong_there() -> None:
+    error = await refusal(COMPLETION | {"max_completion_tokens": 3})
+    expected = "unknown parameter 'max_completion_tokens'; it belongs to /v1/chat/completions"
+    assert (error["message"], error["code"]) == (expected, "unknown_parameter")
+    error = await refusal(CHAT | {"echo": True}, "/v1/chat/completions")
+    assert error["message"] == "unknown parameter 'echo'; it belongs to /v1/completions"
+
+
+async def test_values_in_errors_are_spelled_as_in_json() -> None:
+    error = await refusal(COMPLETION | {"echo": True})
+    assert error["message"].endswith("leave it out, or send false")
+
+
 async def test_a_missing_parameter_is_named() -> None:
     assert (await refusal({"prompt": "a"}))["message"] == "the parameter 'model' is missing"
     assert (await refusal({"model": "tiny"}, "/v1/chat/completions"))["param"] == "messages"
@@ -246,7 +259,7 @@ async def test_messages_that_are_none_are_refused_at_their_place(messages: Any, 
 async def test_messages_that_the_template_does_not_take_are_refused_in_its_words() -> None:
     messages = [{"role": "user", "content": "x"}, {"role": "system", "content": "late"}]
     error = await refusal({"model": "tiny", "messages": messages}, "/v1/chat/completions")
-    assert error["message"] == "the model's chat template refuses these messages: system comes first"
+    assert error["message"] == "the chat template refused the messages: system comes first; fix them"
 
 
 async def test_a_model_without_a_chat_template_says_so() -> None:
@@ -267,7 +280,7 @@ async def test_a_prompt_as_long_as_the_context_is_refused(kind: str) -> None:
         "context_length_exceeded",
         "prompt" if kind == "completion" else "messages",
     )
-    assert "this model's context is 64 and needs room for one more: shorten it" in error["message"]
+    assert "the context is 64 and needs room for one more: shorten it" in error["message"]
 
 
 async def test_another_models_name_is_not_found() -> None:
