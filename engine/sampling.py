@@ -112,7 +112,7 @@ def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     if not ranked and not any(s.min_p for s in sampling):
         return probabilities
     keep = probabilities >= _column(sampling, "min_p", logits.device)
-    if ranked:  # sorting a large vocabulary is dear: only the rows that need it
+    if ranked:  # sorting a large vocabulary is expensive: only the rows that need it
         limited = [sampling[row] for row in ranked]
         top_k, top_p = (_column(limited, name, logits.device) for name in ("top_k", "top_p"))
         keep[ranked] &= kept_by_rank(probabilities[ranked], top_k, top_p)

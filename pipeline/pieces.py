@@ -147,6 +147,6 @@ def _to_rows(table: pa.Table) -> tuple[list[dict[str, Any]], list[str | None]]:
             except UnicodeDecodeError as error:
                 rows.append({})
                 errors.append(
-                    f"the row is not UTF-8: {error.reason} at byte {error.start} of a text; mend the row"
+                    f"the row is not UTF-8: {error.reason} at byte {error.start} of a text; fix the row"
                 )
         return rows, errors

@@ -88,7 +88,7 @@ def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str)
 def read_record(output: str) -> RunRecord | None:
     """The record of the run that an output belongs to; raises ValueError for a foreign one.
 
-    None for a fresh output, and for one without any part: whoever mends a setting after a failed start begins
+    None for a fresh output, and for one without any part: whoever fixes a setting after a failed start begins
     anew.
     """
     text = read_file(output, RUN)

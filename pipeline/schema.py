@@ -124,7 +124,7 @@ def fit_rows(
     strict: a column that the schema lacks is an error too; otherwise the user has chosen the columns.
     """
     errors: list[str | None] = [None] * len(rows)
-    remedy = "mend the row, or raise input.schema_rows so that types are learned from more rows"
+    remedy = "fix the row, or raise input.schema_rows so that types are learned from more rows"
     columns = []
     for field in schema:
         values: list[Any] = []

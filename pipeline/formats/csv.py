@@ -100,7 +100,7 @@ class CsvRows:
         if len(values) != len(names):
             raise BadRow(
                 f"the row has {len(values)} fields, but there are {len(names)} columns; "
-                "mend its commas and quotes"
+                "fix its commas and quotes"
             )
         cells = dict(zip(names, values, strict=True))
         return {name: _from_json(name, cell) if name in self.json else cell for name, cell in cells.items()}
@@ -120,7 +120,7 @@ def parse_fields(row: bytes, first: bool) -> list[str]:
     try:
         (fields,) = csv.reader([text], strict=True)
     except (csv.Error, ValueError) as error:  # ValueError: more rows than one
-        raise BadRow(f"the row is not CSV: {error}; mend its quotes") from error
+        raise BadRow(f"the row is not CSV: {error}; fix its quotes") from error
     return fields
 
 
@@ -130,4 +130,4 @@ def _from_json(name: str, cell: str) -> Any:
     try:
         return json.loads(cell)
     except (ValueError, RecursionError) as error:
-        raise BadRow(f"column {name!r} must hold JSON: {error}; mend the row") from error
+        raise BadRow(f"column {name!r} must hold JSON: {error}; fix the row") from error

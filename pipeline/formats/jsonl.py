@@ -43,7 +43,7 @@ def parse_object(line: bytes, first: bool = False) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadRow(f"the line is not JSON: {error}; mend the row") from error
+        raise BadRow(f"the line is not JSON: {error}; fix the row") from error
     if not isinstance(row, dict):
         raise BadRow(f"the line is a JSON {type(row).__name__}; it must be an object with named fields")
     return row

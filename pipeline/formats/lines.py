@@ -127,7 +127,7 @@ def decode(row: bytes, first: bool) -> str:
         text = row.decode("utf-8-sig" if first else "utf-8")
     except UnicodeDecodeError as error:
         raise BadRow(
-            f"the line is not UTF-8: {error.reason} at its byte {error.start}; mend the row"
+            f"the line is not UTF-8: {error.reason} at its byte {error.start}; fix the row"
         ) from error
     if text and not text.strip("\0"):
         raise BadRow(f"the line is {len(text)} NUL bytes, as a torn write leaves them; write the file again")

@@ -24,7 +24,7 @@ def read_footer(file: InputFile) -> tuple[pa.Schema, list[int], list[int]]:
             return schema, [group.num_rows for group in groups], [group.total_byte_size for group in groups]
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(
-            f"{file.path} cannot be read as Parquet: {str(error).splitlines()[0]}; mend or remove it"
+            f"{file.path} cannot be read as Parquet: {str(error).splitlines()[0]}; fix or remove it"
         ) from error
 
 

@@ -176,7 +176,7 @@ def test_an_output_of_a_different_run_is_refused_with_what_differs(
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main([*flags, "--generation.max_tokens", "9"])
     with pytest.raises(AssertionError, match="would have been started"):
-        offline.main(flags)  # nothing came of the first start: a mended command takes its place
+        offline.main(flags)  # nothing came of the first start: a fixed command takes its place
     write_part(str(tmp_path / "out"), 7, pa.table({"x": [1]}), Summary())
     capsys.readouterr()
     assert "(generation.max_tokens: 256 -> 9)" in refused([*flags, "--generation.max_tokens", "9"], capsys)

@@ -107,8 +107,7 @@ def test_every_row_comes_out_once_in_order_with_its_columns(unbroken: list[dict[
     assert [row["id"] for row in unbroken] == [None if i == 7 else i for i in range(NUM_ROWS)]
     assert [i for i, row in enumerate(unbroken) if row["error"]] == sorted(BAD_ROWS)
     assert (
-        unbroken[7]["error"]
-        == "the line is not JSON: Expecting value: line 1 column 1 (char 0); mend the row"
+        unbroken[7]["error"] == "the line is not JSON: Expecting value: line 1 column 1 (char 0); fix the row"
     )
     assert unbroken[13]["error"].startswith("the prompt has 300 tokens; the context is 256")
     assert {(row["finish_reason"], row["num_generated_tokens"]) for row in unbroken} == {

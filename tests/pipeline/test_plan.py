@@ -115,7 +115,7 @@ def test_an_input_without_rows_is_refused(tmp_path: Path, content: bytes | None)
 
 def test_a_file_that_is_no_parquet_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 nonsense")
-    with pytest.raises(ValueError, match=r"a.parquet cannot be read as Parquet: .*; mend or remove it"):
+    with pytest.raises(ValueError, match=r"a.parquet cannot be read as Parquet: .*; fix or remove it"):
         plan(tmp_path)
 
 

@@ -102,10 +102,10 @@ def test_a_torn_record_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_start_that_made_no_part_is_replaced_by_the_next(tmp_path: Path) -> None:
     open_run(str(tmp_path), RECORD, PLAN)
-    mended = changed("model", "dtype", "bfloat16")
-    open_run(str(tmp_path), mended, PLAN)
+    fixed = changed("model", "dtype", "bfloat16")
+    open_run(str(tmp_path), fixed, PLAN)
     write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
-    assert read_record(str(tmp_path)) == mended
+    assert read_record(str(tmp_path)) == fixed
 
 
 def test_opening_sweeps_temp_files_and_faults_but_no_parts(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ SCHEMA = pa.schema(
         ("meta", pa.struct([("a", pa.int64())])),
     ]
 )
-REMEDY = "mend the row, or raise input.schema_rows so that types are learned from more rows"
+REMEDY = "fix the row, or raise input.schema_rows so that types are learned from more rows"
 
 
 @pytest.mark.parametrize(

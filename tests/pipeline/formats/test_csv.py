@@ -38,15 +38,15 @@ def test_a_hostile_file_loses_no_row_and_spoils_no_neighbour(tmp_path: Path) -> 
     assert told(rows) == [
         "two\nlines, one field",
         "plain",
-        "the row has 2 fields, but there are 3 columns; mend its commas and quotes",
-        "the row has 4 fields, but there are 3 columns; mend its commas and quotes",
-        "the row is not CSV: unexpected end of data; mend its quotes",
-        "the row is not CSV: ',' expected after '\"'; mend its quotes",
+        "the row has 2 fields, but there are 3 columns; fix its commas and quotes",
+        "the row has 4 fields, but there are 3 columns; fix its commas and quotes",
+        "the row is not CSV: unexpected end of data; fix its quotes",
+        "the row is not CSV: ',' expected after '\"'; fix its quotes",
         '5" pipe',
         "the line is empty; remove it or give it fields",
-        "the line is not UTF-8: invalid start byte at its byte 3; mend the row",
-        "the prompt is empty; each row needs at least one token",
-        "the row has 1 fields, but there are 3 columns; mend its commas and quotes",
+        "the line is not UTF-8: invalid start byte at its byte 3; fix the row",
+        "the prompt is empty; give it at least one token",
+        "the row has 1 fields, but there are 3 columns; fix its commas and quotes",
         "last",
     ]
     assert rows[0]["carried"] == {"id": "007", "prompt": "two\nlines, one field", "note": 'says "hi"'}
@@ -130,7 +130,7 @@ def test_settings_and_chats_are_json_in_their_cells(tmp_path: Path) -> None:
     assert [row["sampling"] for row in rows[:2]] == ['{"top_k": 3}', "{}"]
     assert [row["error"] for row in rows[2:]] == [
         "column 'sampling' must hold JSON: Expecting property name enclosed in double quotes: line 1 column "
-        "2 (char 1); mend the row",
+        "2 (char 1); fix the row",
         "sampling.top_k is -1; it must be an integer of at least 0 (0 = off)",
         "column 'chat' is None; it must be a list of messages, each with role and content",
     ]

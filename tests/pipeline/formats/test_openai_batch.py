@@ -125,7 +125,7 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
         ("text", "the line is a JSON str; it must be an object with named fields"),
         (
             request(CHAT, messages=[{"role": "nobody", "content": "x"}]),
-            "column 'messages': the chat template refused it: no such role; mend the messages",
+            "column 'messages': the chat template refused the messages: no such role; fix them",
         ),
     ],
 )  # fmt: skip

@@ -23,9 +23,9 @@ def test_hostile_values_are_errors_of_their_rows(tmp_path: Path) -> None:
     rows = prepared(tmp_path, columns=["id"], rows_per_shard=1)
     assert told(rows) == [
         "column 'sampling' sets 'new', which is not a setting; did you mean 'n'?",
-        "the row is not UTF-8: invalid start byte at byte 0 of a text; mend the row",
+        "the row is not UTF-8: invalid start byte at byte 0 of a text; fix the row",
         "column 'prompt' is missing; each row needs a prompt (input.prompt_column names its column)",
-        "the prompt is empty; each row needs at least one token",
+        "the prompt is empty; give it at least one token",
         "line\ntwo",
     ]
     assert [row["carried"]["id"] for row in rows] == [0, 1, 2, 3, 4]
@@ -46,7 +46,7 @@ def test_a_file_cut_off_is_refused_by_the_plan(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a"] * 1000}), tmp_path / "a.parquet")
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"a.parquet cannot be read as Parquet: .*; mend or remove it"):
+    with pytest.raises(ValueError, match=r"a.parquet cannot be read as Parquet: .*; fix or remove it"):
         make_plan(InputConfig(path=str(tmp_path)), 1)
 
 

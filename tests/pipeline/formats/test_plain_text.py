@@ -21,7 +21,7 @@ def test_every_line_of_a_hostile_file_is_a_row(tmp_path: Path) -> None:
         "the line is empty; remove it or give it a prompt",
         "the line is empty; remove it or give it a prompt",
         "under\u2028one line",
-        "the line is not UTF-8: invalid start byte at its byte 0; mend the row",
+        "the line is not UTF-8: invalid start byte at its byte 0; fix the row",
         "the line is 2 NUL bytes, as a torn write leaves them; write the file again",
         "  kept as it is  ",
         "\ufeffmark",
