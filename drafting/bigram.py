@@ -1,7 +1,7 @@
 """The model bigram: for every token its likeliest successors, and drafts made by chaining them.
 
-A table is int32 [V, R]: R successors by rank, NO_TOKEN where fewer are known. Where it comes from - a model,
-or text read so far - is not known here.
+A table is int32 [V, R]: R successors by rank, NO_TOKEN where fewer are known. It may come from a model or
+from text.
 """
 
 import numpy as np
@@ -19,22 +19,19 @@ def empty_table(vocab_size: int, num_successors: int) -> Int32:
 
 @compiled
 def learn_successors(table_VR: Int32, token_ids: Int32) -> None:
-    """Takes in text: the most recently seen successor of a token comes first.
-
-    After [5 6 5 7], row 5 is [7 6].
-    """
+    """Takes in text: the latest successor comes first. After [5 6 5 7], 5 has [7 6]."""
     for i in range(len(token_ids) - 1):
-        row = table_VR[token_ids[i]]
+        successors = table_VR[token_ids[i]]
         token = token_ids[i + 1]
-        for rank in range(len(row)):
-            row[rank], token = token, row[rank]
+        for rank in range(len(successors)):
+            successors[rank], token = token, successors[rank]
             if token == token_ids[i + 1] or token == NO_TOKEN:
                 break
 
 
 @compiled
 def recycle_successors(table_VR: Int32, token_ids: Int32, successors_TK: Int32) -> None:
-    """Takes in what a model has just said after these tokens; of equal tokens the last counts."""
+    """Takes in what a model finds likeliest after these tokens; of equal tokens the last counts."""
     size = min(table_VR.shape[1], successors_TK.shape[1])
     for i in range(len(token_ids)):
         if token_ids[i] < len(table_VR):
@@ -46,9 +43,7 @@ def recycle_successors(table_VR: Int32, token_ids: Int32, successors_TK: Int32) 
 def fill_bigram_drafts(
     table_VR: Int32, last_ids_B: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32
 ) -> None:
-    """Rank r of a sequence: the r-th successor of its last token, followed by first successors, up to the
-    depth allowed.
-    """
+    """Writes drafts: draft r is the r-th successor of the last token, then first successors."""
     vocab_size, num_successors = table_VR.shape
     for b in range(len(last_ids_B)):
         if last_ids_B[b] >= vocab_size:

@@ -1,5 +1,4 @@
-"""The paper's context N-gram: what followed the sequence's last tokens when they last occurred in the same
-sequence.
+"""The paper's context N-gram: what followed earlier occurrences of the sequence's last tokens.
 
 Owns one sequence's tokens and the chains through their occurrences. Does not know other sequences, tables,
 nor trees.
@@ -42,11 +41,9 @@ class ContextIndex:
         _append(self.tokens, self.previous, self.heads, self.length, self.query_len, token_ids)
         self.length = length
 
-    def fill(self, depth: int, drafts_BKW: Int32, lengths_BK: Int32, row: int) -> None:
-        """Writes the best drafts of at most `depth` tokens into drafts_BKW[row], best first; rows without one
-        keep length 0.
-        """
-        _fill(self.tokens, self.previous, self.length, depth, drafts_BKW, lengths_BK, row)
+    def fill(self, depth: int, drafts_BKW: Int32, lengths_BK: Int32, index: int) -> None:
+        """Writes the best drafts of at most `depth` tokens into drafts_BKW[index], best first."""
+        _fill(self.tokens, self.previous, self.length, depth, drafts_BKW, lengths_BK, index)
 
     def _grow(self, length: int) -> None:
         capacity = max(64, 1 << (length - 1).bit_length())
@@ -61,9 +58,10 @@ class ContextIndex:
 
 
 @compiled
-def _head_slot(tokens: Int32, heads: Int32, end: int, query_len: int) -> int:
-    """Where the newest end of the query_len tokens ending at `end` is kept: linear probing, exact by
-    comparing tokens.
+def _find_head(tokens: Int32, heads: Int32, end: int, query_len: int) -> int:
+    """Where in `heads` the newest occurrence of the query_len tokens that end at `end` is kept.
+
+    Probing is linear, and tokens are compared, so there are no collisions.
     """
     begin = end - query_len + 1
     key = np.int64(0)
@@ -91,7 +89,7 @@ def _append(
         tokens[end] = token_ids[i]
         previous[end] = NONE
         if end >= query_len - 1:
-            slot = _head_slot(tokens, heads, end, query_len)
+            slot = _find_head(tokens, heads, end, query_len)
             previous[end] = heads[slot]
             heads[slot] = end
 
@@ -99,12 +97,12 @@ def _append(
 @compiled
 def _rebuild_heads(tokens: Int32, heads: Int32, length: int, query_len: int) -> None:
     for end in range(query_len - 1, length):
-        heads[_head_slot(tokens, heads, end, query_len)] = end
+        heads[_find_head(tokens, heads, end, query_len)] = end
 
 
 @compiled
 def _fill(
-    tokens: Int32, previous: Int32, length: int, depth: int, drafts_BKW: Int32, lengths_BK: Int32, row: int
+    tokens: Int32, previous: Int32, length: int, depth: int, drafts_BKW: Int32, lengths_BK: Int32, index: int
 ) -> None:
     starts = np.empty(MAX_OCCURRENCES, np.int32)
     counts = np.empty(MAX_OCCURRENCES, np.int32)
@@ -113,17 +111,18 @@ def _fill(
     for rank in range(_most_frequent(counts[:num_found], best)):
         start = starts[best[rank]]
         size = min(depth, length - start)
-        lengths_BK[row, rank] = size
+        lengths_BK[index, rank] = size
         for i in range(size):
-            drafts_BKW[row, rank, i] = tokens[start + i]
+            drafts_BKW[index, rank, i] = tokens[start + i]
 
 
 @compiled
 def _count_continuations(
     tokens: Int32, previous: Int32, length: int, depth: int, starts: Int32, counts: Int32
 ) -> int:
-    """The distinct continuations, latest first, as start and count; one that the context's end cuts short is
-    a continuation too.
+    """Lists the distinct continuations, latest first: where each starts, and how often it occurred.
+
+    A continuation that the end of the context cuts short counts too. Returns how many there are.
     """
     keys = np.empty(MAX_OCCURRENCES, np.int64)
     found_at = np.full(2 * MAX_OCCURRENCES, NONE, np.int32)
@@ -137,7 +136,7 @@ def _count_continuations(
         for i in range(end + 1, end + 1 + size):
             key = (key + tokens[i] + 1) * MULTIPLIER
         slot = (key >> 32) & (len(found_at) - 1)
-        # 64 bits stand for the tokens: a collision would cost one guess, never a wrong token.
+        # 64 bits stand for the tokens: a collision would cost one draft, never a wrong token.
         while found_at[slot] >= 0 and keys[found_at[slot]] != key:
             slot = (slot + 1) & (len(found_at) - 1)
         if found_at[slot] < 0:
@@ -153,8 +152,9 @@ def _count_continuations(
 
 @compiled
 def _most_frequent(counts: NDArray[np.int32], best: Int32) -> int:
-    """Fills `best` with the indexes of the highest counts, highest first, ties in the order given; returns
-    how many.
+    """Fills `best` with the indices of the highest counts, highest first; returns how many.
+
+    Equal counts stay in their order.
     """
     num_best = 0
     for candidate in range(len(counts)):

@@ -1,7 +1,6 @@
-"""The paper's fixed strategy: sources are asked in the order given until num_drafts distinct drafts are
-found.
+"""The paper's fixed strategy: sources are asked in order until num_drafts distinct drafts are found.
 
-Owns that order. What a sequence remembers is its ContextIndex; tables are shared by all sequences. Does not
+Owns the order. What is known of a sequence is its ContextIndex; tables are shared by all sequences. Does not
 know the model.
 """
 
@@ -18,8 +17,7 @@ from drafting.unigram import fill_unigram_drafts
 
 
 class MixedProposer:
-    """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens; see "
-    "SpeculationConfig."""
+    """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens (see MixedConfig)."""
 
     def __init__(
         self,
@@ -36,15 +34,12 @@ class MixedProposer:
         self.max_depth = draft_len
         self._num_drafts = num_drafts
         self._query_len = query_len
-        self._matches_S = np.array(
-            [min(query_len, 255) if name == "context" else 0 for name in sources], np.uint8
-        )
+        matches = [min(query_len, 255) if name == "context" else 0 for name in sources]
+        self._matches_S = np.array(matches, np.uint8)
         self._tables = tables
 
     def start(self, token_ids: Int32, group: str = "") -> ContextIndex:
-        """The state of a sequence that begins with these tokens, at least one; it learns nothing from its
-        group.
-        """
+        """The state of a sequence that begins with these tokens; it learns nothing from its group."""
         return ContextIndex(token_ids, self._query_len)
 
     def extend(self, states: Sequence[ContextIndex], token_ids: Int32, offsets: NDArray[np.int64]) -> None:
@@ -55,20 +50,17 @@ class MixedProposer:
     def propose(
         self, states: Sequence[ContextIndex], max_depths: Int32, min_survival: float = 0.0
     ) -> CandidateTrees:
-        """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes; all of
-        it shall be verified.
-        """
+        """One tree per state, none deeper than max_depths [B] (0 = no tree); every node is to be verified."""
         depths_B = np.minimum(max_depths, self.max_depth)
         shape = (len(self.source_names), len(states), self._num_drafts)
         drafts_SBKW = np.empty((*shape, self.max_depth), np.int32)
         lengths_SBK = np.zeros(shape, np.int32)
         for name, drafts_BKW, lengths_BK in zip(self.source_names, drafts_SBKW, lengths_SBK, strict=True):
             self._fill(name, states, depths_B, drafts_BKW, lengths_BK)
-        return certain(
-            merge_drafts(
-                drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes, self._matches_S
-            )
+        trees = merge_drafts(
+            drafts_SBKW, lengths_SBK, depths_B, self._num_drafts, self.max_nodes, self._matches_S
         )
+        return certain(trees)
 
     def learn(
         self,
@@ -81,7 +73,7 @@ class MixedProposer:
         self.extend(states, token_ids, offsets)
 
     def wants_successors(self) -> int:
-        """None: the paper's tables stay as they were built."""
+        """The paper's tables stay as they were built, so no successors are of use."""
         return 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
@@ -100,9 +92,9 @@ class MixedProposer:
         self, name: str, states: Sequence[ContextIndex], depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32
     ) -> None:
         if name == "context":
-            for row, (state, depth) in enumerate(zip(states, depths_B.tolist(), strict=True)):
+            for index, (state, depth) in enumerate(zip(states, depths_B.tolist(), strict=True)):
                 if depth > 0:
-                    state.fill(depth, drafts_BKW, lengths_BK, row)
+                    state.fill(depth, drafts_BKW, lengths_BK, index)
         elif name == "bigram" and self._tables.bigram is not None:
             last_ids_B = np.array([state.tokens[state.length - 1] for state in states], np.int32)
             fill_bigram_drafts(self._tables.bigram, last_ids_B, depths_B, drafts_BKW, lengths_BK)

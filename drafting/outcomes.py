@@ -1,7 +1,6 @@
-"""What became of guesses: how many were proposed, verified and accepted, by source, depth and length of
-match.
+"""What became of candidates: how many were proposed, verified and accepted, by source and more.
 
-Owns the table and the names of its rows. Does not know which guesses are chosen, nor how they are verified.
+Owns the counts and their names. Does not know which candidates are chosen, nor how they are verified.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,19 +21,14 @@ _MATCH_OF = np.searchsorted((1, 2, 3, 5, 9, 17), np.arange(256), side="right")
 
 
 class CandidateCounts:
-    """table int64 [stages, sources, depths, matches]: guesses, by what became of them.
-
-    A node counts in every stage it reached.
-    """
+    """table int64 [stages, sources, depths, matches]; a node counts in every stage that it reached."""
 
     def __init__(self, source_names: Sequence[str]) -> None:
         self.source_names = tuple(source_names)
         self.table = np.zeros((len(STAGES), len(source_names), len(DEPTHS), len(MATCHES)), np.int64)
 
     def add(self, candidates: DraftTrees, trees: DraftTrees, accepted: Int64) -> None:
-        """Counts a step: all candidates, those that were verified, and of these the accepted ones, as indices
-        into the trees.
-        """
+        """Counts a step. trees: the verified nodes; accepted: the accepted ones, as indices."""
         for stage, nodes in enumerate((candidates, trees)):
             if len(nodes.sources):
                 _add(self.table[stage], nodes.sources, nodes.depths, nodes.matches)
@@ -42,19 +36,19 @@ class CandidateCounts:
             _add(self.table[2], trees.sources[accepted], trees.depths[accepted], trees.matches[accepted])
 
     def by_source(self, stage: str) -> dict[str, int]:
-        """Guesses that reached the stage; sources without any are left out."""
+        """The nodes that reached a stage, by source; sources without any are left out."""
         totals = self.table[STAGES.index(stage)].sum((1, 2)).tolist()
         return {name: total for name, total in zip(self.source_names, totals, strict=True) if total}
 
     def figures(self) -> list[dict[str, Any]]:
-        """The rows as records, ready for JSON."""
+        """The counts as records, ready for JSON."""
         return [
             {"source": source, "depth": depth, "match": match, **dict(zip(STAGES, counts, strict=True))}
-            for source, depth, match, counts in self.rows()
+            for source, depth, match, counts in self.entries()
         ]
 
-    def rows(self) -> Iterator[tuple[str, str, str, list[int]]]:
-        """Source, depth, match and the counts of the stages, where there was any guess."""
+    def entries(self) -> Iterator[tuple[str, str, str, list[int]]]:
+        """Source, depth, match and the counts of the stages, where any node was counted."""
         for source, depth, match in np.argwhere(self.table.any(0)).tolist():
             yield (
                 self.source_names[source],

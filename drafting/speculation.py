@@ -57,8 +57,9 @@ class StepController(Protocol):
 
     @property
     def price(self) -> float:
-        """The price by which this step's nodes were chosen, in tokens per second; 0 where nothing is "
-        "priced."""
+        """The price by which this step's nodes were chosen, in tokens per second; 0 where nothing
+        is priced.
+        """
 
     def choose(self, candidates: CandidateTrees) -> DraftTrees:
         """The nodes to verify in this step."""
@@ -134,8 +135,9 @@ class NoSpeculation:
 
 
 class Speculation:
-    """In each step, for the sequences that it gives a token: wants_drafts, propose, choose, learn, "
-    "observe."""
+    """In each step, for the sequences that it gives a token: wants_drafts, propose, choose,
+    learn, observe.
+    """
 
     def __init__(self, proposer: Proposer, controller: StepController) -> None:
         self.proposer = proposer
@@ -157,8 +159,9 @@ class Speculation:
 
     @property
     def price(self) -> float:
-        """The price by which the latest nodes were chosen, in tokens per second; 0 where nothing is "
-        "priced."""
+        """The price by which the latest nodes were chosen, in tokens per second; 0 where nothing
+        is priced.
+        """
         return self.controller.price
 
     def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> CandidateTrees | None:

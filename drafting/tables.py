@@ -16,18 +16,14 @@ from drafting.tree import Int32
 
 @dataclass(frozen=True)
 class Tables:
-    """bigram int32 [V, R]: successors by rank; unigram int32 [R]: likeliest tokens.
-
-    None = not there: the source gives no drafts.
-    """
+    """bigram int32 [V, R]: successors by rank; unigram int32 [R]: likeliest tokens; None = no such table."""
 
     bigram: Int32 | None = None
     unigram: Int32 | None = None
 
 
 def save_table(folder: Path, name: str, ids: Int32, made_from: str) -> Path:
-    """Writes one table so that a reader sees all of it or nothing; made_from says what it was computed "
-    "from."""
+    """Writes one table so that a reader finds a whole file or none; made_from: what it was computed from."""
     path = folder / f"{name}.npz"
     torn = folder / f".{name}.{os.getpid()}.tmp"
     with open(torn, "wb") as file:
@@ -37,7 +33,7 @@ def save_table(folder: Path, name: str, ids: Int32, made_from: str) -> Path:
 
 
 def load_table(folder: Path, name: str, made_from: str | None = None) -> Int32 | None:
-    """The table, or None where there is none, it is torn, or it was not made from what the caller says."""
+    """A table; None where there is none, it is torn, or it was not made from what the caller says."""
     try:
         with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
             ids = file["ids"]

@@ -1,5 +1,6 @@
-"""The model unigram: the tokens nearest to the middle of the output embeddings, whatever came before; kept
-for the paper's ablation.
+"""The model unigram: the tokens nearest to the middle of the output embeddings, whatever came before.
+
+Kept for the paper's ablation.
 
 With V the input and U the output embeddings, <a, b> = sum over x of (a . v_x)(b . v_x) and p(x) falls with
 the length of u_x - mean(U) in that product. The paper's listing ranks by -<mean(U), u_x> instead, which is
@@ -28,7 +29,7 @@ def nearest_to_mean(
 
 
 def fill_unigram_drafts(ids_R: Int32, max_depths_B: Int32, drafts_BKW: Int32, lengths_BK: Int32) -> None:
-    """The same drafts of one token for every sequence that may have any."""
+    """Writes one-token drafts, which are equal for all sequences that may have any."""
     num_ids = min(len(ids_R), drafts_BKW.shape[1])
     drafts_BKW[:, :num_ids, 0] = ids_R[:num_ids]
     lengths_BK[:, :num_ids] = np.minimum(max_depths_B, 1)[:, None]

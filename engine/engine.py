@@ -159,8 +159,9 @@ class Engine:
 
     @phase("choose")
     def _choose(self, step: Step) -> None:
-        """Chooses the nodes to verify, takes pages for what they may commit, and cuts off what finds no "
-        "page."""
+        """Chooses the nodes to verify, takes pages for what they may commit, and cuts off what
+        finds no page.
+        """
         if step.candidates is None:
             step.trees = DraftTrees.empty(len(step.sequences))
             return
@@ -202,8 +203,9 @@ class Engine:
 
     @phase("learn")
     def _learn(self, step: Step) -> None:
-        """Tells the proposer which nodes were accepted, what the model finds likely, and which tokens "
-        "came."""
+        """Tells the proposer which nodes were accepted, what the model finds likely, and which
+        tokens came.
+        """
         if len(step.trees.token_ids):
             self.speculation.reward(step.trees.sources[step.verified.nodes])
             if count := self.speculation.wants_successors():
@@ -240,8 +242,9 @@ class Engine:
             self.scheduler.check_integrity()
 
     def _max_draft_depths(self, sequences: list[Sequence]) -> Int32:
-        """int32 [B]: how deep a tree of each sequence may be, by the tokens and the free pages that are "
-        "left."""
+        """int32 [B]: how deep a tree of each sequence may be, by the tokens and the free pages
+        that are left.
+        """
         depths = np.zeros(len(sequences), np.int32)
         room = self.scheduler.pool.num_free * self.runner.page_size
         for index, sequence in enumerate(sequences):

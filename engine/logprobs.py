@@ -1,9 +1,8 @@
-"""Log-probabilities of the tokens that a step gave: of the accepted path's rows only, and only for sequences
-that ask.
+"""Log-probabilities of the tokens that a step gave, for the sequences that ask.
 
-Each row's figures depend on its own logits alone, so they are what plain decoding gives, as the tokens are.
+They depend on the logits at each position alone, so they are what plain decoding gives, as the tokens are.
 
-Letters: A rows on the paths of those sequences, V vocabulary, K likeliest tokens.
+Letters: A tokens of the sequences that ask, V vocabulary, K likeliest tokens.
 """
 
 import numpy as np
@@ -18,12 +17,12 @@ from engine.verify import Ints, Verified
 def path_logprobs(
     logits: Tensor, trees: DraftTrees, verified: Verified, wanted: list[int | None]
 ) -> list[Logprobs | None]:
-    """For each sequence its accepted nodes' and its bonus token's; wanted: the likeliest tokens to name, None
-    = no logprobs.
+    """For each sequence, the log-probabilities of its accepted nodes and of its bonus token.
 
-    logits [N + B, V]: for each sequence the row of its root, then those of its nodes. The row before a token
-    gives it: of a path of nodes 3 and 5 the root's row gives node 3's token, row 3 gives node 5's, row 5 the
-    bonus token.
+    wanted: how many of the likeliest tokens to name, None = no log-probabilities. logits [N + B, V]: for each
+    sequence the logits after its root, then after each of its nodes. On a path of nodes 3 and 5, the logits
+    after the root give the token of node 3, those after node 3 the token of node 5, and those after node 5
+    the bonus.
     """
     if not any(asked is not None for asked in wanted):
         return [None] * len(wanted)
@@ -92,7 +91,10 @@ def likeliest(logits: Tensor, count: int) -> Tensor:
 
 
 def _ranked(logits: Tensor, count: int) -> Tensor:
-    """The same whatever is equal, at over ten times the price: by integers in which value and id are one."""
+    """Ids of the highest logits, exact where values are equal, but ten times slower than topk.
+
+    It compares integers that hold value and id.
+    """
     bits = (logits + 0.0).view(torch.int32)  # the sum makes -0.0 equal to 0.0
     ordered = torch.where(
         bits < 0, bits ^ 0x7FFFFFFF, bits

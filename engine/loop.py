@@ -3,7 +3,7 @@
 The batch worker and the Serve replica share it.
 
 A cancelled or closed stream aborts its request. An engine fault ends the loop: every caller gets EngineDead,
-and the process is expected to exit, for the state of the device is unknown.
+and the process is expected to exit, because the state of the device is unknown.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class EngineDead(RuntimeError):
 class _Caller:
     """Where a request's events go: a queue of the asyncio loop that asked.
 
-    held: those of one who wants a completion of them.
+    held: the events so far of a caller who wants one completion.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -71,7 +71,7 @@ class EngineLoop:
                 yield event
 
     async def complete(self, request: Request) -> Completion:
-        """All of a request's tokens, once it is finished; raises as stream does."""
+        """All tokens of a request, once it is finished; raises ValueError and EngineDead like `stream`."""
         async with aclosing(self._events(request, held=[])) as events:
             completion = await anext(events)
         assert isinstance(completion, Completion), completion
@@ -139,8 +139,8 @@ class EngineLoop:
             self._end()
 
     def _take_commands(self) -> bool:
-        """Runs what callers asked for, waiting for it when the engine is idle; False when the loop was
-        closed.
+        """Runs what callers asked for, and waits for it when the engine is idle; False = the loop
+        was closed.
         """
         while True:
             try:
@@ -152,7 +152,7 @@ class EngineLoop:
             command()
 
     def _end(self) -> None:
-        """Tells everybody who waits, also those whose request was still on its way."""
+        """Gives EngineDead to every caller, also to those whose request was not taken in yet."""
         self.fault = self.fault or EngineDead("the engine was closed")
         dead = EngineDead(f"the engine has ended: {type(self.fault).__name__}: {self.fault}")
         dead.__cause__ = self.fault

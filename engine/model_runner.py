@@ -1,6 +1,6 @@
 """The only caller of the model: turns a StepPlan into logits, and keeps the accepted nodes' K/V.
 
-Knows pages and rows; does not know requests, sampling or where drafts come from.
+Knows pages and packed tokens; does not know requests, sampling or where drafts come from.
 """
 
 from dataclasses import replace
@@ -24,8 +24,9 @@ from engine.verify import Verified
 
 
 class ModelRunner:
-    """A model, its cache of num_pages committed pages, and staging pages for max_nodes draft nodes of each of
-    max_running sequences, but for no more than max_step_nodes in one step.
+    """A model and its cache: num_pages committed pages, and staging pages for draft nodes.
+
+    There is room for max_nodes nodes of each of max_running sequences, or for max_step_nodes in one step.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class ModelRunner:
 
     @torch.inference_mode()
     def forward(self, inputs: dict[str, Any]) -> Tensor:
-        """One forward pass over all packed tokens of a plan; logits [R, V] of its logits_indices, in the
-        model's dtype.
+        """One forward pass over a plan; returns the logits [R, V] of its logits_indices, in the model's
+        dtype.
         """
         with attention.current(inputs["ngram_step"]):
             logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
@@ -100,9 +101,7 @@ class ModelRunner:
             self.cache.copy_slots(staged_slots, committed_slots)
 
     def score_tree(self, token_ids: list[int], tree: DraftTrees) -> Tensor:
-        """Logits [1 + nodes, V] of the last token and of a tree's nodes, prefilled in two chunks; for the
-        parity check.
-        """
+        """Logits [1 + nodes, V] of the last token and of a tree's nodes, for the parity check."""
         sequence = Sequence(
             Request("parity", tuple(token_ids), max_tokens=tree.num_nodes(0) + 1), frozenset(), 2**30
         )

@@ -1,8 +1,8 @@
 """Which pages of the K/V cache are free, who holds the others, and which can be found again by their key.
 
-A page is free (nothing worth keeping in it), held by one or more sequences, or idle: held by nobody, but
-published, so that a sequence with the same beginning can still hold it. Idle pages count as free; the longest
-unused goes first. Plain Python: knows no tensors, no model, and not what a key means.
+A page is free, held by one or more sequences, or idle. An idle page is held by nobody but published, so that
+a sequence with an equal beginning can still hold it. Idle pages count as free; the longest unused is taken
+first. Plain Python: knows no tensors, no model, and not what a key means.
 """
 
 from collections import Counter, OrderedDict
@@ -26,17 +26,15 @@ class PagePool:
 
     @property
     def num_free(self) -> int:
-        """Pages that nobody holds."""
+        """How many pages nobody holds."""
         return len(self._free) + len(self._idle)
 
     def pages_for(self, num_tokens: int) -> int:
-        """Pages that hold this many tokens."""
+        """How many pages this many tokens need."""
         return -(-num_tokens // self.page_size)
 
     def take(self, num_pages: int, after: int | None = None) -> list[int]:
-        """Page ids for a new holder, behind page `after` where possible; the caller has checked that there
-        are enough.
-        """
+        """Page ids for a new holder, following page `after` where possible; there must be enough of them."""
         assert num_pages <= self.num_free, f"{num_pages} pages wanted, {self.num_free} free"
         page_ids = []
         for _ in range(num_pages):
@@ -48,11 +46,9 @@ class PagePool:
     def give_back(self, page_ids: list[int], last_first: bool = False) -> None:
         """Ends a holder's hold on its pages.
 
-        Published ones are evicted in their order, or the last of them first.
-
-        In their order, so that a later sequence gets pages that follow each other; the last first for a
-        sequence that comes back soon, for its last pages are of no use without the first. Of unpublished
-        pages the first is the next handed out, still warm in the processor's cache.
+        Published pages are evicted later in their order, so that a new sequence gets pages that follow each
+        other. last_first is for a sequence that comes back soon: its last pages are of no use without the
+        first. Of unpublished pages the first is handed out next, while it is warm in the processor's cache.
         """
         for page in reversed(page_ids):
             self._num_holders[page] -= 1
@@ -86,8 +82,8 @@ class PagePool:
         """The key under which a page can be found, if any."""
         return self._keys[page]
 
-    def num_free_beside(self, found: list[int]) -> int:
-        """Pages that can still be taken once the found ones are held."""
+    def num_free_without(self, found: list[int]) -> int:
+        """How many pages can still be taken once the found ones are held."""
         return self.num_free - sum(not self._num_holders[page] for page in found)
 
     def hold(self, found: list[int]) -> None:
@@ -98,14 +94,17 @@ class PagePool:
             self._num_holders[page] += 1
 
     def _take_one(self, after: int | None) -> int:
-        behind = -1 if after is None else after + 1
-        if behind in self._free:
-            del self._free[behind]
-            return behind
-        # A sequence alone is read in place when its pages follow each other: worth an idle page that has long
-        # been unused.
-        if behind in self._idle and 2 * self._idle[behind] <= next(iter(self._idle.values())) + self._clock:
-            return self._evict(behind)
+        following = -1 if after is None else after + 1
+        if following in self._free:
+            del self._free[following]
+            return following
+        # A single sequence is read in place when its pages follow each other. That is worth an idle page
+        # which has not been used for long.
+        if (
+            following in self._idle
+            and 2 * self._idle[following] <= next(iter(self._idle.values())) + self._clock
+        ):
+            return self._evict(following)
         return self._free.popitem()[0] if self._free else self._evict(next(iter(self._idle)))
 
     def _evict(self, page: int) -> int:
@@ -116,9 +115,7 @@ class PagePool:
         return page
 
     def check_integrity(self, held: Iterable[list[int]]) -> None:
-        """Raises AssertionError unless holders, free list, idle pages and keys agree with the pages that are
-        held.
-        """
+        """Raises AssertionError unless holders, free and idle pages and keys agree with the pages held."""
         holders = Counter(page for pages in held for page in pages)
         assert holders == Counter(dict(enumerate(self._num_holders))), "the numbers of holders are wrong"
         sets = [set(self._free), set(self._idle), {*holders}]

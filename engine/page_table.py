@@ -1,5 +1,4 @@
-"""The pages of a step's sequences as one array, kept from step to step: most steps add a page or two, or
-none.
+"""The pages of a step's sequences as one array, kept from step to step: most steps add few pages or none.
 
 Knows lists of page ids, not sequences.
 """
@@ -20,10 +19,9 @@ class PageTable:
         self._counts: list[int] = []
 
     def of(self, lists: list[list[int]]) -> NDArray[np.int64]:
-        """[at least C, at least P]: line c begins with the pages of lists[c]; what is behind them, and behind
-        the last line, means nothing.
+        """An array of at least [C, P] whose line c begins with the pages of lists[c].
 
-        The array is good until the next call.
+        What follows them, and what follows the last line, means nothing. The next call overwrites the array.
         """
         counts = list(map(len, lists))
         before = self._lists

@@ -1,9 +1,8 @@
-"""The prefix cache: sequences that begin alike share the full pages of their beginning, which runs through
-the model once.
+"""The prefix cache: sequences that begin alike share the full pages of their beginning.
 
 A full page's key is a hash of its tokens and of the key before it, so equal keys mean equal beginnings. Only
-tokens whose K/V is committed are ever published. Owns the keys and who is computing what; the pages are the
-pool's.
+tokens whose K/V is committed are ever published. Owns the keys, and who is computing what; the pages belong
+to engine/page_pool.py.
 """
 
 from hashlib import blake2b
@@ -13,8 +12,9 @@ from engine.sequence import Sequence
 
 
 class PrefixCache:
-    """Finds and publishes pages by the tokens in them; switched off, it finds nothing and publishes "
-    "nothing."""
+    """Finds and publishes pages by the tokens in them; switched off, it finds nothing and
+    publishes nothing.
+    """
 
     def __init__(self, pool: PagePool, enabled: bool = True) -> None:
         self.pool = pool
@@ -22,10 +22,10 @@ class PrefixCache:
         self._computing: dict[bytes, Sequence] = {}  # keys of pages that running sequences are about to fill
 
     def find(self, sequence: Sequence) -> list[int] | None:
-        """The pages that hold the sequence's beginning, its last token always excepted: that one must run.
+        """The pages that hold the sequence's beginning, without its last token, which must run.
 
-        None when a running sequence is computing the next page of it: then waiting is cheaper than computing
-        it twice.
+        None when a running sequence is computing the next page of it: waiting is cheaper than computing it
+        twice.
         """
         if not self.enabled:
             return []
@@ -46,7 +46,7 @@ class PrefixCache:
                 self._computing.setdefault(key, sequence)
 
     def publish(self, sequence: Sequence) -> None:
-        """Lets others find the pages that the sequence has filled since."""
+        """Lets others find the pages that the sequence has filled since the last call."""
         num_full = sequence.num_cached // self.pool.page_size
         if num_full > sequence.num_published and self.enabled:
             keys = self._keys(sequence, num_full)
@@ -56,16 +56,14 @@ class PrefixCache:
             sequence.num_published = num_full
 
     def forget(self, sequence: Sequence) -> None:
-        """Nobody waits any more for what the sequence has not computed; it loses its pages."""
+        """Ends the waiting for what the sequence has not computed, because it loses its pages."""
         for key in sequence.page_keys[sequence.num_published :]:
             if self._computing.get(key) is sequence:
                 del self._computing[key]
         sequence.num_published = 0
 
     def check_integrity(self, running: list[Sequence]) -> None:
-        """Raises AssertionError when a key is awaited that nobody will compute, or a page is published before
-        it is filled.
-        """
+        """Raises AssertionError when nobody computes an awaited key, or a page is published unfilled."""
         for key, sequence in self._computing.items():
             assert sequence in running, "a sequence is waited for that does not run"
             assert sequence.num_uncached > 0 and key in sequence.page_keys[sequence.num_published :], (

@@ -9,7 +9,7 @@ class PromptLengthError(ValueError):
 
 
 def check_prompt_length(num_tokens: int, max_context: int | None) -> None:
-    """Raises PromptLengthError for a prompt that cannot run. max_context: positions of the model, None = unknown."""
+    """Raises PromptLengthError for a prompt that cannot run. max_context: None = unknown."""
     if num_tokens < 1:
         raise PromptLengthError("the prompt is empty; give it at least one token")
     if max_context is not None and num_tokens >= max_context:

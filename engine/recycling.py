@@ -1,5 +1,4 @@
-"""The likeliest successors of every verified row, as a draft source for later steps; never what a target
-token is made of.
+"""The likeliest successors of every verified token: a source of later drafts, never of a target token.
 
 Token Recycling (Luo et al. 2024) keeps the top-k of logits that were computed anyway.
 """
@@ -13,8 +12,9 @@ from drafting.compiled import compiled
 
 
 def likeliest_successors(logits: Tensor, count: int) -> NDArray[np.int32]:
-    """logits [R, V] -> ids of the `count` highest, best first, int32 [R, count]; of equal ones any may "
-    "come."""
+    """logits [R, V] -> ids of the `count` highest, best first, int32 [R, count]; of equal ones
+    any may come.
+    """
     count = min(count, logits.shape[1])
     if logits.device.type == "cpu":
         # torch.topk sorts more than is asked for: on a CPU a scan that keeps the best so far is several times

@@ -39,7 +39,7 @@ class Request:
     is the last of the output. make_stop_check: called once, for what else may end the output (the engine
     knows no text). logprobs: how many of the likeliest tokens to name at each position, 0 = the chosen one
     only, None = none. group: rows that resemble each other, such as the samples of one prompt. speculate:
-    False = plain decoding for this one.
+    False = plain decoding for this request.
     """
 
     id: str
@@ -72,12 +72,12 @@ class SequenceStats:
 
     @property
     def num_verified(self) -> int:
-        """Nodes verified, all sources."""
+        """The nodes verified, of all sources."""
         return sum(self.verified.values())
 
     @property
     def num_accepted(self) -> int:
-        """Nodes accepted, all sources."""
+        """The nodes accepted, of all sources."""
         return sum(self.accepted.values())
 
 
@@ -95,14 +95,14 @@ class Logprobs:
     top: NDArray[np.float32]
 
     def first(self, num_tokens: int) -> "Logprobs":
-        """Those of the first tokens."""
+        """The log-probabilities of the first tokens."""
         if num_tokens == len(self.chosen):
             return self
         return Logprobs(self.chosen[:num_tokens], self.top_ids[:num_tokens], self.top[:num_tokens])
 
     @staticmethod
     def joined(parts: "Sequence[Logprobs]") -> "Logprobs":
-        """One behind the other."""
+        """The log-probabilities of several parts, in their order."""
         return Logprobs(
             *(
                 np.concatenate([getattr(part, name) for part in parts])
@@ -112,11 +112,11 @@ class Logprobs:
 
 
 class Event(NamedTuple):  # a frozen dataclass takes four times as long to make, and every token makes one
-    """New tokens of one request. sources: for each token the source that guessed it, None = the model's own.
+    """New tokens of one request.
 
-    finish_reason: None while the request goes on. stop: an eos or stop token, or a stop check's word; length:
-    max_tokens or the context is full. stats: with the last event only. logprobs: of a request that asks for
-    them.
+    sources: for each token the source that drafted it, None = the model's own. finish_reason: None while the
+    request goes on. stop = an eos or stop token came, or a stop check said so; length = max_tokens or the
+    context is full. stats: with the last event only. logprobs: of a request that asks for them.
     """
 
     request_id: str
@@ -139,7 +139,7 @@ class Completion:
 
     @staticmethod
     def of(events: Sequence[Event]) -> "Completion":
-        """What a request's events, all of them, amount to."""
+        """The completion that all events of a request make up."""
         last = events[-1]
         assert last.finish_reason and last.stats, last
         parts = [event.logprobs for event in events if event.logprobs is not None]

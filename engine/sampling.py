@@ -1,7 +1,7 @@
 """The one function that makes target tokens from logits, in every mode (design: lossless by construction).
 
-Greedy, or a draw by inverse CDF in vocabulary order from a uniform number that depends on (seed, output
-position) alone: so a token does not depend on drafts, batch, arrival order or worker, up to differences of
+A target is greedy, or drawn by inverse CDF in vocabulary order from a uniform number that depends on (seed,
+output position) alone. So it does not depend on drafts, batch, arrival order or worker, up to differences of
 the logits themselves.
 
 Letters: R rows, V vocabulary.
@@ -30,9 +30,7 @@ class TargetSampling:
 
 
 def target_sampling(sequences: list[Sequence], trees: DraftTrees) -> TargetSampling | None:
-    """How the target tokens after each sequence's last token and after its nodes are made; None = all are
-    greedy.
-    """
+    """How to make the targets after each sequence's last token and after its nodes; None = all greedy."""
     if not any(sequence.request.sampling.temperature > 0 for sequence in sequences):
         return None
     sampling: list[Sampling] = []
@@ -88,8 +86,9 @@ def _splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
-    """Inverse CDF over the kept tokens, in float64: a float32 sum over 150 k tokens would be off by more than
-    a token's share.
+    """Draws by inverse CDF over the kept tokens, in float64.
+
+    A float32 sum over 150 k tokens would be off by more than a token's share.
     """
     probabilities = kept_probabilities(logits, sampling)
     cumulative = probabilities.cumsum(-1)
@@ -102,8 +101,9 @@ def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
 
 
 def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
-    """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter removes is "
-    "0."""
+    """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter
+    removes is 0.
+    """
     below_best = logits.double() - logits.amax(-1, keepdim=True)
     probabilities = below_best.div_(
         _column(sampling, "temperature", logits.device)
@@ -120,5 +120,5 @@ def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
 
 
 def _column(sampling: list[Sampling], name: str, device: torch.device) -> Tensor:
-    """One setting of every row, float64 [R, 1]."""
+    """A setting of every row as float64 [R, 1]."""
     return torch.tensor([getattr(row, name) for row in sampling], dtype=torch.float64, device=device)[:, None]

@@ -1,5 +1,4 @@
-"""Which sequences run in the next step, and how many of their tokens: continuous batching over a pool of
-pages.
+"""Which sequences run in the next step, and how many of their tokens: continuous batching over pages.
 
 Owns waiting, running, admission and preemption. Plain Python: no tensors, no model, no drafts. Oldest first
 everywhere: the oldest running sequence is never preempted, so every sequence ends.
@@ -54,9 +53,9 @@ class Scheduler:
     def admit(self) -> None:
         """Moves waiting sequences into the running set while their tokens, and one more, have pages.
 
-        One whose beginning is just being computed stays, first in line, and may be overtaken. The one it
-        waits for runs, so it waits no longer than that prefill; and none that overtakes can be the next to
-        make it wait, for that one would share its beginning, and wait itself.
+        A sequence whose beginning is just being computed stays first in line and may be overtaken. The
+        sequence it waits for runs, so it waits no longer than that prefill. No sequence that overtakes it can
+        make it wait again: it would share the beginning, and wait itself.
         """
         overtaken: list[Sequence] = []
         while self.waiting and len(self.running) < self.max_running and len(overtaken) < MAX_OVERTAKEN:
@@ -70,21 +69,21 @@ class Scheduler:
         self.waiting.extendleft(reversed(overtaken))
 
     def schedule(self) -> list[Chunk]:
-        """The chunks of the next step: every decoding sequence's last token, then prompt tokens, oldest
-        first.
+        """The chunks of the next step: the last token of every decoding sequence, then prompts,
+        oldest first.
         """
         page_size = self.pool.page_size
         for sequence in tuple(self.running):
             if sequence.num_tokens > len(sequence.page_ids) * page_size and sequence in self.running:
                 self._reserve_root(sequence)
         decoding = [s for s in self.running if s.num_tokens - s.num_cached == 1]
-        # Neighbours of like length share an attention group without their rows being gathered.
+        # Neighbours of like length share an attention call, and their packed tokens follow each other.
         chunks = [Chunk(s, 1, True) for s in sorted(decoding, key=attrgetter("num_cached"))]
         return chunks + self._prefilling() if len(decoding) < len(self.running) else chunks
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> int:
-        """Takes free pages so that num_tokens tokens fit, as far as there are any; returns how many tokens
-        fit now.
+        """Takes free pages, as far as there are any, for num_tokens tokens; returns how many
+        tokens fit now.
         """
         missing = self.pool.pages_for(num_tokens) - len(sequence.page_ids)
         if missing > 0:
@@ -108,7 +107,7 @@ class Scheduler:
         return self._unfinished.get(request_id)
 
     def abort(self, sequence: Sequence) -> None:
-        """Forgets an unfinished sequence, wherever it is."""
+        """Forgets an unfinished sequence, and frees its pages if it runs."""
         if sequence in self.waiting:
             self.waiting.remove(sequence)
             del self._unfinished[sequence.request.id]
@@ -134,10 +133,10 @@ class Scheduler:
         # The one token more keeps a sequence from being admitted only to be preempted by its first step,
         # but must not shut out one that fills the whole pool to its last slot.
         num_pages = min(self.pool.pages_for(sequence.num_tokens + 1), self.pool.num_pages)
-        return num_pages - len(found) <= self.pool.num_free_beside(found)
+        return num_pages - len(found) <= self.pool.num_free_without(found)
 
     def _start(self, sequence: Sequence, found: list[int]) -> None:
-        """Puts a sequence into the running set, with the pages of its beginning that were found and new ones
+        """Puts a sequence into the running set; it gets the pages that were found, and new ones
         for the rest.
         """
         self.pool.hold(found)
@@ -153,8 +152,8 @@ class Scheduler:
             self.num_cached_tokens += sequence.num_cached
 
     def _reserve_root(self, sequence: Sequence) -> None:
-        """Room for all tokens the sequence has; the youngest gives way until there is, at last the sequence
-        itself.
+        """Makes room for all tokens of a sequence: the youngest is preempted until there is, at
+        last itself.
         """
         while self.reserve(sequence, sequence.num_tokens) < sequence.num_tokens:
             youngest = self.running.pop()
@@ -165,7 +164,7 @@ class Scheduler:
                 return
 
     def _prefilling(self) -> list[Chunk]:
-        """Prompt tokens, oldest sequence first, as many as a step may run."""
+        """The chunks of prompts, oldest sequence first, as many tokens as a step may run."""
         budget = self.prefill_chunk
         chunks = []
         for sequence in self.running:

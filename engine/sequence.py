@@ -12,8 +12,9 @@ from engine.request import Event, FinishReason, Logprobs, Request, SequenceStats
 
 
 class Sequence:
-    """tokens [0, num_tokens) = prompt + output; [0, num_cached) of them have their K/V in pages; the rest
-    must still run.
+    """Tokens [0, num_tokens) are prompt and output.
+
+    The K/V of [0, num_cached) is in pages; the rest must run.
     """
 
     def __init__(self, request: Request, stop_ids: frozenset[int], max_context: int) -> None:
@@ -51,7 +52,7 @@ class Sequence:
 
     @property
     def group(self) -> str:
-        """Rows that resemble each other have the same."""
+        """The name that rows which resemble each other share."""
         return self.request.group
 
     @property
@@ -61,7 +62,7 @@ class Sequence:
 
     @property
     def max_draft_depth(self) -> int:
-        """Guesses in a row that can still be of use: the last token allowed is the model's own."""
+        """How deep a tree can be of use: the last token allowed is the model's own."""
         return max(0, self.max_tokens_total - self.num_tokens - 1)
 
     def append(self, token_ids: list[int]) -> int:
@@ -87,7 +88,7 @@ class Sequence:
     def event(
         self, token_ids: list[int], sources: tuple[str | None, ...], logprobs: Logprobs | None = None
     ) -> Event:
-        """What this step gave, with the counts when it was the last."""
+        """The event of a step; the last one carries the counts."""
         if self.finish_reason:
             self.stats.num_generated_tokens = self.num_output
         stats = self.stats if self.finish_reason else None

@@ -89,7 +89,7 @@ class EngineStats:
             },
             "seconds": {phase: round(seconds, 6) for phase, seconds in self.seconds.items()},
         }
-        for source, depth, match, stages in self.candidates.rows():
+        for source, depth, match, stages in self.candidates.entries():
             for stage, count in zip(STAGES, stages, strict=True):
                 kinds.setdefault(stage, {})[f"{source} {depth} {match}"] = count
         without_zeros = {

@@ -192,7 +192,7 @@ def _lay_out(
     page_size: int,
     staging_page: int,
 ) -> None:
-    """Fills in the spans. known [3, C]: where each chunk starts, how many tokens it has, whether it is last."""
+    """Fills in the spans. known [3, C]: start, number of tokens and `last` of each chunk."""
     starts = known[0]
     sizes = known[1]
     is_last = known[2]

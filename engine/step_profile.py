@@ -28,8 +28,8 @@ REPEATS = 3
 def profile_steps(
     runner: ModelRunner, max_running: int, max_nodes: int, max_context: int, max_seconds: float = MAX_SECONDS
 ) -> Profile:
-    """Times decoding steps of several widths, as many as fit in max_seconds; the first of a row count is not
-    counted.
+    """Times decoding steps of several widths, as many as fit in max_seconds; a warm-up step is
+    not counted.
     """
     shapes = []
     seconds = []
@@ -47,9 +47,7 @@ def profile_steps(
 
 
 def _shapes(max_running: int, max_nodes: int, longest: int) -> Iterator[tuple[int, int, int]]:
-    """(sequences, nodes of each, context): one sequence with more and more nodes, then more and more
-    sequences.
-    """
+    """(sequences, nodes of each, context): first one sequence with ever more nodes, then more sequences."""
     short = min(64, longest // 2)
     long = min(512, longest // 2)
     yield 1, 0, short
@@ -92,7 +90,9 @@ def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context:
 
 
 def _sequence(runner: ModelRunner, index: int, context: int, num_nodes: int) -> Sequence:
-    """A sequence whose cached tokens lie in whatever pages: what they hold decides no cost."""
+    """A sequence whose cached tokens lie in arbitrary pages, since what pages hold does not
+    change the cost.
+    """
     prompt = tuple(1 + (index + place) % 5 for place in range(context + 1))
     sequence = Sequence(
         Request(f"profile {index}", prompt, num_nodes + 2), frozenset(), context + num_nodes + 3

@@ -1,8 +1,8 @@
-"""What top_k and top_p leave of a row's tokens, likeliest first and of equal ones the lowest id first.
+"""Which tokens top_k and top_p keep: the likeliest, and of equal ones the lowest ids.
 
-On a CPU without sorting: a row is counted by powers of two, and only the octave in which a limit falls is put
-in order. A sort of the whole vocabulary took longer than the rest of a small model's step
-(benchmarks/bench_rank_filter.py).
+On a CPU nothing is sorted: the tokens of a row are counted by powers of two of their probability, and only
+the octave in which a limit falls is put in order. A sort of the whole vocabulary took longer than the rest of
+a small model's step (benchmarks/bench_rank_filter.py).
 
 Letters: R rows, V vocabulary.
 """
@@ -30,7 +30,7 @@ def kept_by_rank(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
 
 
 def kept_by_sorting(probabilities: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """The same on any device."""
+    """Which tokens are kept, by sorting the vocabulary, on any device."""
     # Stable and descending: of equal probabilities the lowest id is kept first.
     ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(ordered.shape[1], device=ordered.device)

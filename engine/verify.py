@@ -16,17 +16,18 @@ NO_NODES: Ints = np.zeros(0, np.int64)
 
 
 class Verified(NamedTuple):
-    """nodes int64 [A]: accepted nodes, root to leaf, as indices into the packed trees; sequence b owns
-    nodes offsets[b] .. offsets[b + 1] - 1; bonus int64 [B]: the target's own token after each path."""
+    """What the target agrees with.
+
+    nodes int64 [A]: accepted nodes, from root to leaf, as indices into the packed trees; sequence b owns
+    nodes[offsets[b] : offsets[b + 1]]. bonus int64 [B]: the target's own token after each path.
+    """
 
     nodes: Ints
     offsets: Ints
     bonus: Ints
 
     def first(self, num_tokens: Ints) -> Ints:
-        """The nodes among the first num_tokens [B] tokens of each sequence: an output that ends inside a path
-        takes no more.
-        """
+        """The accepted nodes among the first num_tokens [B] tokens: an output may end inside a path."""
         sizes = np.diff(self.offsets)
         places = np.arange(len(self.nodes)) - self.offsets[:-1].repeat(sizes)
         return self.nodes[places < num_tokens.repeat(sizes)]

@@ -42,8 +42,9 @@ class InputFile:
 
 
 def list_files(paths: Sequence[str], format_: str = "auto") -> list[InputFile]:
-    """The files that the paths name, each once, in the order of the paths and sorted within a folder or "
-    "glob."""
+    """The files that the paths name, each once, in the order of the paths and sorted within a
+    folder or glob.
+    """
     files: list[InputFile] = []
     for index, path in enumerate(paths):
         found = _list_one(path, format_)

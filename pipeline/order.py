@@ -33,8 +33,9 @@ class Unit:
 
 
 def in_order(pieces: pa.Table, order: str) -> pa.Table:
-    """The pieces as they are to be handed out (see InputConfig.order), the smallest units last in any "
-    "order."""
+    """The pieces as they are to be handed out (see InputConfig.order), the smallest units last in
+    any order.
+    """
     units = _units(pieces)
     keys: dict[str, Any] = {
         "as_is": lambda unit: unit.first,

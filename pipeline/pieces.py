@@ -34,8 +34,9 @@ class Rows:
     places: Sequence[int]
 
     def with_errors(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts of these rows; a row that cannot be read says so, and only then what its prompt "
-        "lacks."""
+        """The prompts of these rows; a row that cannot be read says so, and only then what its
+        prompt lacks.
+        """
         told = zip(prompts, self.errors, self.misfits, strict=True)
         return [
             Prompt(error=error or prompt.error or misfit) if error or misfit else prompt

@@ -71,8 +71,9 @@ class Plan:
 
 
 def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None = None) -> Plan:
-    """Lists, counts and cuts the input; rows_per_shard: what a run that is continued has resolved `auto` "
-    "to."""
+    """Lists, counts and cuts the input; rows_per_shard: what a run that is continued has resolved
+    `auto` to.
+    """
     given = rows_per_shard or (None if config.rows_per_shard == "auto" else int(config.rows_per_shard))
     stride = given or MIN_SHARD
     scanned = scan_files(config, stride)

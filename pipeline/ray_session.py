@@ -21,8 +21,9 @@ PREPARE_CPUS = 0.25
 
 
 def in_submitted_job() -> bool:
-    """Whether `ray job submit` started this process; its working folder is then a copy inside Ray's "
-    "session."""
+    """Whether `ray job submit` started this process; its working folder is then a copy inside
+    Ray's session.
+    """
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 

@@ -25,7 +25,7 @@ class RowError(ValueError):
 class PromptColumns:
     """The columns that mean something.
 
-    messages: a chat, which is used in place of the prompt when it is named. either: a row has a prompt or messages.
+    messages: a chat, used in place of the prompt when it is named. either: a row has one of both.
     group: rows with the same value resemble each other.
     """
 
@@ -145,7 +145,7 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
 
 
 def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, seed: int) -> Request:
-    """The job's settings, overridden field by field by the row's own; `seed` is used where the row has none."""
+    """The job's settings, overridden by the row's own; `seed` counts where the row has none."""
     settings = {**asdict(generation), "seed": seed, **prompt.sampling}
     return Request(
         id=request_id,
@@ -161,7 +161,7 @@ def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, 
 
 
 def row_seed(job_seed: int, *place: str | int) -> int:
-    """64 bits from the job's seed and the row's place, which do not depend on how the input is cut into shards."""
+    """64 bits from the job's seed and the row's place, however the input is cut."""
     text = "\0".join(str(part) for part in (job_seed, *place))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -14,8 +14,9 @@ from starlette.responses import JSONResponse
 
 
 class ApiError(Exception):
-    """What goes wrong with a request; becomes the HTTP answer, or the last event of a stream that has "
-    "begun."""
+    """What goes wrong with a request; becomes the HTTP answer, or the last event of a stream that
+    has begun.
+    """
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -76,7 +77,7 @@ def _from_validation(
 
 
 def _hint(bodies: Mapping[str, type[BaseModel]], path: str, param: str) -> str:
-    """What to do about an unknown parameter: the endpoint that has it, or the nearest name of this endpoint."""
+    """What to do about an unknown parameter: the endpoint that has it, or the nearest name here."""
     for other, body in bodies.items():
         if other != path and param in body.model_fields:
             return f"; it belongs to {other}"

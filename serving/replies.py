@@ -101,8 +101,9 @@ async def whole(reply: Reply, num_prompts: int, deltas: AsyncGenerator[TextDelta
 async def events(
     reply: Reply, num_prompts: int, deltas: AsyncGenerator[TextDelta, None], include_usage: bool
 ) -> AsyncGenerator[str, None]:
-    """The reply as server-sent events; an error after the first event becomes the last one, without "
-    "[DONE]."""
+    """The reply as server-sent events; an error after the first event becomes the last one,
+    without [DONE].
+    """
     chunk = reply.format.chunk
     opening = reply.format.opening
     if opening:

@@ -74,8 +74,9 @@ class FakeHub:
         return digest.hexdigest()
 
     def downloads(self, name: str, how: str = "GET") -> dict[str, int]:
-        """How often each file of a repository was asked for: its body, or (HEAD) what there is to know of "
-        "it."""
+        """How often each file of a repository was asked for: its body, or (HEAD) what there is to
+        know of it.
+        """
         before = f"/{name}/resolve/{self.commit(name)}/"
         return {
             path.removeprefix(before): count

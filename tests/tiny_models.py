@@ -39,8 +39,9 @@ def tiny_model(
 
 
 def tiny_family(model_type: str, attention: str = "ngram_tree", dtype: torch.dtype = torch.float64) -> Any:
-    """As tiny_model, of any supported family; a family of images and text gets the sizes in its text "
-    "model."""
+    """As tiny_model, of any supported family; a family of images and text gets the sizes in its
+    text model.
+    """
     import engine.attention  # noqa: F401  (registers ngram_tree)
 
     torch.manual_seed(7)

@@ -1,7 +1,7 @@
-"""The histories that drafts come from: those that run, and finished ones as far as there is room for them.
+"""The histories that drafts come from: running sequences, and finished ones as far as there is room.
 
-Owns which history has which index and segments, and which finished history goes first. What is in the
-segments is chains.py's.
+Owns which history has which index and segments, and which finished history is forgotten first. chains.py owns
+what is in the segments.
 """
 
 from collections import deque
@@ -38,25 +38,24 @@ class TokenArena:
         self.arrays = _empty(FIRST_SEGMENTS)
         self.num_finished_tokens = 0
         self._finished: deque[tuple[int, int, int]] = deque()  # first segment, number of tokens, group
-        self._free_ids = list(range(FIRST_HISTORIES))[::-1]
+        self._free = list(range(FIRST_HISTORIES))[::-1]
         self._next_id = 1
         self._recent = np.zeros(MAX_ORDER, np.int32)
         self._next_group = 1
-        self._groups: dict[
-            str, int
-        ] = {}  # those that have histories; a number is never used again, since old segments bear it
+        # Numbers of the groups that have histories. A number is never used again, since old segments bear it.
+        self._groups: dict[str, int] = {}
         self._members: dict[int, tuple[str, int]] = {}  # by number: name, and how many histories
 
     def add(self, group: str) -> int:
-        """The index of a new history."""
-        if not self._free_ids:
+        """Begins a history and returns its index."""
+        if not self._free:
             size = len(self.histories)
             self.histories = np.concatenate([self.histories, np.zeros(size, HISTORY)])
             self.arrays = self.arrays._replace(
                 said_HN=np.concatenate([self.arrays.said_HN, np.zeros_like(self.arrays.said_HN)])
             )
-            self._free_ids = list(range(size, 2 * size))[::-1]
-        index = self._free_ids.pop()
+            self._free = list(range(size, 2 * size))[::-1]
+        index = self._free.pop()
         self.histories[index] = (self._next_id, self._join(group), NONE, NONE, 0)
         self.arrays.said_HN[index] = 0
         self._next_id += 1
@@ -70,18 +69,18 @@ class TokenArena:
         append(self.arrays, self.histories, indices, token_ids, offsets, self._recent)
 
     def finish(self, index: int) -> None:
-        """The history ends and stays as an example for others."""
+        """Ends a history, which stays as an example for others."""
         history = self.histories[index]
         self._finished.append((int(history["first_segment"]), int(history["length"]), int(history["group"])))
         self.num_finished_tokens += int(history["length"])
-        self._free_ids.append(index)
+        self._free.append(index)
         self._forget(self.max_finished_tokens)
 
     def drop(self, index: int) -> None:
-        """The history ends and is forgotten."""
+        """Ends a history and forgets it."""
         _release(self.arrays, int(self.histories[index]["first_segment"]))
         self._leave(int(self.histories[index]["group"]))
-        self._free_ids.append(index)
+        self._free.append(index)
 
     def clear(self) -> None:
         """Forgets all finished histories."""
@@ -95,7 +94,7 @@ class TokenArena:
             self.num_finished_tokens -= length
 
     def _join(self, name: str) -> int:
-        """The number of a group that gets one more history; 0 = none."""
+        """Adds a history to a group and returns the number of the group; 0 = none."""
         if not name:
             return 0
         if name not in self._groups:
@@ -106,7 +105,7 @@ class TokenArena:
         return number
 
     def _leave(self, number: int) -> None:
-        """One history of a group is gone; a group without histories is forgotten."""
+        """Takes a history out of a group; a group without histories is forgotten."""
         if number:
             name, count = self._members.pop(number)
             if count > 1:
@@ -116,12 +115,12 @@ class TokenArena:
 
     @property
     def num_groups(self) -> int:
-        """Groups that have histories."""
+        """How many groups have histories."""
         return len(self._members)
 
     @property
     def num_bytes(self) -> int:
-        """Memory of tokens and indexes."""
+        """Memory of tokens and chains, in bytes."""
         return sum(array.nbytes for array in self.arrays) + self.histories.nbytes
 
 
@@ -139,9 +138,9 @@ def _empty(num_segments: int) -> Arena:
 
 
 def _doubled(old: Arena) -> Arena:
-    """Twice the segments and heads.
+    """Doubles the segments and the heads.
 
-    A head lies at the low bits of a hash: with one bit more it is in one of two places, so both get it.
+    A head lies at the low bits of a hash. With one bit more it is in one of two places, so both get it.
     """
     num_segments = len(old.segments)
     num_free = int(old.num_free[0])
@@ -153,18 +152,25 @@ def _doubled(old: Arena) -> Arena:
     ).astype(np.int32)
     segments = np.concatenate([old.segments, new.segments])
     tokens = np.concatenate([old.tokens, new.tokens])
-    num_free_now = np.array([num_free + num_segments], np.int64)
-    return Arena(tokens, segments, chains_CP, heads_CH, free, num_free_now, old.said_HN)
+    return Arena(
+        tokens=tokens,
+        segments=segments,
+        chains_CP=chains_CP,
+        heads_CH=heads_CH,
+        free=free,
+        num_free=np.array([num_free + num_segments], np.int64),
+        said_HN=old.said_HN,
+    )
 
 
 def history_indices(states: Iterable[int]) -> Int64:
-    """Slots as an array."""
+    """The indices of histories as an array."""
     return np.fromiter(states, np.int64)
 
 
 @compiled
 def _release(arena: Arena, segment: int) -> None:
-    """Frees a history's segments, the first given; their tokens are found no more."""
+    """Frees the segments of a history, from its first one on; their tokens are found no more."""
     while segment >= 0:
         arena.tokens[segment * SEGMENT_TOKENS : (segment + 1) * SEGMENT_TOKENS] = NONE
         arena.free[arena.num_free[0]] = segment

@@ -1,5 +1,4 @@
-"""The tokens of all histories in linked segments, and the chains that lead from a token to where the same was
-said before: compiled.
+"""The tokens of all histories in linked segments, and the chains to where the last tokens occurred before.
 
 Owns how histories are written, followed and hashed. Does not know what is looked for, nor how histories end.
 A place is a token's index in the arena. Chain c links each place to the earlier one that followed the same
@@ -32,12 +31,14 @@ MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
 
 @compiled_lean
 def mix(key: int, value: int) -> int:
+    """A hash of a hash and one more value."""
     mixed = (key + value + 1) * MULTIPLIER
     return int(mixed ^ (mixed >> 29))
 
 
 @compiled_lean
 def head_of(heads_CH: Int32, chain: int, history: Any, recent: Int32) -> int:
+    """Where in heads_CH[chain] the newest place after these recent tokens is kept."""
     scope = SCOPES[chain]
     key = (history.id if scope == OWN else -history.group if scope == GROUP else 0) * NUM_CHAINS + chain
     for i in range(ORDERS[chain]):
@@ -47,13 +48,15 @@ def head_of(heads_CH: Int32, chain: int, history: Any, recent: Int32) -> int:
 
 @compiled_lean
 def place_after(arena: Arena, place: int) -> int:
+    """The next place of a history; negative where there is none."""
     if (place + 1) & (SEGMENT_TOKENS - 1):
         return place + 1
-    return int(arena.segments[place // SEGMENT_TOKENS].next * SEGMENT_TOKENS)  # negative where there is none
+    return int(arena.segments[place // SEGMENT_TOKENS].next * SEGMENT_TOKENS)
 
 
 @compiled_lean
 def place_before(arena: Arena, place: int) -> int:
+    """The place before, in the history; negative where there is none."""
     if place & (SEGMENT_TOKENS - 1):
         return place - 1
     return int(arena.segments[place // SEGMENT_TOKENS].previous * SEGMENT_TOKENS + SEGMENT_TOKENS - 1)
@@ -74,8 +77,9 @@ def write_recent(arena: Arena, place: int, out: Int32) -> int:
 def append(
     arena: Arena, histories: Records, indices: Int64, token_ids: Int32, offsets: Int64, recent: Int32
 ) -> None:
-    """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]; free segments and scratch
-    `recent` must be enough.
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to history indices[i]; segments must be free.
+
+    recent int32 [MAX_ORDER] is scratch.
     """
     for i in range(len(indices)):
         history = histories[indices[i]]
@@ -84,7 +88,8 @@ def append(
         for t in range(offsets[i], offsets[i + 1]):
             place = _new_place(arena, history)
             arena.tokens[place] = token_ids[t]
-            said[token_ids[t] & (NUM_SAID - 1)] = min(said[token_ids[t] & (NUM_SAID - 1)] + 1, 255)
+            counter = token_ids[t] & (NUM_SAID - 1)
+            said[counter] = min(said[counter] + 1, 255)
             for chain in range(NUM_CHAINS):
                 if size >= ORDERS[chain] and (SCOPES[chain] != GROUP or history.group > 0):
                     head = head_of(arena.heads_CH, chain, history, recent)
@@ -115,5 +120,5 @@ def _new_place(arena: Arena, history: Any) -> int:
         place = number * SEGMENT_TOKENS
         arena.tokens[place : place + SEGMENT_TOKENS] = NONE
     history.last = place
-    history.length = history.length + 1
+    history.length += 1
     return int(place)

@@ -19,7 +19,7 @@ MAX_STEP_NODES = 1024  # nodes of one step, over all sequences
 # Chosen candidates come true less often than expected, since those that are overestimated are chosen first:
 # so each of them has to promise more than it costs. The factor is the best of the simulated jobs in
 # docs/lab-notes.md.
-PRICE_MARKUP = 1.4
+PRICE_MARKUP = 1.2
 TRIAL_STEPS = 4  # steps that draft after a pause before the next pause is decided
 MEMORY_STEPS = 16  # the gain is a mean over about this many of the latest steps that drafted
 MAX_PAUSE = 128  # steps

@@ -67,8 +67,9 @@ class StepShape(NamedTuple):
 
     @staticmethod
     def decoding(num_sequences: float, context: float) -> "StepShape":
-        """The shape of a plain step in which each sequence runs its last token over `context` cached "
-        "tokens."""
+        """The shape of a plain step in which each sequence runs its last token over `context`
+        cached tokens.
+        """
         cached = num_sequences * context
         return StepShape(num_sequences, cached, cached, num_sequences)
 

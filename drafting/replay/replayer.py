@@ -18,9 +18,7 @@ from drafting.tree import CandidateTrees, DraftTrees, Int32, UInt8, prune, walk
 
 NO_LIMIT = np.iinfo(np.int32).max
 Choose = Callable[[CandidateTrees], DraftTrees]
-Step = tuple[
-    CandidateTrees, DraftTrees, list[Int32]
-]  # what was proposed, what was verified, what each row said
+Step = tuple[CandidateTrees, DraftTrees, list[Int32]]  # what was proposed and verified, and what each row got
 
 
 @dataclass
@@ -54,7 +52,7 @@ class ReplayCounts:
 
 @dataclass
 class _Row:
-    """A transcript on its way: text is prompt and output, of which `done` tokens have been said."""
+    """A transcript in flight. text: prompt and output; done: how many of its tokens have come."""
 
     text: Int32
     done: int
@@ -83,7 +81,7 @@ def replay(
     choose: which candidates are verified; batch_size: rows that run at once, in the order given.
 
     learned_bigram: a table to fill with what is read on the way, since no model can be asked. min_survival:
-    the proposer's. guesses: counts what became of them.
+    the proposer's. candidate_counts: counts what became of candidates.
     """
     groups: dict[str, ReplayCounts] = {}
     running: list[_Row] = []
@@ -112,8 +110,9 @@ def replay(
 def accept(
     trees: DraftTrees, number: int, rest: Int32, source_names: Sequence[str], counts: ReplayCounts
 ) -> tuple[Int32, UInt8]:
-    """What a call gives of the rest of a recorded text, by the tree with this number: the guesses that are
-    right, and one token more; and the sources of these guesses.
+    """What a call gives of the rest of a recorded text: the accepted nodes of a tree, and one token more.
+
+    Returns the tokens, and the sources of the accepted nodes.
     """
     sources = trees.sources[trees.offsets[number] : trees.offsets[number + 1]]
     path = walk(trees, number, rest)
@@ -164,7 +163,7 @@ def at_nodes(sweep: Sequence[dict[str, Any]], nodes_per_call: Sequence[float]) -
 def _step(
     running: list[_Row], proposer: Proposer, choose: Choose, learned_bigram: Int32 | None, min_survival: float
 ) -> Step:
-    """Output [5 6 7 8 9] with 2, 0, then all guesses right: calls emit 5 6 7, 8, 9: 3 calls, 5 tokens.
+    """Output [5 6 7 8 9] with 2, 0, then all drafts right: calls emit 5 6 7, 8, 9: 3 calls, 5 tokens.
 
     A recording does not say where it would have ended, so drafts are not shortened towards its end.
     """

@@ -1,7 +1,7 @@
 """A whole job on a machine that is not there: recorded outputs decoded by an engine whose steps take the
 predicted seconds.
 
-Rows are admitted, prefilled in chunks and decoded as the engine does it, and guesses are chosen by the
+Rows are admitted, prefilled in chunks and decoded as the engine does it, and drafts are chosen by the
 engine's own code. What is left out: limits of memory, prefixes that only begin alike (equal prompts are
 computed once), and reading and writing.
 """

@@ -44,8 +44,9 @@ def local_folder(
 
 
 def _fetch(name: str, revision: str | None, weights: Sequence[str]) -> Path:
-    """What is missing is downloaded; files of a known commit that are here already are not asked for "
-    "again."""
+    """What is missing is downloaded; files of a known commit that are here already are not asked
+    for again.
+    """
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(name, revision=revision, allow_patterns=SMALL_FILES))

@@ -1,5 +1,6 @@
-"""The merge of drafts into trees against trees made by hand, and against a merge of prefixes in plain "
-"Python."""
+"""The merge of drafts into trees against trees made by hand, and against a merge of prefixes in
+plain Python.
+"""
 
 import numpy as np
 from hypothesis import given

@@ -53,8 +53,9 @@ class Found:
 
 @cache
 def compare(model_type: str) -> Found:
-    """Raises AssertionError where a token differs, and ValueError where the family does not load in "
-    "float32."""
+    """Raises AssertionError where a token differs, and ValueError where the family does not load
+    in float32.
+    """
     model = tiny_family(model_type)
     greedy = _greedy_cases(model_type)
     with _notes(model) as notes:

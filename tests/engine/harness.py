@@ -78,8 +78,9 @@ def make_engine(model: Any, proposer: Any = None, max_context: int | None = None
 def mixed_proposer(
     num_drafts: int, draft_len: int, cases: Many[Case] = (), query_len: int = 1
 ) -> MixedProposer:
-    """The paper's drafts; its bigram table knows some of what follows what in the cases, the rest is "
-    "random."""
+    """The paper's drafts; its bigram table knows some of what follows what in the cases, the rest
+    is random.
+    """
     bigram = np.random.default_rng(0).integers(0, VOCABULARY, (VOCABULARY, 12), np.int32)
     for case in cases:
         for token, following in zip(case.token_ids, case.token_ids[1:], strict=False):
@@ -211,8 +212,9 @@ class ChainProposer:
 
 
 class RandomTrees(ChainProposer):
-    """Trees of random shape, partly right; siblings may be equal, which a proposer that merges would "
-    "avoid."""
+    """Trees of random shape, partly right; siblings may be equal, which a proposer that merges
+    would avoid.
+    """
 
     source_names = ("one", "two")
 

@@ -105,8 +105,9 @@ def logits_at(model, prompt: tuple[int, ...], text: tuple[int, ...], position: i
 
 
 def tolerance(logits: torch.Tensor, dtype: str) -> float:
-    """1e-4 of the largest |logit| in float32; two steps of bfloat16 (8 bits of mantissa) at the best "
-    "logit."""
+    """1e-4 of the largest |logit| in float32; two steps of bfloat16 (8 bits of mantissa) at the
+    best logit.
+    """
     if dtype == "float32":
         return 1e-4 * float(logits.abs().max())
     return 2 * 2.0 ** (np.floor(np.log2(float(logits.max().abs()))) - 7)

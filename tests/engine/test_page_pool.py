@@ -139,7 +139,7 @@ def test_pages_that_are_found_but_unheld_are_not_both_held_and_taken():
     pool = PagePool(4, page_size=4)
     published(pool, "abc")
     pool.hold([1])
-    assert pool.num_free_beside([0, 1, 2]) == 1
+    assert pool.num_free_without([0, 1, 2]) == 1
 
 
 def test_the_longest_unused_page_is_evicted_first_and_being_held_counts_as_use():

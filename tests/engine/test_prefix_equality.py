@@ -38,8 +38,9 @@ def cases_that_begin_alike(family: str, count: int = 16) -> tuple[Case, ...]:
 
 
 def assert_equal_under_load(family: str, speculate: bool, max_running: int, page_size: int) -> None:
-    """Twice through one engine: the second time the beginnings, and what was generated, may be there "
-    "already."""
+    """Twice through one engine: the second time the beginnings, and what was generated, may be
+    there already.
+    """
     cases = cases_that_begin_alike(family)
     proposer = mixed_proposer(5, 4, cases) if speculate else None
     settings = {"cache_tokens": 160, "max_running": max_running, "page_size": page_size, "prefill_chunk": 23}

@@ -1,5 +1,6 @@
-"""Where the time of a step goes, each moment to one phase, and what is counted of steps, calls and "
-"guesses."""
+"""Where the time of a step goes, each moment to one phase, and what is counted of steps, calls
+and guesses.
+"""
 
 from time import perf_counter
 

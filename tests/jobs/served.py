@@ -60,8 +60,9 @@ class Server:
         return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=60)
 
     def run_job(self, *arguments: str) -> None:
-        """Runs jobs/offline.py beside the server, in the same private surroundings but with a Ray of its "
-        "own."""
+        """Runs jobs/offline.py beside the server, in the same private surroundings but with a Ray
+        of its own.
+        """
         command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "offline.py"), *arguments]
         run = subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240

@@ -1,5 +1,6 @@
-"""The offline job's checks: everything that is wrong is told in one line, before Ray or a model is "
-"started."""
+"""The offline job's checks: everything that is wrong is told in one line, before Ray or a model
+is started.
+"""
 
 import json
 import os

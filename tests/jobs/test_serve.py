@@ -1,5 +1,6 @@
-"""jobs/serve.py: what it refuses before it starts anything, and the official client against a running "
-"server."""
+"""jobs/serve.py: what it refuses before it starts anything, and the official client against a
+running server.
+"""
 
 import asyncio
 import json
@@ -98,8 +99,9 @@ def test_replicas_that_the_cluster_can_never_hold_are_refused() -> None:
 
 
 def save_tiny_model(folder: Path) -> Path:
-    """A random Llama over bytes with a chat template; float64, so that texts do not depend on what else "
-    "runs."""
+    """A random Llama over bytes with a chat template; float64, so that texts do not depend on
+    what else runs.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

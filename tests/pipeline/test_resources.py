@@ -1,5 +1,6 @@
-"""A pool that its machines cannot hold is refused before it starts, with how many workers there is room "
-"for."""
+"""A pool that its machines cannot hold is refused before it starts, with how many workers there
+is room for.
+"""
 
 import os
 from pathlib import Path

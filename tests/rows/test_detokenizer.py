@@ -13,8 +13,9 @@ BYTES = ByteCodec()
 
 
 def fallback_codec() -> ByteCodec:
-    """A tokenizer in the manner of Llama 2: words, and <0xNN> tokens (ids 0..255) for the bytes of all "
-    "else."""
+    """A tokenizer in the manner of Llama 2: words, and <0xNN> tokens (ids 0..255) for the bytes
+    of all else.
+    """
     vocab = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"▁a": 256, "b": 257, "▁": 258, "<unk>": 259}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], byte_fallback=True, unk_token="<unk>"))
     tokenizer.decoder = decoders.Sequence(

@@ -31,8 +31,9 @@ def test_the_token_that_completes_a_stop_string_ends_the_output() -> None:
 
 
 def test_a_stop_string_may_end_inside_a_token_and_begin_in_an_earlier_one() -> None:
-    """Token 256 is ' a', 257 is 'b', 260 has no text: of 'b ab' the stop 'b ' is there with the second "
-    "token."""
+    """Token 256 is ' a', 257 is 'b', 260 has no text: of 'b ab' the stop 'b ' is there with the
+    second token.
+    """
     assert ends_at(FALLBACK, [257, 260, 256, 257], "b ") == 3
     assert ends_at(FALLBACK, [257, 260, 256, 257], "ab") == 4
 

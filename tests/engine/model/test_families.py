@@ -1,5 +1,6 @@
-"""Every supported family gives generate's text, docs/models.md says so, and all others are refused at "
-"once."""
+"""Every supported family gives generate's text, docs/models.md says so, and all others are
+refused at once.
+"""
 
 import json
 import time

@@ -85,8 +85,9 @@ def engine_texts(config: ModelConfig, mode: str, tables: Path) -> list[tuple[int
 def assert_equal_but_for_near_ties(
     model: Any, wanted: list[tuple[int, ...]], found: list[tuple[int, ...]], close: float
 ) -> None:
-    """At the first difference of two texts the model itself hardly prefers one token; most texts are "
-    "equal."""
+    """At the first difference of two texts the model itself hardly prefers one token; most texts
+    are equal.
+    """
     assert sum(one == other for one, other in zip(wanted, found, strict=True)) >= len(PROMPTS) // 2
     for prompt, one, other in zip(PROMPTS, wanted, found, strict=True):
         if one != other:
