@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from actors.engine_process import check_faults, end_process, start_loop
+from actors.engine_process import end_process, start_loop
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from rows.engine_counts import NewCounts
 from rows.output_columns import Generated, OutputColumns, summarize
-from rows.parts import Summary, read_summary, write_part
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary
 from rows.prompts import Prompt
 from rows.samples import generate_row
 from rows.text_codec import TextCodec, load_codec
@@ -45,7 +46,7 @@ class WorkerJob:
     max_shards: taken at once; max_rows: unfinished ones with which no further shard is begun.
     """
 
-    output: str
+    output: OutputFolder
     model: ModelConfig
     speculation: SpeculationConfig
     generation: GenerationConfig
@@ -69,13 +70,12 @@ class BatchWorker:
         self.room.set()
         self.failure: Exception | None = None
         try:
-            check_faults(job.output, job.max_engine_faults)
+            job.output.check_faults(job.max_engine_faults)
             self.codec = job.load_codec(job.model)
             self.loop = job.start_loop(job.model, job.speculation)
             self.counts = NewCounts(lambda: self.loop.stats().counts())
-        except (
-            Exception
-        ) as error:  # raised by the first call: Ray would print pages about an actor that cannot be made
+        except Exception as error:
+            # Raised by the first call: Ray would print pages about an actor that cannot be made.
             self.failure = error
         self.began: float | None = None
 
@@ -94,9 +94,9 @@ class BatchWorker:
             "began": [self.began] * len(summaries),
         }
 
-    async def _shard(self, shard: int, carried: bytes, prompts: bytes) -> Summary:
+    async def _shard(self, shard: int, carried: bytes, prompts: bytes) -> PartSummary:
         async with self.free_shards:
-            done = await asyncio.to_thread(read_summary, self.job.output, shard)
+            done = await asyncio.to_thread(self.job.output.read_summary, shard)
             if done:  # a call that Ray repeats after a worker has died
                 return done
             rows = pa.ipc.open_stream(prompts).read_all().to_pylist()
@@ -132,7 +132,7 @@ class BatchWorker:
         finally:
             self._count(-1)
 
-    def _commit(self, shard: int, carried: bytes, results: list[Generated | str]) -> Summary:
+    def _commit(self, shard: int, carried: bytes, results: list[Generated | str]) -> PartSummary:
         table = pa.ipc.open_stream(carried).read_all()
         summary = summarize(results)
         added = self.job.columns.table(results, self.codec.decode)
@@ -145,5 +145,5 @@ class BatchWorker:
         for field, column in zip(added.schema, added.columns, strict=True):
             table = table.append_column(field, column)
         summary = replace(summary, engine=self.counts.take())
-        write_part(self.job.output, shard, table, summary)
+        self.job.output.write_part(shard, table, summary)
         return summary

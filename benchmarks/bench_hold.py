@@ -25,6 +25,7 @@ from drafting.config import SpeculationConfig
 from drafting.replay.transcripts import read_transcripts
 from engine.config import GenerationConfig, ModelConfig
 from rows.output_columns import OutputColumns
+from rows.output_folder import OutputFolder
 
 NUM_SHARDS = 40
 NUM_ROWS = 16
@@ -68,7 +69,16 @@ def run(lengths: Sequence[int], max_shards: int, max_rows: int) -> tuple[float, 
     plain = SpeculationConfig(mode="off")
     with tempfile.TemporaryDirectory() as output:
         worker = BatchWorker(
-            WorkerJob(output, model, plain, GenerationConfig(), OutputColumns(), max_shards, max_rows, 3)
+            WorkerJob(
+                OutputFolder(output),
+                model,
+                plain,
+                GenerationConfig(),
+                OutputColumns(),
+                max_shards,
+                max_rows,
+                3,
+            )
         )
 
         async def pull() -> None:

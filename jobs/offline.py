@@ -34,18 +34,11 @@ from pipeline.ray_session import JobFailed, connect, in_submitted_job
 from pipeline.report import make_report, print_report
 from pipeline.resolve_model import ResolvedModel, resolve_model
 from pipeline.resources import check_cluster, check_here
-from pipeline.run_folder import (
-    REPORT,
-    check_same,
-    hold_output,
-    make_record,
-    open_run,
-    read_record,
-    write_json,
-)
+from pipeline.run_folder import REPORT, check_same, make_record, open_run, read_record
 from rows.output_columns import OutputColumns
-from rows.parts import Summary, list_parts, read_summary
-from rows.storage import is_uri, read_file
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary
+from rows.storage import is_uri
 
 
 @dataclass(frozen=True)
@@ -94,52 +87,45 @@ def run(config: OfflineConfig) -> None:
     """Checks, plans, generates what is missing, and reports."""
     model = check_before_start(config)
     config = replace(config, model=model.config)
-    output = config.output.path
+    output = OutputFolder(config.output.path)
     previous = read_record(output)
     resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None
     plan = make_plan(config.input, config.pool.num_workers, resolved)
     if plan.chats:
         check_template(model, "the input")
     prepare = make_prepare_job(config, plan, model.max_context)
-    settings = {name: group for name, group in asdict(config).items() if name != "dry_run"}
+    settings = {name: section for name, section in asdict(config).items() if name != "dry_run"}
     record = make_record(settings, plan, model.fingerprint)
     if previous:
-        check_same(previous, record, output)
+        check_same(previous, record, output.path)
     if config.dry_run:
-        print_plan(plan, config.added.schema, prepare, output, len(list_parts(output)))
+        print_plan(plan, config.added.schema, prepare, output.path, len(output.list_parts()))
         print_prompts(first_prompts(plan, prepare))
         return
-    with hold_output(output):
+    with output.hold():
         open_run(output, record, plan)
-        print_report(complete(config, plan, prepare))
+        print_report(complete(config, output, plan, prepare))
 
 
-def complete(config: OfflineConfig, plan: Plan, prepare: PrepareJob) -> dict[str, Any]:
-    """Generates the shards that have no part yet; the report of the whole run, or JobFailed when a row is
-    missing.
-    """
-    output = config.output.path
-    done = sorted(list_parts(output))
+def complete(config: OfflineConfig, output: OutputFolder, plan: Plan, prepare: PrepareJob) -> dict[str, Any]:
+    """Generates the shards that have no part yet, and returns the report; JobFailed when a row is missing."""
+    done = sorted(output.list_parts())
     pending = in_order(plan.without(done), config.input.order)
     with ThreadPoolExecutor(16) as pool:
-        earlier = sum(
-            (found for found in pool.map(lambda shard: read_summary(output, shard), done) if found), Summary()
-        )
-    print(
-        f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done", file=sys.stderr
-    )
+        earlier = sum(filter(None, pool.map(output.read_summary, done)), PartSummary())
+    counts = f"{plan.num_rows:,} rows in {plan.num_shards:,} shards, {len(done):,} of them done"
+    print(counts, file=sys.stderr)
     progress = ProgressLine(plan.num_rows, earlier.num_rows)
     if pending.num_rows:
-        generate(config, plan, pending, prepare, progress)
+        generate(config, output, plan, pending, prepare, progress)
     total = earlier + progress.total
-    missing = plan.num_shards - len(list_parts(output))
+    missing = plan.num_shards - len(output.list_parts())
     if missing or total.num_rows != plan.num_rows:
-        raise JobFailed(
-            f"{plan.num_rows:,} rows went in, {total.num_rows:,} came out; {missing} parts are missing"
-        )
-    report = make_report(total, progress.total, progress.seconds, output)
-    if pending.num_rows or read_file(output, REPORT) is None:
-        write_json(output, REPORT, report)
+        rows = f"{plan.num_rows:,} rows went in, {total.num_rows:,} came out"
+        raise JobFailed(f"{rows}; {missing} parts are missing")
+    report = make_report(total, progress.total, progress.seconds, output.path)
+    if pending.num_rows or output.read(REPORT) is None:
+        output.write_json(REPORT, report)
     return report
 
 
@@ -180,7 +166,12 @@ def make_prepare_job(config: OfflineConfig, plan: Plan, max_context: int | None)
 
 
 def generate(
-    config: OfflineConfig, plan: Plan, pending: pa.Table, prepare: PrepareJob, progress: ProgressLine
+    config: OfflineConfig,
+    output: OutputFolder,
+    plan: Plan,
+    pending: pa.Table,
+    prepare: PrepareJob,
+    progress: ProgressLine,
 ) -> None:
     """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
     workers = (config.model, config.pool.num_workers, config.pool.gpus_per_worker, "pool.num_workers")
@@ -190,7 +181,7 @@ def generate(
     from pipeline.flow import run_flow
 
     worker = WorkerJob(
-        output=config.output.path if is_uri(config.output.path) else os.path.abspath(config.output.path),
+        output=output,
         model=config.model,
         speculation=config.speculation,
         generation=config.generation,

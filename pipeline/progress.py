@@ -8,7 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from rows.parts import Summary
+from rows.parts import PartSummary
 
 INTERVAL = 10.0
 
@@ -22,7 +22,7 @@ class ProgressLine:
     def __init__(self, num_rows: int, num_done: int = 0, interval: float = INTERVAL) -> None:
         self.num_rows = num_rows
         self.num_done = num_done
-        self.total = Summary()
+        self.total = PartSummary()
         self.began: float | None = None
         self.seconds = 0.0  # from the first shard's beginning to the latest part
         self._interval = interval
@@ -33,7 +33,7 @@ class ProgressLine:
         )
         self._thread = threading.Thread(target=self._print_lines, daemon=True)
 
-    def add(self, summary: Summary, began: float) -> None:
+    def add(self, summary: PartSummary, began: float) -> None:
         """Counts one part; began: when its worker took its first shard, the model loaded."""
         self.total += summary
         self.began = began if self.began is None else min(began, self.began)

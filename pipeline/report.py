@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.progress import format_seconds
-from rows.engine_counts import Counts
-from rows.parts import Summary
+from rows.engine_counts import EngineCounts
+from rows.parts import PartSummary
 
 # How the table groups calls, by the least number of tokens that they gave.
 LENGTHS = {1: "1", 2: "2", 3: "3-4", 5: "5-8", 9: "9+"}
 
 
-def make_report(total: Summary, this_start: Summary, seconds: float, output: str) -> dict[str, Any]:
+def make_report(total: PartSummary, this_start: PartSummary, seconds: float, output: str) -> dict[str, Any]:
     """Figures of the whole run.
 
     tokens/s: of this start only, from the first shard's beginning in a worker to the last part; None when
@@ -49,7 +49,7 @@ def make_report(total: Summary, this_start: Summary, seconds: float, output: str
     }
 
 
-def _engine_figures(engine: Counts) -> dict[str, Any]:
+def _engine_figures(engine: EngineCounts) -> dict[str, Any]:
     """What the workers' engines did: steps, calls by the tokens they gave, seconds by phase, and what became
     of guesses.
     """
@@ -74,7 +74,7 @@ def _engine_figures(engine: Counts) -> dict[str, Any]:
     }
 
 
-def guess_rows(engine: Counts) -> list[dict[str, Any]]:
+def guess_rows(engine: EngineCounts) -> list[dict[str, Any]]:
     """A row for each source, depth and length of match that had a guess: how many were proposed, verified,
     accepted.
     """

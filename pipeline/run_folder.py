@@ -4,23 +4,16 @@ holds one run.
 Parts are the truth about what is done; nothing here records doneness.
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
-from actors.engine_process import list_faults
 from pipeline.plan import Plan
-from rows.parts import list_parts
-from rows.storage import RUN_FOLDER, SCRATCH, locate, read_file, write_file
+from rows.output_folder import RUN_FOLDER, OutputFolder
 
 RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parquet", "report.json"))
 # Settings of these groups decide what the rows say, but not those named here: places may move (plan and model
@@ -85,26 +78,26 @@ def make_record(config: dict[str, dict[str, Any]], plan: Plan, fingerprint: str)
     return RunRecord(config, figures, {"fingerprint": fingerprint}, versions)
 
 
-def read_record(output: str) -> RunRecord | None:
-    """The record of the run that an output belongs to; raises ValueError for a foreign one.
+def read_record(output: OutputFolder) -> RunRecord | None:
+    """The record of the run that an output belongs to; raises ValueError for a foreign output.
 
     None for a fresh output, and for one without any part: whoever fixes a setting after a failed start begins
     anew.
     """
-    text = read_file(output, RUN)
-    if text is None or not list_parts(output):
-        if list_parts(output):
-            raise ValueError(
-                f"output.path {output!r} holds part files but no {RUN}: it is not this program's; "
-                "name another folder"
-            )
+    text = output.read(RUN)
+    has_parts = bool(output.list_parts())
+    if has_parts and text is None:
+        raise ValueError(
+            f"output.path {output.path!r} holds part files but no {RUN}: it is not this program's; "
+            "name another folder"
+        )
+    if text is None or not has_parts:
         return None
     try:
         return RunRecord(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{output}/{RUN} cannot be read ({error}); name another folder, or remove this one"
-        ) from error
+        remedy = "name another folder, or remove this one"
+        raise ValueError(f"{output.path}/{RUN} cannot be read ({error}); {remedy}") from error
 
 
 def check_same(old: RunRecord, new: RunRecord, output: str) -> None:
@@ -130,50 +123,11 @@ def _shown(value: Any) -> str:
     return str(value) or "''"
 
 
-@contextmanager
-def hold_output(output: str) -> Iterator[None]:
-    """Makes the run folder and keeps a second driver off it; the system lets go of it when this process ends,
-    however it ends.
-    """
-    filesystem, root = locate(output)
-    if not isinstance(
-        filesystem, fs.LocalFileSystem
-    ):  # an object store has no locks; two drivers only do the same work twice
-        yield
-        return
-    try:
-        os.makedirs(f"{root}/{SCRATCH}", exist_ok=True)
-        descriptor = os.open(f"{root}/{RUN_FOLDER}/lock", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise ValueError(
-            f"output.path {output!r} cannot be made: {error.strerror}; name a folder that can be written"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ValueError(
-            f"another process is writing {output}; wait for its end, or name another folder"
-        ) from error
-    finally:
-        os.close(descriptor)
-
-
-def open_run(output: str, record: RunRecord, plan: Plan) -> None:
-    """Clears what an earlier start has left (temp files, faults) and writes the plan and the record of a new
-    run.
-    """
-    filesystem, root = locate(output)
-    leftovers = filesystem.get_file_info(fs.FileSelector(f"{root}/{SCRATCH}", allow_not_found=True))
-    for path in [*(info.path for info in leftovers), *(f"{root}/{fault}" for fault in list_faults(output))]:
-        filesystem.delete_file(path)
-    if read_file(output, RUN) is None or not list_parts(output):
+def open_run(output: OutputFolder, record: RunRecord, plan: Plan) -> None:
+    """Clears what an earlier start has left, and writes the plan and the record of a new run."""
+    output.clear_leftovers()
+    if output.read(RUN) is None or not output.list_parts():
         sink = pa.BufferOutputStream()
         pq.write_table(plan.pieces, sink)
-        write_file(output, PLAN, sink.getvalue())
-        write_json(output, RUN, vars(record))  # last: a run folder without it is a fresh one
-
-
-def write_json(output: str, name: str, content: Mapping[str, Any]) -> None:
-    """Writes a small JSON file below the output."""
-    write_file(output, name, json.dumps(content, indent=2).encode() + b"\n")
+        output.write(PLAN, sink.getvalue())
+        output.write_json(RUN, vars(record))  # last: a run folder without it is a fresh one

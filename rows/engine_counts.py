@@ -7,13 +7,13 @@ Does not know what is counted: see EngineStats.counts.
 import threading
 from collections.abc import Callable
 
-Counts = dict[str, dict[str, float]]
+EngineCounts = dict[str, dict[str, float]]
 DECIMALS = 6  # of seconds: what is smaller only lengthens a part's footer
 
 
-def add_counts(one: Counts, other: Counts, sign: int = 1) -> Counts:
+def add_counts(one: EngineCounts, other: EngineCounts, sign: int = 1) -> EngineCounts:
     """The sum, or with sign -1 the difference; without zeros."""
-    found: Counts = {}
+    found: EngineCounts = {}
     for kind in {**one, **other}:
         mine = one.get(kind, {})
         theirs = other.get(kind, {})
@@ -32,12 +32,12 @@ class NewCounts:
     read: the counts since the engine was made. Threads may ask at once.
     """
 
-    def __init__(self, read: Callable[[], Counts]) -> None:
+    def __init__(self, read: Callable[[], EngineCounts]) -> None:
         self._read = read
-        self._given: Counts = {}
+        self._given: EngineCounts = {}
         self._lock = threading.Lock()
 
-    def take(self) -> Counts:
+    def take(self) -> EngineCounts:
         """What nobody has been given yet."""
         with self._lock:
             counts = self._read()

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from engine.config import GenerationConfig
 from engine.request import Completion
-from rows.parts import Summary
+from rows.parts import PartSummary
 from rows.stop_strings import StopStrings
 
 _TYPES = {
@@ -201,17 +201,17 @@ def _lists(counts: Sequence[int | None], values: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32(), mask=absent), values)
 
 
-def summarize(results: Sequence[Generated | str]) -> Summary:
+def summarize(results: Sequence[Generated | str]) -> PartSummary:
     """The counts of one part."""
-    total = Summary(num_parts=1)
+    total = PartSummary(num_parts=1)
     for result in results:
         if isinstance(result, str):
-            total += Summary(num_rows=1, num_errors=1, first_error=result)
+            total += PartSummary(num_rows=1, num_errors=1, first_error=result)
             continue
-        total += Summary(num_rows=1, num_prompt_tokens=result.completions[0].stats.num_prompt_tokens)
+        total += PartSummary(num_rows=1, num_prompt_tokens=result.completions[0].stats.num_prompt_tokens)
         for completion in result.completions:
             stats = completion.stats
-            total += Summary(
+            total += PartSummary(
                 num_cached_tokens=stats.num_cached_tokens,
                 num_prefilled_tokens=stats.num_prompt_tokens - stats.num_cached_tokens,
                 num_generated_tokens=stats.num_generated_tokens,

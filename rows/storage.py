@@ -5,13 +5,9 @@ Does not know what the files hold.
 """
 
 import os
-import uuid
 
 import pyarrow as pa
 from pyarrow import fs
-
-RUN_FOLDER = "_run"  # readers of Parquet folders skip names that begin with an underscore
-SCRATCH = f"{RUN_FOLDER}/tmp"
 
 
 def is_uri(path: str) -> bool:
@@ -60,36 +56,3 @@ def _cannot_open(path: str, error: Exception) -> ValueError:
 def first_line(error: Exception) -> str:
     """What an error says, without the advice and traces that some libraries put below."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def write_file(folder: str, name: str, data: bytes | pa.Buffer) -> None:
-    """Writes folder/name whole or not at all: temp name, fsync and rename on a local disk, one put on an
-    object store.
-    """
-    filesystem, root = locate(folder)
-    if not isinstance(filesystem, fs.LocalFileSystem):
-        with filesystem.open_output_stream(f"{root}/{name}", compression=None) as stream:
-            stream.write(data)
-        return
-    for folder in (SCRATCH, os.path.dirname(name)):
-        os.makedirs(f"{root}/{folder}", exist_ok=True)
-    temp = f"{root}/{SCRATCH}/{os.path.basename(name)}.{uuid.uuid4().hex}"
-    with open(temp, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temp, f"{root}/{name}")
-    descriptor = os.open(os.path.dirname(f"{root}/{name}"), os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # the rename itself
-    finally:
-        os.close(descriptor)
-
-
-def read_file(folder: str, name: str) -> bytes | None:
-    """The bytes of folder/name, None when there is no such file."""
-    filesystem, root = locate(folder)
-    if filesystem.get_file_info(f"{root}/{name}").type != fs.FileType.File:
-        return None
-    with filesystem.open_input_stream(f"{root}/{name}", compression=None) as stream:
-        return stream.read()

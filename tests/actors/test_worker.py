@@ -11,21 +11,20 @@ import pyarrow.parquet as pq
 import pytest
 
 from actors import worker as worker_module
-from actors.engine_process import check_faults
 from actors.worker import PROMPTS_SCHEMA, BatchWorker, WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from engine.request import Completion, Request
 from rows.output_columns import OutputColumns
-from rows.parts import Summary, read_summary
-from rows.storage import write_file
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary
 from tests.actors.fakes import load_byte_codec, start_reversing_loop
 
 
 def worker(output: Path, max_shards: int = 2, max_rows: int = 99, **changes: Any) -> BatchWorker:
     job = WorkerJob(
-        str(output), ModelConfig(), SpeculationConfig(), GenerationConfig(), OutputColumns(), max_shards,
-        max_rows, 3,
+        OutputFolder(str(output)), ModelConfig(), SpeculationConfig(), GenerationConfig(), OutputColumns(),
+        max_shards, max_rows, 3,
         **{"start_loop": start_reversing_loop, "load_codec": load_byte_codec, **changes},
     )  # fmt: skip
     return BatchWorker(job)
@@ -83,7 +82,7 @@ async def test_a_shard_whose_part_exists_is_not_generated_again(tmp_path: Path) 
 async def test_what_the_engine_did_is_counted_in_one_part_only(tmp_path: Path) -> None:
     actor = worker(tmp_path)
     parts = [
-        Summary.from_json((await actor(batch({shard: rows})))["summary"][0])
+        PartSummary.from_json((await actor(batch({shard: rows})))["summary"][0])
         for shard, rows in ((1, ["a", "b"]), (2, ["c"]))
     ]
     assert [part.engine for part in parts] == [
@@ -93,7 +92,10 @@ async def test_what_the_engine_did_is_counted_in_one_part_only(tmp_path: Path) -
     # Another worker, as of a second start: its engine begins from nothing, and the footers of both starts add
     # up.
     await worker(tmp_path)(batch({2: ["c"], 3: ["d", "e", "f"]}))
-    total = sum((read_summary(str(tmp_path), shard) or Summary() for shard in (1, 2, 3)), Summary())
+    total = sum(
+        (OutputFolder(str(tmp_path)).read_summary(shard) or PartSummary() for shard in (1, 2, 3)),
+        PartSummary(),
+    )
     assert total.engine == {"steps": {"all": 6}, "step_nodes": {"1": 6}, "call_lengths": {"1": 6}}
 
 
@@ -145,8 +147,8 @@ async def test_an_engine_fault_ends_the_process_and_commits_nothing(
     class Ended(BaseException):
         pass
 
-    def end(fault: BaseException, output: str) -> None:
-        raise Ended(f"{fault} {output}")
+    def end(fault: BaseException, output: OutputFolder) -> None:
+        raise Ended(f"{fault} {output.path}")
 
     monkeypatch.setattr(worker_module, "end_process", end)
     with pytest.raises(Ended, match=f"the device is gone {tmp_path}"):
@@ -165,11 +167,13 @@ async def test_a_model_that_cannot_be_loaded_is_told_by_the_first_call(tmp_path:
 
 def test_after_so_many_faults_no_worker_starts(tmp_path: Path) -> None:
     for number in range(2):
-        write_file(str(tmp_path), f"_run/fault-{number}.txt", b"Traceback\nRuntimeError: CUDA error\n")
-    check_faults(str(tmp_path), 3)
+        OutputFolder(str(tmp_path)).write(
+            f"_run/fault-{number}.txt", b"Traceback\nRuntimeError: CUDA error\n"
+        )
+    OutputFolder(str(tmp_path)).check_faults(3)
     with pytest.raises(
         ValueError,
         match=r"the engine failed 2 times \(pool.max_engine_faults\); the last time: RuntimeError: CUDA "
         r"error",
     ):
-        check_faults(str(tmp_path), 2)
+        OutputFolder(str(tmp_path)).check_faults(2)

@@ -24,7 +24,7 @@ def test_a_node_counts_in_each_stage_that_it_reached() -> None:
     verified = prune(candidates, np.array([True, True, True, False, True]))
     counts.add(candidates, verified, np.array([0, 1]))
     counts.add(candidates, DraftTrees.empty(1), np.zeros(0, np.int64))
-    assert list(counts.rows()) == [
+    assert list(counts.entries()) == [
         ("context", "1", "2", [2, 1, 1]),
         ("context", "2", "3-4", [2, 1, 1]),
         ("context", "3", "3-4", [2, 1, 0]),
@@ -42,7 +42,7 @@ def test_the_names_of_depths_and_matches_hold_the_numbers_that_they_say() -> Non
     numbers = [1, 2, 3, 4, 5, 8, 9, 16, 17, 200]
     candidates = tree([(0, number, 0, number) for number in numbers])
     counts.add(candidates, candidates, np.zeros(0, np.int64))
-    found = {(depth, match): proposed for _, depth, match, (proposed, _, _) in counts.rows()}
+    found = {(depth, match): proposed for _, depth, match, (proposed, _, _) in counts.entries()}
     assert found == {
         ("1", "1"): 1, ("2", "2"): 1, ("3", "3-4"): 1, ("4", "3-4"): 1, ("5-8", "5-8"): 2, ("9+", "9-16"): 2,
         ("9+", "17+"): 2,

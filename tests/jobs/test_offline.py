@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from jobs import offline
-from rows.parts import Summary, write_part
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary
 from tests.pipeline.test_resolve_model import make_model
 
 ROOT = Path(__file__).parent.parent.parent
@@ -178,7 +179,7 @@ def test_an_output_of_a_different_run_is_refused_with_what_differs(
         offline.main([*flags, "--generation.max_tokens", "9"])
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main(flags)  # nothing came of the first start: a fixed command takes its place
-    write_part(str(tmp_path / "out"), 7, pa.table({"x": [1]}), Summary())
+    OutputFolder(str(tmp_path / "out")).write_part(7, pa.table({"x": [1]}), PartSummary())
     capsys.readouterr()
     assert "(generation.max_tokens: 256 -> 9)" in refused([*flags, "--generation.max_tokens", "9"], capsys)
     with pytest.raises(AssertionError, match="would have been started"):

@@ -13,8 +13,8 @@ import pytest
 from pyarrow import fs
 
 from jobs import offline
-from rows.parts import list_parts
-from rows.storage import locate, write_file
+from rows.output_folder import OutputFolder
+from rows.storage import locate
 
 pytestmark = pytest.mark.ray
 CSV = b"prompt,id\n" + b"".join(b'"row\n%d",%d\n' % (i, i) for i in range(20))
@@ -43,8 +43,8 @@ def test_parts_are_committed_to_s3_and_what_is_missing_is_made_up(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write_file(s3("in"), "a.csv.gz", gzip.compress(CSV))
-    write_file(s3("in"), "deep/b.jsonl", b'{"prompt": "json", "id": "20"}\nnot json\n')
+    OutputFolder(s3("in")).write("a.csv.gz", gzip.compress(CSV))
+    OutputFolder(s3("in")).write("deep/b.jsonl", b'{"prompt": "json", "id": "20"}\nnot json\n')
     flags = [
         "--model",
         str(tiny_folder),
@@ -71,7 +71,7 @@ def test_parts_are_committed_to_s3_and_what_is_missing_is_made_up(
     capsys.readouterr()
     assert offline.main(flags) == 0
     assert "22 rows in 6 shards, 3 of them done" in capsys.readouterr().err
-    assert list_parts(s3("out")) == set(range(6))
+    assert OutputFolder(s3("out")).list_parts() == set(range(6))
     assert rows(s3("out")) == whole
     assert offline.main([*flags, "--generation.max_tokens=9"]) == 2
     assert "belongs to a different run (generation.max_tokens: 8 -> 9)" in capsys.readouterr().err

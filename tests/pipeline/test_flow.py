@@ -16,13 +16,14 @@ from pipeline.plan import make_plan
 from pipeline.prepare import PrepareJob
 from pipeline.ray_session import JobFailed
 from rows.output_columns import OutputColumns
-from rows.parts import Summary
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary
 from tests.actors.fakes import load_byte_codec, start_reversing_loop
 
 pytestmark = pytest.mark.ray
 
 
-def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple[Summary, float]]:
+def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple[PartSummary, float]]:
     from pipeline.flow import run_flow
 
     config = ModelConfig(path=str(model))
@@ -30,7 +31,7 @@ def run(source: Path, output: Path, model: Path, num_workers: int) -> list[tuple
     plan = make_plan(rows, num_workers)
     prepare = PrepareJob(config, rows, plan.schema, plan.schema, True, 0, None)
     worker = WorkerJob(
-        str(output), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 99, 2,
+        OutputFolder(str(output)), config, SpeculationConfig(), GenerationConfig(), OutputColumns(), 2, 99, 2,
         start_reversing_loop, load_byte_codec
     )  # fmt: skip
     return list(run_flow(plan.pieces, prepare, worker, PoolConfig(num_workers=num_workers)))
@@ -41,7 +42,7 @@ def test_a_pool_shares_the_shards_and_every_row_comes_out_once(
 ) -> None:
     (tmp_path / "in.jsonl").write_text("".join(f'{{"prompt": "row {i}"}}\n' for i in range(81)))
     summaries = run(tmp_path / "in.jsonl", tmp_path / "out", tiny_folder, num_workers=2)
-    total = sum((summary for summary, _ in summaries), Summary())
+    total = sum((summary for summary, _ in summaries), PartSummary())
     assert (total.num_parts, total.num_rows, total.num_errors) == (41, 81, 0)
     assert len({began for _, began in summaries}) == 2, "both workers took part"
     parts = sorted((tmp_path / "out").glob("part-*.parquet"))

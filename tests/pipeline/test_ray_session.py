@@ -3,7 +3,7 @@
 import pytest
 
 from actors.config import PoolConfig
-from pipeline.flow import group_shards, root_cause
+from pipeline.flow import root_cause, runs_of_shards
 from pipeline.ray_session import check_resources
 
 
@@ -39,7 +39,7 @@ def test_a_pool_that_leaves_no_cpu_for_reading_is_refused() -> None:
 def test_a_group_holds_so_many_shards_and_never_divides_a_unit(
     shards: list[int], units: list[int], size: int, groups: list[tuple[int, int]]
 ) -> None:
-    assert group_shards(shards, units, size) == groups
+    assert runs_of_shards(shards, units, size) == groups
 
 
 @pytest.mark.parametrize(

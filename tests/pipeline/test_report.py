@@ -9,9 +9,9 @@ from rich.console import Console
 
 from pipeline.progress import ProgressLine, format_seconds
 from pipeline.report import make_report, print_report
-from rows.parts import Summary
+from rows.parts import PartSummary
 
-PART = Summary(
+PART = PartSummary(
     num_parts=1, num_rows=16, num_errors=1, num_prompt_tokens=160, num_generated_tokens=1200, num_steps=400,
     num_cached_tokens=120, num_prefilled_tokens=40,
     verified={"context": 900, "bigram": 300}, accepted={"context": 600, "bigram": 200},
@@ -107,7 +107,7 @@ def test_what_the_engines_did_is_told_in_figures_of_the_whole_run() -> None:
     ]
 
 
-def printed(summary: Summary) -> list[str]:
+def printed(summary: PartSummary) -> list[str]:
     """The lines of a run's table."""
     sink = io.StringIO()
     print_report(make_report(summary, summary, 10.0, "/data/out"), Console(file=sink, width=120))
@@ -125,7 +125,7 @@ def test_the_table_tells_what_guesses_gave_and_where_the_time_went() -> None:
 
 
 def test_without_speculation_the_table_has_no_line_for_it() -> None:
-    plain = Summary(num_parts=1, num_rows=1, num_generated_tokens=5, num_steps=5)
+    plain = PartSummary(num_parts=1, num_rows=1, num_generated_tokens=5, num_steps=5)
     engine = {
         "steps": {"all": 5},
         "step_nodes": {"0": 5},
@@ -159,7 +159,7 @@ def test_the_table_names_every_figure(seconds: float, rate: str) -> None:
 
 
 def test_nothing_generated_is_no_division_by_zero() -> None:
-    report = make_report(Summary(num_rows=1, num_errors=1, first_error="x"), Summary(), 1.0, "out")
+    report = make_report(PartSummary(num_rows=1, num_errors=1, first_error="x"), PartSummary(), 1.0, "out")
     assert (report["acceptance_length"], report["accepted_share"], report["cache_hit_rate"]) == (
         None,
         {},

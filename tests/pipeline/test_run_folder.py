@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.plan import PIECES_SCHEMA, Plan
-from pipeline.run_folder import RunRecord, check_same, hold_output, make_record, open_run, read_record
-from rows.parts import Summary, write_part
-from rows.storage import write_file
+from pipeline.run_folder import RunRecord, check_same, make_record, open_run, read_record
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary
 
 PLAN = Plan(PIECES_SCHEMA.empty_table(), pa.schema([]), num_rows=7, rows_per_shard=2, digest="abc")
 CONFIG: dict[str, dict[str, Any]] = {
@@ -33,11 +33,11 @@ def changed(group: str, key: str, value: Any) -> RunRecord:
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
-    assert read_record(str(tmp_path / "fresh")) is None
-    open_run(str(tmp_path), RECORD, PLAN)
-    assert read_record(str(tmp_path)) is None, "a run that has made no part binds nobody"
-    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
-    assert read_record(str(tmp_path)) == RECORD
+    assert read_record(OutputFolder(str(tmp_path / "fresh"))) is None
+    open_run(OutputFolder(str(tmp_path)), RECORD, PLAN)
+    assert read_record(OutputFolder(str(tmp_path))) is None, "a run that has made no part binds nobody"
+    OutputFolder(str(tmp_path)).write_part(0, pa.table({"x": [1]}), PartSummary())
+    assert read_record(OutputFolder(str(tmp_path))) == RECORD
     assert RECORD.plan == {"digest": "abc", "num_rows": 7, "num_shards": 0, "rows_per_shard": 2}
     assert RECORD.versions["ray"].startswith("2.")
 
@@ -86,33 +86,33 @@ def test_a_different_run_is_refused_with_the_difference(new: RunRecord, differen
 
 
 def test_parts_without_a_record_are_somebody_elses(tmp_path: Path) -> None:
-    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
+    OutputFolder(str(tmp_path)).write_part(0, pa.table({"x": [1]}), PartSummary())
     with pytest.raises(ValueError, match=r"holds part files but no _run/run.json"):
-        read_record(str(tmp_path))
+        read_record(OutputFolder(str(tmp_path)))
 
 
 def test_a_torn_record_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    write_file(str(tmp_path), "_run/run.json", b'{"config"')
-    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
+    OutputFolder(str(tmp_path)).write("_run/run.json", b'{"config"')
+    OutputFolder(str(tmp_path)).write_part(0, pa.table({"x": [1]}), PartSummary())
     with pytest.raises(
         ValueError, match=r"_run/run.json cannot be read .*; name another folder, or remove this one"
     ):
-        read_record(str(tmp_path))
+        read_record(OutputFolder(str(tmp_path)))
 
 
 def test_a_start_that_made_no_part_is_replaced_by_the_next(tmp_path: Path) -> None:
-    open_run(str(tmp_path), RECORD, PLAN)
+    open_run(OutputFolder(str(tmp_path)), RECORD, PLAN)
     fixed = changed("model", "dtype", "bfloat16")
-    open_run(str(tmp_path), fixed, PLAN)
-    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
-    assert read_record(str(tmp_path)) == fixed
+    open_run(OutputFolder(str(tmp_path)), fixed, PLAN)
+    OutputFolder(str(tmp_path)).write_part(0, pa.table({"x": [1]}), PartSummary())
+    assert read_record(OutputFolder(str(tmp_path))) == fixed
 
 
 def test_opening_sweeps_temp_files_and_faults_but_no_parts(tmp_path: Path) -> None:
-    write_part(str(tmp_path), 0, pa.table({"x": [1]}), Summary())
+    OutputFolder(str(tmp_path)).write_part(0, pa.table({"x": [1]}), PartSummary())
     (tmp_path / "_run" / "tmp" / "part-00000001.parquet.left").touch()
     (tmp_path / "_run" / "fault-1.txt").touch()
-    open_run(str(tmp_path), RECORD, PLAN)
+    open_run(OutputFolder(str(tmp_path)), RECORD, PLAN)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
         "_run/plan.parquet", "_run/run.json", "part-00000000.parquet",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def test_a_second_driver_is_kept_off(tmp_path: Path) -> None:
         "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); "
         "print('held', flush=True); sys.stdin.read()"
     )
-    with hold_output(str(tmp_path)):
+    with OutputFolder(str(tmp_path)).hold():
         pass
     with subprocess.Popen(
         [sys.executable, "-c", hold, tmp_path / "_run" / "lock"],
@@ -132,10 +132,13 @@ def test_a_second_driver_is_kept_off(tmp_path: Path) -> None:
         text=True,
     ) as other:
         assert other.stdout and other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another process is writing"), hold_output(str(tmp_path)):
+        with (
+            pytest.raises(ValueError, match="another process is writing"),
+            OutputFolder(str(tmp_path)).hold(),
+        ):
             pass
         other.communicate()
-    with hold_output(str(tmp_path)):
+    with OutputFolder(str(tmp_path)).hold():
         pass
 
 
@@ -143,6 +146,6 @@ def test_an_output_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(ValueError, match="cannot be made: Not a directory; name a folder that can be written"),
-        hold_output(str(tmp_path / "file")),
+        OutputFolder(str(tmp_path / "file")).hold(),
     ):
         pass

@@ -13,7 +13,8 @@ import fsspec
 import pytest
 
 from pipeline.files import list_files
-from rows.storage import locate, read_file, write_file
+from rows.output_folder import OutputFolder
+from rows.storage import locate
 from tests.pipeline import hub
 from tests.pipeline.reading import prepared, told
 
@@ -27,8 +28,8 @@ def test_any_file_system_of_fsspec_is_read() -> None:
         file.write(b"packed\n")
     assert told(prepared("memory://inputs")) == ["packed", "from memory"]
     assert [file.path for file in list_files(["memory://inputs/**/*.csv"])] == ["memory://inputs/deep/a.csv"]
-    write_file("memory://outputs", "part.parquet.gz", b"as it is")
-    assert read_file("memory://outputs", "part.parquet.gz") == b"as it is"
+    OutputFolder("memory://outputs").write("part.parquet.gz", b"as it is")
+    assert OutputFolder("memory://outputs").read("part.parquet.gz") == b"as it is"
 
 
 def test_a_file_is_read_over_http() -> None:
@@ -75,7 +76,7 @@ def test_the_hub_offline_is_told_in_one_line() -> None:
 
 def test_s3_folders_globs_and_files_keep_the_query_of_their_uri(s3: Callable[[str], str]) -> None:
     for name in ("b.jsonl", "a.jsonl", "deep/c.txt", "_run/x.jsonl"):
-        write_file(s3("uris"), name, b'{"prompt": "x"}\n')
+        OutputFolder(s3("uris")).write(name, b'{"prompt": "x"}\n')
     assert [file.name for file in list_files([s3("uris")])] == ["a.jsonl", "b.jsonl", "deep/c.txt"]
     assert [file.path for file in list_files([s3("uris/*.jsonl")])] == [
         s3("uris/a.jsonl"),

@@ -4,11 +4,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from rows.engine_counts import Counts, NewCounts, add_counts
+from rows.engine_counts import EngineCounts, NewCounts, add_counts
 
 
 def test_each_piece_holds_what_is_new_and_no_zeros() -> None:
-    states: list[Counts] = [
+    states: list[EngineCounts] = [
         {"steps": {"all": 3}, "seconds": {"plan": 0.1}},
         {"steps": {"all": 3}, "seconds": {"plan": 0.4, "verify": 0.25}, "accepted": {"context 1 2": 7}},
         {"steps": {"all": 3}, "seconds": {"plan": 0.4, "verify": 0.25}, "accepted": {"context 1 2": 7}},
@@ -25,10 +25,10 @@ def test_pieces_taken_at_once_by_many_threads_add_up() -> None:
     counted = [0]
     lock = threading.Lock()
 
-    def read() -> Counts:
+    def read() -> EngineCounts:
         with lock:
             counted[0] += 1
-            counts: Counts = {"steps": {"all": counted[0]}}
+            counts: EngineCounts = {"steps": {"all": counted[0]}}
         time.sleep(0.001)  # another thread would come in between
         return counts
 

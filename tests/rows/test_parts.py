@@ -9,7 +9,8 @@ import pytest
 
 from engine.request import Completion, SequenceStats
 from rows.output_columns import Generated, OutputColumns, summarize
-from rows.parts import Summary, list_parts, part_name, read_summary, write_part
+from rows.output_folder import OutputFolder
+from rows.parts import PartSummary, part_name
 
 ANSWER = Generated(
     [Completion("0", (104, 105), "stop", SequenceStats(3, 2, 1, {"context": 4}, {"context": 1}))]
@@ -17,11 +18,14 @@ ANSWER = Generated(
 
 
 def test_a_part_comes_back_with_its_rows_and_its_summary(tmp_path: Path) -> None:
-    summary = Summary(num_parts=1, num_rows=2, verified={"context": 3})
-    write_part(str(tmp_path), 42, pa.table({"x": [1, 2]}), summary)
+    summary = PartSummary(num_parts=1, num_rows=2, verified={"context": 3})
+    OutputFolder(str(tmp_path)).write_part(42, pa.table({"x": [1, 2]}), summary)
     assert part_name(42) == "part-00000042.parquet"
     assert pq.read_table(tmp_path / "part-00000042.parquet").to_pydict() == {"x": [1, 2]}
-    assert (read_summary(str(tmp_path), 42), read_summary(str(tmp_path), 43)) == (summary, None)
+    assert (OutputFolder(str(tmp_path)).read_summary(42), OutputFolder(str(tmp_path)).read_summary(43)) == (
+        summary,
+        None,
+    )
     assert os.listdir(tmp_path / "_run" / "tmp") == []
 
 
@@ -31,8 +35,8 @@ def test_a_write_that_fails_leaves_no_part(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        write_part(str(tmp_path), 1, pa.table({"x": [1]}), Summary())
-    assert list_parts(str(tmp_path)) == set()
+        OutputFolder(str(tmp_path)).write_part(1, pa.table({"x": [1]}), PartSummary())
+    assert OutputFolder(str(tmp_path)).list_parts() == set()
 
 
 def test_only_parts_count_as_parts(tmp_path: Path) -> None:
@@ -43,26 +47,26 @@ def test_only_parts_count_as_parts(tmp_path: Path) -> None:
         "other.parquet",
     ):
         (tmp_path / name).touch()
-    assert list_parts(str(tmp_path)) == {7, 123456789}
-    assert list_parts(str(tmp_path / "absent")) == set()
+    assert OutputFolder(str(tmp_path)).list_parts() == {7, 123456789}
+    assert OutputFolder(str(tmp_path / "absent")).list_parts() == set()
 
 
 def test_summaries_add_up() -> None:
-    one = Summary(
+    one = PartSummary(
         num_rows=1,
         num_errors=1,
         verified={"context": 2},
         first_error="one",
         engine={"seconds": {"plan": 0.1}},
     )
-    other = Summary(
+    other = PartSummary(
         num_rows=2,
         verified={"context": 1, "bigram": 5},
         first_error="other",
         engine={"seconds": {"plan": 0.2, "verify": 1}},
     )
     both = {"verified": {"context": 3, "bigram": 5}, "engine": {"seconds": {"plan": 0.3, "verify": 1}}}
-    assert one + other == Summary(num_rows=3, num_errors=1, first_error="one", **both)
+    assert one + other == PartSummary(num_rows=3, num_errors=1, first_error="one", **both)
 
 
 def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
@@ -113,7 +117,7 @@ def test_right_guesses_are_told_by_source_summed_over_samples() -> None:
 
 
 def test_a_part_is_summarized_from_its_results() -> None:
-    assert summarize([ANSWER, "no prompt", ANSWER]) == Summary(
+    assert summarize([ANSWER, "no prompt", ANSWER]) == PartSummary(
         num_parts=1, num_rows=3, num_errors=1, num_prompt_tokens=6, num_generated_tokens=4, num_steps=2,
         num_prefilled_tokens=6,
         verified={"context": 8}, accepted={"context": 2}, first_error="no prompt",
