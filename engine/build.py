@@ -23,8 +23,9 @@ from engine import draft_tables as tables
 from engine.config import ModelConfig, default_max_running
 from engine.engine import Engine
 from engine.kv_cache import KVCache
-from engine.model.free_memory import available_memory
+from engine.model.fingerprint import model_fingerprint
 from engine.model.loading import LoadedModel, load_model
+from engine.model.memory_available import available_memory
 from engine.model.probe import check_parity
 from engine.model_runner import ModelRunner
 from engine.page_pool import PagePool
@@ -120,7 +121,7 @@ def build_proposer(
     """
     if speculation.mode == "off":
         return None
-    fingerprint = tables.model_fingerprint(model)
+    fingerprint = model_fingerprint(model)
     cache = tables_folder or tables.default_cache()
     if speculation.mode == "adaptive":
         bigram = tables.load_or_build_tables(loaded.model, fingerprint, cache, ("bigram",))

@@ -1,11 +1,8 @@
-"""The draft tables of a model: computed once from its weights, then shared through a folder by all workers
-and jobs.
+"""The draft tables of a model: computed once from its weights, then shared by all workers and jobs.
 
-The one place that makes tables from a model. Their files are drafting/tables.py's; what drafts do with them,
-the sources'.
+The one place that makes tables from a model. drafting/tables.py owns their files.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -24,16 +21,12 @@ from torch import Tensor
 from drafting.tables import Tables, load_table, save_table
 from drafting.tree import Int32
 from drafting.unigram import nearest_to_mean
-from engine.config import ModelConfig
-from engine.model.hub import local_folder
 
 logger = logging.getLogger(__name__)
 NUM_SUCCESSORS = 25  # the paper's largest k
 MAX_SECONDS = 60.0
 LOCK_SECONDS = 600.0
 LOGITS_AT_ONCE = 2**25  # 128 MiB of float32
-SAMPLED_BYTES = 65536
-NUM_SAMPLES = 16
 LastLogits = Callable[[Tensor], Tensor]
 
 
@@ -159,35 +152,6 @@ def own_attention(model: Any) -> Iterator[LastLogits]:
         yield last_logits
     finally:
         model.set_attn_implementation(implementation)
-
-
-def model_fingerprint(config: ModelConfig) -> str:
-    """16 hex digits of what decides the logits: the weights, their quantisation, the adapter."""
-    own = weights_fingerprint(local_folder(config.path, config.revision))
-    if not (config.adapter or config.quantization):
-        return own
-    adapter = config.adapter and weights_fingerprint(
-        local_folder(config.adapter, config.adapter_revision, setting="model.adapter")
-    )
-    return hashlib.sha256(json.dumps([own, config.quantization, adapter]).encode()).hexdigest()[:16]
-
-
-def weights_fingerprint(folder: Path) -> str:
-    """16 hex digits of the model's or adapter's config, and of each weight file its name, size and 16 samples
-    spread over its bytes.
-    """
-    digest = hashlib.sha256()
-    for name in ("config.json", "adapter_config.json"):
-        digest.update((folder / name).read_bytes() if (folder / name).is_file() else b"")
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with open(path, "rb") as file:
-            for sample in range(NUM_SAMPLES):
-                file.seek(max(0, size - SAMPLED_BYTES) * sample // (NUM_SAMPLES - 1))
-                digest.update(file.read(SAMPLED_BYTES))
-    return digest.hexdigest()[:16]
 
 
 def default_cache() -> Path:

@@ -58,7 +58,8 @@ def main(argv: list[str]) -> int:
 def build(config: BuildTablesConfig) -> list[str]:
     """Builds the tables that are missing; one line for each table, with its place and shape."""
     # Here and not at the top: importing a job must stay cheap, and these bring torch.
-    from engine.draft_tables import default_cache, load_or_build_tables, model_fingerprint
+    from engine.draft_tables import default_cache, load_or_build_tables
+    from engine.model.fingerprint import model_fingerprint
     from engine.model.loading import load_model
 
     cache = Path(config.tables.folder) if config.tables.folder else default_cache()

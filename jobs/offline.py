@@ -33,7 +33,7 @@ from pipeline.progress import ProgressLine
 from pipeline.ray_session import JobFailed, connect, in_submitted_job
 from pipeline.report import make_report, print_report
 from pipeline.resolve_model import ResolvedModel, resolve_model
-from pipeline.resources import check_cluster, check_here
+from pipeline.resources import Demand, check_cluster, check_memory_here
 from pipeline.run_folder import REPORT, check_same, make_record, open_run, read_record
 from rows.output_columns import OutputColumns
 from rows.output_folder import OutputFolder
@@ -174,10 +174,10 @@ def generate(
     progress: ProgressLine,
 ) -> None:
     """Starts or joins Ray and runs the pending shards; raises JobFailed with the one line that matters."""
-    workers = (config.model, config.pool.num_workers, config.pool.gpus_per_worker, "pool.num_workers")
-    check_here(*workers)
+    demand = Demand.of_pool(config.pool)
+    check_memory_here(config.model, demand)
     connect(config.pool)
-    check_cluster(*workers)
+    check_cluster(config.model, demand)
     from pipeline.flow import run_flow
 
     worker = WorkerJob(

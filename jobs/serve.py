@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from math import ceil
@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
-from pipeline.ray_session import JobFailed, cluster_resources, start_ray
+from pipeline.ray_session import JobFailed, start_ray
 from pipeline.resolve_model import resolve_model
-from pipeline.resources import check_cluster, check_here
+from pipeline.resources import Demand, check_cluster, check_memory_here
 from serving.config import ServeConfig, check_served
 
 APPLICATION = "ngram-serve"
@@ -71,11 +71,9 @@ def run(config: ServeJobConfig) -> None:
     joins = bool(os.environ.get("RAY_ADDRESS"))
     if not joins:
         check_address(settings.host, settings.port)
-    pool = (model, settings.min_replicas, settings.gpus_per_replica, "serve.min_replicas")
-    check_here(*pool)
+    check_memory_here(model, demand_of(settings))
     started = time.monotonic()
-    with ray_session(settings), serve_session(settings):
-        check_cluster(*pool)
+    with ray_session(settings, model), serve_session(settings):
         deploy(replace(config, model=model, serve=settings))
         print_ready(settings, time.monotonic() - started)
         while True:
@@ -101,31 +99,25 @@ def check_address(host: str, port: int) -> None:
         ) from error
 
 
-def check_resources(config: ServeConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
-    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold
-    min_replicas.
-    """
-    for kind, each in (("CPU", config.cpus_per_replica), ("GPU", config.gpus_per_replica)):
-        wanted = each * config.min_replicas
-        found = max(present.get(kind, 0), promised.get(kind, 0))
-        if wanted > found:
-            remedy = (
-                "lower serve.min_replicas or "
-                f"serve.{kind.lower()}s_per_replica{' (0 = decode on CPUs)' if kind == 'GPU' else ''}"
-            )
-            raise ValueError(
-                f"{config.min_replicas} replicas need {wanted:g} {kind}s, but this cluster has {found:g}; "
-                f"{remedy}, or add machines"
-            )
+def demand_of(config: ServeConfig) -> Demand:
+    """What the replicas need that the endpoint always runs."""
+    return Demand(
+        subject=f"{config.min_replicas} replicas need",
+        num_workers=config.min_replicas,
+        cpus=config.min_replicas * config.cpus_per_replica,
+        gpus=config.min_replicas * config.gpus_per_replica,
+        number_setting="serve.min_replicas",
+        gpus_setting="serve.gpus_per_replica",
+    )
 
 
 @contextlib.contextmanager
-def ray_session(config: ServeConfig) -> Iterator[None]:
+def ray_session(config: ServeConfig, model: ModelConfig) -> Iterator[None]:
     """Ray, with room for the replicas; ends what it began."""
     try:
         start_ray(ceil(config.max_replicas * config.cpus_per_replica))
         take_signals()  # ray.init has put its own handler in place
-        check_resources(config, *cluster_resources())
+        check_cluster(model, demand_of(config))
         yield
     finally:
         import ray  # not before start_ray: Ray reads its secret's place when it is imported

@@ -13,7 +13,8 @@ import ray
 from actors.config import PoolConfig
 from actors.worker import WorkerJob
 from pipeline.prepare import PrepareJob, prepare_shards
-from pipeline.ray_session import PREPARE_CPUS, JobFailed
+from pipeline.ray_session import JobFailed
+from pipeline.resources import PREPARE_CPUS
 from pipeline.worker_pool import worker_options
 from rows.output_folder import RUN_FOLDER
 from rows.parts import PartSummary

@@ -10,14 +10,12 @@ import math
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from actors.config import PoolConfig
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-PREPARE_CPUS = 0.25
 
 
 def in_submitted_job() -> bool:
@@ -28,17 +26,15 @@ def in_submitted_job() -> bool:
 
 
 def connect(pool: PoolConfig) -> None:
-    """A Ray session for the pool; raises ValueError when the cluster can never hold it."""
+    """Starts or joins Ray for the pool, and sets what Ray Data needs."""
     start_ray(math.ceil(pool.num_workers * pool.cpus_per_worker) + 1)
     import ray
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.target_max_block_size = (
-        1024  # each prepared shard a block of its own, so that one task's shards spread over all workers
-    )
+    # Each prepared shard is a block of its own, so that the shards of one task spread over all workers.
+    context.target_max_block_size = 1024
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # run_flow tells a failure in one line
-    check_resources(pool, *cluster_resources())
 
 
 def start_ray(min_cpus: int) -> None:
@@ -74,35 +70,6 @@ def start_ray(min_cpus: int) -> None:
             },
             **quiet,
         )
-
-
-def cluster_resources() -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """What the machines present have, and what an autoscaler may add up to."""
-    import ray
-
-    return ray.cluster_resources(), ray._private.state.state.get_max_resources_from_cluster_config() or {}
-
-
-def check_resources(pool: PoolConfig, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
-    """Raises ValueError when neither the machines present nor those an autoscaler may add (promised) can hold
-    the pool.
-    """
-    wanted = {
-        "CPU": pool.num_workers * pool.cpus_per_worker + PREPARE_CPUS,
-        "GPU": pool.num_workers * pool.gpus_per_worker,
-    }
-    for kind, amount in wanted.items():
-        found = max(present.get(kind, 0), promised.get(kind, 0))
-        if amount > found:
-            remedy = (
-                "lower pool.num_workers or pool.gpus_per_worker (0 = decode on CPUs)"
-                if kind == "GPU"
-                else "lower pool.num_workers"
-            )
-            raise ValueError(
-                f"the pool needs {amount:g} {kind}s, but this cluster has {found:g}; "
-                f"{remedy}, or add machines"
-            )
 
 
 def _own_token() -> None:

@@ -1,73 +1,95 @@
-"""Whether the machines can hold a pool that decodes on CPUs, asked before any worker starts: they share their
-machine's memory.
+"""Whether the machines can hold what a job starts: CPUs, GPUs, and the memory of workers that decode on CPUs.
 
-GPU workers look at their own GPU when they load (engine/model/loading.py). Knows files and figures, no torch.
+Asked before any worker starts, for a batch job's pool and for the endpoint's replicas alike. GPU workers look
+at their own GPU when they load (engine/model/loading.py). Knows files and figures, no torch.
 """
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from actors.config import PoolConfig
 from engine.config import ModelConfig
-from engine.model.free_memory import available_memory
 from engine.model.hub import local_folder
-from engine.model.memory import GB, check_fits, remedies
+from engine.model.memory_available import available_memory
+from engine.model.memory_needed import GB, check_fits, remedies
+
+PREPARE_CPUS = 0.25  # of a task that reads and tokenizes rows
 
 
-def check_here(model: ModelConfig, num_workers: int, gpus_each: float, setting: str) -> None:
-    """For a local Ray: raises ValueError, with figures and remedies, when this machine cannot hold so many
-    workers.
-    """
-    if not os.environ.get("RAY_ADDRESS"):
-        check_memory(model, num_workers, gpus_each, setting, [available_memory()])
+@dataclass(frozen=True)
+class Demand:
+    """What a job starts. subject: in words; number_setting, gpus_setting: what the user can lower."""
 
+    subject: str
+    num_workers: int
+    cpus: float
+    gpus: float
+    number_setting: str
+    gpus_setting: str
 
-def check_cluster(model: ModelConfig, num_workers: int, gpus_each: float, setting: str) -> None:
-    """The same for a cluster that was joined, by what Ray counts there; an autoscaler's machines are unknown
-    until they start.
-    """
-    if not os.environ.get("RAY_ADDRESS"):
-        return
-    import ray
-
-    from pipeline.ray_session import cluster_resources
-
-    present, promised = cluster_resources()
-    if promised.get("CPU", 0) <= present.get("CPU", 0):
-        check_memory(
-            model,
-            num_workers,
-            gpus_each,
-            setting,
-            [_memory(node["Resources"]) for node in ray.nodes() if node["Alive"]],
+    @staticmethod
+    def of_pool(pool: PoolConfig) -> "Demand":
+        """A batch job's workers, and one task that reads for them."""
+        return Demand(
+            subject="the pool needs",
+            num_workers=pool.num_workers,
+            cpus=pool.num_workers * pool.cpus_per_worker + PREPARE_CPUS,
+            gpus=pool.num_workers * pool.gpus_per_worker,
+            number_setting="pool.num_workers",
+            gpus_setting="pool.gpus_per_worker",
         )
 
 
-def _memory(resources: Mapping[str, Any]) -> int:
-    # Ray sets a part of a machine's memory aside for its object store, which a job such as this one hardly
-    # fills.
-    return int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
+def check_resources(demand: Demand, present: Mapping[str, float], promised: Mapping[str, float]) -> None:
+    """Raises ValueError when there are too few CPUs or GPUs.
 
-
-def check_memory(
-    model: ModelConfig, num_workers: int, gpus_each: float, setting: str, free: list[int]
-) -> None:
-    """Raises ValueError when machines with so many bytes free cannot hold the workers; setting: what says how
-    many there are.
+    present: what the machines have now; promised: what an autoscaler may add up to.
     """
-    if not model.check_memory or gpus_each or model.device.startswith("cuda"):
+    gpu_remedy = f" or {demand.gpus_setting} (0 = decode on CPUs)"
+    for kind, wanted, remedy in (("CPU", demand.cpus, ""), ("GPU", demand.gpus, gpu_remedy)):
+        found = max(present.get(kind, 0), promised.get(kind, 0))
+        if wanted > found:
+            remedy = f"lower {demand.number_setting}{remedy}, or add machines"
+            raise ValueError(f"{demand.subject} {wanted:g} {kind}s, but this cluster has {found:g}; {remedy}")
+
+
+def check_memory_here(model: ModelConfig, demand: Demand) -> None:
+    """Raises ValueError, where Ray is to be local, when this machine has too little memory."""
+    if not os.environ.get("RAY_ADDRESS"):
+        check_memory(model, demand, [available_memory()])
+
+
+def check_cluster(model: ModelConfig, demand: Demand) -> None:
+    """Raises ValueError when the Ray that was joined or started cannot hold what is demanded.
+
+    The memory of machines that an autoscaler may add is unknown until they start.
+    """
+    import ray
+
+    present = ray.cluster_resources()
+    promised = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    check_resources(demand, present, promised)
+    if os.environ.get("RAY_ADDRESS") and promised.get("CPU", 0) <= present.get("CPU", 0):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        # Ray sets a part of a machine's memory aside for its object store, which these jobs hardly fill.
+        kinds = ("memory", "object_store_memory")
+        check_memory(model, demand, [int(sum(node.get(kind, 0) for kind in kinds)) for node in nodes])
+
+
+def check_memory(model: ModelConfig, demand: Demand, free: Sequence[int]) -> None:
+    """Raises ValueError when machines with so many bytes free cannot hold the workers."""
+    if not model.check_memory or demand.gpus or model.device.startswith("cuda"):
         return
     folder = local_folder(model.path, model.revision)
     dtype = "float32" if model.dtype == "auto" else model.dtype
-    most = max(free, default=0)
-    need = check_fits(
-        folder, model, dtype, True, most, "on this machine" if len(free) == 1 else "on the largest machine"
-    )
-    room = sum(each // need.total for each in free) if need else num_workers
-    if need and room < num_workers:
-        remedy = remedies(folder, model, dtype, True, sum(free) // num_workers)
+    where = "on this machine" if len(free) == 1 else "on the largest machine"
+    need = check_fits(folder, model, dtype, True, max(free, default=0), where)
+    room = sum(each // need.total for each in free) if need else demand.num_workers
+    if need and room < demand.num_workers:
+        number = demand.num_workers
+        remedy = remedies(folder, model, dtype, True, sum(free) // number)
         raise ValueError(
-            f"{num_workers} workers need {num_workers * need.total / GB:.1f} GB, each {need}, but "
-            f"{sum(free) / GB:.1f} GB are free: "
-            f"lower {setting} to {room}, or {remedy}"
+            f"{number} workers need {number * need.total / GB:.1f} GB, each {need}, but "
+            f"{sum(free) / GB:.1f} GB are free: lower {demand.number_setting} to {room}, or {remedy}"
         )

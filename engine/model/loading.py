@@ -19,9 +19,9 @@ from engine.config import ModelConfig
 from engine.model.adapters import merge_adapter
 from engine.model.allocator import keep_freed_memory
 from engine.model.families import check_own_code, check_supported, context_of
-from engine.model.free_memory import available_memory, claim
 from engine.model.hub import MODEL_WEIGHTS, local_folder
-from engine.model.memory import check_fits, needed
+from engine.model.memory_available import available_memory, claim
+from engine.model.memory_needed import check_fits, needed
 from engine.model.packed_linear import pack_linears
 from engine.model.probe import probe
 from engine.model.quantization import EXTRA, load_arguments

@@ -13,7 +13,8 @@ import torch
 
 from drafting.tables import load_table, load_tables, save_table
 from engine import draft_tables as tables
-from engine.draft_tables import bigram_of, build_bigram, load_or_build_tables, unigram_of, weights_fingerprint
+from engine.draft_tables import bigram_of, build_bigram, load_or_build_tables, unigram_of
+from engine.model.fingerprint import folder_fingerprint
 from jobs.build_tables import main
 from tests.tiny_models import tiny_model
 
@@ -101,7 +102,10 @@ def test_of_many_workers_one_builds(
         all_started.wait()
         found.append(
             load_or_build_tables(
-                None, weights_fingerprint(model_folder), tmp_path / "cache", ["context", "bigram"]
+                None,
+                folder_fingerprint(model_folder, "model.path"),
+                tmp_path / "cache",
+                ["context", "bigram"],
             ).bigram
         )
 
@@ -118,12 +122,16 @@ def test_of_many_workers_one_builds(
 @pytest.mark.parametrize("kept_bytes", [0, 200, -10])
 def test_a_torn_file_is_built_again(model_folder: Path, tmp_path: Path, kept_bytes: int) -> None:
     model = tiny_model("llama")
-    whole = load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"]).bigram
-    path = tmp_path / weights_fingerprint(model_folder) / "bigram.npz"
+    whole = load_or_build_tables(
+        model, folder_fingerprint(model_folder, "model.path"), tmp_path, ["bigram"]
+    ).bigram
+    path = tmp_path / folder_fingerprint(model_folder, "model.path") / "bigram.npz"
     path.write_bytes(path.read_bytes()[:kept_bytes])
     assert load_tables(path.parent).bigram is None
     assert (
-        load_or_build_tables(model, weights_fingerprint(model_folder), tmp_path, ["bigram"]).bigram.tolist()
+        load_or_build_tables(
+            model, folder_fingerprint(model_folder, "model.path"), tmp_path, ["bigram"]
+        ).bigram.tolist()
         == whole.tolist()
     )
     assert load_tables(path.parent).bigram.tolist() == whole.tolist()
@@ -132,21 +140,21 @@ def test_a_torn_file_is_built_again(model_folder: Path, tmp_path: Path, kept_byt
 def test_other_settings_build_another_table(model_folder: Path, tmp_path: Path) -> None:
     model = tiny_model("llama")
     assert load_or_build_tables(
-        model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=3
+        model, folder_fingerprint(model_folder, "model.path"), tmp_path, ["bigram"], num_successors=3
     ).bigram.shape == (97, 3)
     assert load_or_build_tables(
-        model, weights_fingerprint(model_folder), tmp_path, ["bigram"], num_successors=5
+        model, folder_fingerprint(model_folder, "model.path"), tmp_path, ["bigram"], num_successors=5
     ).bigram.shape == (97, 5)
 
 
 def test_a_single_changed_weight_file_changes_the_fingerprint(model_folder: Path, tmp_path: Path) -> None:
     same = shutil.copytree(model_folder, tmp_path / "copy")
-    assert weights_fingerprint(same) == weights_fingerprint(model_folder)
+    assert folder_fingerprint(same, "model.path") == folder_fingerprint(model_folder, "model.path")
     weights = same / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert weights_fingerprint(same) != weights_fingerprint(model_folder)
+    assert folder_fingerprint(same, "model.path") != folder_fingerprint(model_folder, "model.path")
 
 
 def test_the_command_builds_and_says_where_the_tables_lie(
@@ -156,7 +164,7 @@ def test_the_command_builds_and_says_where_the_tables_lie(
         main(["--model", str(model_folder), "--tables", str(tmp_path / "out"), "--tables.num_successors=6"])
         == 0
     )
-    folder = tmp_path / "out" / weights_fingerprint(model_folder)
+    folder = tmp_path / "out" / folder_fingerprint(model_folder, "model.path")
     assert capsys.readouterr().out == f"{folder / 'bigram.npz'}: 97 x 6\n{folder / 'unigram.npz'}: 6\n"
     assert load_tables(folder).bigram.shape == (97, 6)
 
@@ -165,7 +173,8 @@ def test_the_command_builds_with_tokens_before_each_one(model_folder: Path, tmp_
     for out, prefix in (("plain", []), ("prefixed", ["--tables.prefix_ids=[1]"])):
         assert main(["--model", str(model_folder), "--tables", str(tmp_path / out), *prefix]) == 0
     plain, prefixed = (
-        load_tables(tmp_path / out / weights_fingerprint(model_folder)) for out in ("plain", "prefixed")
+        load_tables(tmp_path / out / folder_fingerprint(model_folder, "model.path"))
+        for out in ("plain", "prefixed")
     )
     assert plain.bigram.tolist() != prefixed.bigram.tolist()
     assert plain.unigram.tolist() == prefixed.unigram.tolist()

@@ -18,7 +18,8 @@ import pytest
 
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
-from jobs.serve import check_resources, main, start_failure
+from jobs.serve import demand_of, main, start_failure
+from pipeline.resources import check_resources
 from rows.prompts import Prompt, make_request
 from serving.config import ServeConfig
 from tests.jobs.served import ROOT, Server
@@ -89,13 +90,13 @@ def test_settings_that_contradict_each_other_are_refused(
 def test_replicas_that_the_cluster_can_never_hold_are_refused() -> None:
     config = ServeConfig(min_replicas=2, max_replicas=2, gpus_per_replica=1)
     with pytest.raises(ValueError) as refused:
-        check_resources(config, {"CPU": 4.0}, {})
+        check_resources(demand_of(config), {"CPU": 4.0}, {})
     problem, remedy = str(refused.value).split("; ")
     assert problem == "2 replicas need 2 GPUs, but this cluster has 0"
     assert (
         remedy == "lower serve.min_replicas or serve.gpus_per_replica (0 = decode on CPUs), or add machines"
     )
-    check_resources(config, {"CPU": 4.0}, {"GPU": 8.0})  # an autoscaler may add them
+    check_resources(demand_of(config), {"CPU": 4.0}, {"GPU": 8.0})  # an autoscaler may add them
 
 
 def save_tiny_model(folder: Path) -> Path:

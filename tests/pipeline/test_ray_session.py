@@ -4,12 +4,14 @@ import pytest
 
 from actors.config import PoolConfig
 from pipeline.flow import root_cause, runs_of_shards
-from pipeline.ray_session import check_resources
+from pipeline.resources import Demand, check_resources
 
 
 def test_a_pool_that_fits_now_or_after_the_cluster_has_grown_is_taken() -> None:
-    check_resources(PoolConfig(num_workers=2), {"CPU": 3.0}, {})
-    check_resources(PoolConfig(num_workers=4, gpus_per_worker=1), {"CPU": 2.0}, {"CPU": 64, "GPU": 4})
+    check_resources(Demand.of_pool(PoolConfig(num_workers=2)), {"CPU": 3.0}, {})
+    check_resources(
+        Demand.of_pool(PoolConfig(num_workers=4, gpus_per_worker=1)), {"CPU": 2.0}, {"CPU": 64, "GPU": 4}
+    )
 
 
 def test_gpus_that_are_not_there_are_refused_with_both_numbers() -> None:
@@ -18,12 +20,14 @@ def test_gpus_that_are_not_there_are_refused_with_both_numbers() -> None:
         match=r"the pool needs 2 GPUs, but this cluster has 1; lower .* \(0 = decode on CPUs\), or add "
         r"machines",
     ):
-        check_resources(PoolConfig(num_workers=2, gpus_per_worker=1), {"CPU": 8.0, "GPU": 1.0}, {})
+        check_resources(
+            Demand.of_pool(PoolConfig(num_workers=2, gpus_per_worker=1)), {"CPU": 8.0, "GPU": 1.0}, {}
+        )
 
 
 def test_a_pool_that_leaves_no_cpu_for_reading_is_refused() -> None:
     with pytest.raises(ValueError, match="the pool needs 2.25 CPUs, but this cluster has 2"):
-        check_resources(PoolConfig(num_workers=2), {"CPU": 2.0}, {})
+        check_resources(Demand.of_pool(PoolConfig(num_workers=2)), {"CPU": 2.0}, {})
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from actors.config import PoolConfig
 from engine.config import ModelConfig
 from pipeline import resources as memory
-from pipeline.resources import check_cluster, check_here, check_memory
-from tests.engine.model.test_memory import header_only
+from pipeline.resources import Demand, check_memory, check_memory_here
+from tests.engine.model.test_memory_needed import header_only
 
 GB = 10**9
 
@@ -19,7 +20,8 @@ GB = 10**9
 def refusal(free: list[int], num_workers: int, gpus: float = 0, **settings: Any) -> str | None:
     folder = settings.pop("folder")
     try:
-        check_memory(ModelConfig(path=str(folder), **settings), num_workers, gpus, "pool.num_workers", free)
+        pool = PoolConfig(num_workers=num_workers, gpus_per_worker=gpus)
+        check_memory(ModelConfig(path=str(folder), **settings), Demand.of_pool(pool), free)
     except ValueError as error:
         return str(error)
     return None
@@ -58,14 +60,13 @@ def test_gpu_pools_and_those_that_are_not_to_be_checked_pass(settings: dict[str,
     assert refusal([GB], 2, folder=folder, **settings) is None
 
 
-def test_without_a_cluster_this_machine_counts_and_a_cluster_counts_its_own(
+def test_this_machine_counts_unless_a_cluster_is_joined(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = (ModelConfig(path=str(folder)), 1, 0, "pool.num_workers")
+    pool = (ModelConfig(path=str(folder)), Demand.of_pool(PoolConfig()))
     monkeypatch.setattr(memory, "available_memory", lambda: 15 * GB)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    check_cluster(*pool)
     with pytest.raises(ValueError, match=r"needs 19\.6 GB .* but 15\.0 GB are free on this machine"):
-        check_here(*pool)
+        check_memory_here(*pool)
     monkeypatch.setitem(os.environ, "RAY_ADDRESS", "auto")
-    check_here(*pool)
+    check_memory_here(*pool)

@@ -12,8 +12,8 @@ import torch
 from drafting.config import SpeculationConfig
 from engine.build import build_engine
 from engine.config import ModelConfig
-from engine.draft_tables import model_fingerprint
 from engine.model import adapters
+from engine.model.fingerprint import model_fingerprint
 from engine.model.loading import load_model
 from engine.request import Request
 from tests.engine.harness import random_prompts

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_engine
 from engine.config import ModelConfig
-from engine.draft_tables import model_fingerprint
 from engine.model import quantization
+from engine.model.fingerprint import model_fingerprint
 from engine.model.loading import load_model
 from engine.model.packed_linear import PackedLinear
 from engine.request import Request

@@ -1,5 +1,4 @@
-"""How much memory a model needs and how much there is, known before weights are read: from headers,
-config.json, /proc and cgroups.
+"""How much memory a model needs, known before weights are read: from their headers and config.json.
 
 Standard library only: the driver asks before the pool starts, each worker before it loads. An estimate of the
 least: the weights and the K/V of one sequence; activations and the rest of the cache come on top.
@@ -13,6 +12,7 @@ from typing import Any
 
 from engine.config import QUANTIZATIONS, ModelConfig
 from engine.model.families import context_of
+from engine.model.safetensors_headers import read_header
 
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # With their scales: one per output row of int8, one float32 per 64 weights of nf4.
@@ -32,7 +32,7 @@ class Need:
 
     @property
     def total(self) -> int:
-        """Of both."""
+        """The bytes of weights and cache."""
         return self.weights + self.cache
 
     def __str__(self) -> str:
@@ -49,14 +49,8 @@ def needed(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool) -> Need 
     """
     try:
         return _needed(folder, config, dtype, on_cpu)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # a broken model; loading it says what is broken
-        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # a broken model; loading it says what is broken
 
 
 def _needed(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool) -> Need | None:
@@ -91,7 +85,7 @@ def _weight_bytes(
 ) -> int | None:
     files = _safetensors(folder)
     if files:
-        tensors = [tensor for file in files for tensor in _header(file).items()]
+        tensors = [tensor for file in files for tensor in read_header(file).items()]
         return sum(_tensor_bytes(name, tensor, dtype_bytes, quantization) for name, tensor in tensors)
     stored = DTYPE_BYTES.get(settings.get("dtype") or settings.get("torch_dtype") or "float32")
     if not stored or settings.get("quantization_config"):
@@ -117,12 +111,6 @@ def _safetensors(folder: Path) -> list[Path]:
     return files if all(file.is_file() for file in files) else []
 
 
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    with file.open("rb") as stream:
-        header = json.loads(stream.read(min(int.from_bytes(stream.read(8), "little"), file.stat().st_size)))
-    return {name: tensor for name, tensor in header.items() if name != "__metadata__"}
-
-
 def _tensor_bytes(name: str, tensor: dict[str, Any], dtype_bytes: int, quantization: str | None) -> int:
     if tensor["dtype"] not in (
         "F64",
@@ -141,9 +129,7 @@ def _tensor_bytes(name: str, tensor: dict[str, Any], dtype_bytes: int, quantizat
 def check_fits(
     folder: Path, config: ModelConfig, dtype: str, on_cpu: bool, free: int, where: str
 ) -> Need | None:
-    """What a model needs; raises ValueError, with the figures and with the remedies that would help, when
-    that is more than is free.
-    """
+    """What a model needs; raises ValueError, with figures and remedies, when that is more than is free."""
     need = needed(folder, config, dtype, on_cpu)
     if need and need.total > free:
         remedy = remedies(folder, config, dtype, on_cpu, free)

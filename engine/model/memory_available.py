@@ -1,5 +1,4 @@
-"""How much memory this machine has left for one more worker: what is free, less what its neighbours have yet
-to take.
+"""How much memory this machine has left for one more worker: free memory, less what others will still take.
 
 Workers start at the same moment and look before any of them has loaded. So each puts on record, in the
 machine's temp folder, how large it will become. Standard library only; Linux, elsewhere all of the memory
@@ -15,7 +14,7 @@ ROOT = Path("/")
 
 
 def available_memory(root: Path = ROOT) -> int:
-    """Bytes that can be had without swapping: MemAvailable, or what a container's or a service's limit
+    """Bytes that can be had without swapping: MemAvailable, or what the limit of a container
     leaves, if less.
     """
     try:
@@ -27,8 +26,8 @@ def available_memory(root: Path = ROOT) -> int:
 
 
 def _left_by_cgroups(root: Path) -> Iterator[int]:
-    """Limit less use of this process's memory group and of those it lies in; files that are only cached count
-    as free.
+    """Limit less use of this process's memory group, and of the groups around it; cached files
+    count as free.
     """
     try:
         groups = [line.split(":", 2) for line in (root / "proc/self/cgroup").read_text().splitlines()]
@@ -60,8 +59,9 @@ def _left_by_cgroups(root: Path) -> Iterator[int]:
 
 
 def claim(num_bytes: int, free: int, folder: Path | None = None) -> int:
-    """Bytes of free that the claims of other processes here leave; puts this process's own on record, if it
-    is within that.
+    """Bytes of `free` that the claims of other processes leave; puts this process's own claim on record.
+
+    A claim that is larger than what is left is not put on record.
     """
     from filelock import FileLock
 
@@ -79,7 +79,7 @@ def claim(num_bytes: int, free: int, folder: Path | None = None) -> int:
 
 
 def _still_to_take(claim: Path) -> int:
-    """Of what a process has put on record; 0, and the record removed, when the process is gone."""
+    """What a process has claimed and not yet taken; 0 when it is gone, and then its claim is removed."""
     pid, started = (int(part) for part in claim.name.split("-"))
     found = _process(pid)
     if pid == os.getpid():
@@ -91,7 +91,7 @@ def _still_to_take(claim: Path) -> int:
 
 
 def _process(pid: int) -> tuple[int, int] | None:
-    """When a process started, and the bytes that are its own; None when there is none."""
+    """When a process started, and its bytes of anonymous memory; None when there is no such process."""
     try:
         started = int((ROOT / f"proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         status = dict(line.split(":", 1) for line in (ROOT / f"proc/{pid}/status").read_text().splitlines())

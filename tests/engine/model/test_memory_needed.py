@@ -14,8 +14,8 @@ import pytest
 
 from engine.config import ModelConfig
 from engine.model import loading
-from engine.model.free_memory import available_memory, claim
-from engine.model.memory import check_fits, needed
+from engine.model.memory_available import available_memory, claim
+from engine.model.memory_needed import check_fits, needed
 from tests.tiny_models import tiny_model
 
 LLAMA = {
@@ -170,7 +170,7 @@ def test_free_memory_heeds_the_limits_of_containers(files: dict[str, str], free:
 
 def test_a_neighbour_that_has_not_loaded_yet_is_counted_until_it_is_gone(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib, engine.model.free_memory as memory\n"
+        "import sys, pathlib, engine.model.memory_available as memory\n"
         "print(memory.claim(6 * 10**9, 10**10, pathlib.Path(sys.argv[1])), flush=True)\nsys.stdin.read()"
     )
     with subprocess.Popen(
