@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import InputConfig, OutputConfig
-from pipeline.scan import ScannedFile, scan_files
+from pipeline.formats.base import ScannedFile
+from pipeline.scan import scan_files
 from pipeline.schema import unify
 from rows.output_columns import OutputColumns
 

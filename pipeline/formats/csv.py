@@ -2,89 +2,106 @@
 
 The first row names the columns.
 
-A field is quoted when it begins with a quote and its closing quote stands before a comma or the row's end.
-Where that is not so, the quote is a plain character: the row ends at its newline and gets an error, and the
-rows behind it are unharmed.
+Where rows end follows from the number of quotes before a newline: it is even outside of quoted fields. So a
+quote that neither opens a field, nor closes one, nor is doubled would move the ends of all rows after it:
+such a file is refused when it is planned, with the line of the quote.
 """
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter, decode
+from pipeline.formats.lines import BadFile, BadRow, Splitter, decode
+from pipeline.formats.text_format import TextFormat
 from pipeline.schema import learn
 
-MAX_FIELD = 16 << 20  # bytes of a quoted field; a quote that closes later is no closing quote
-csv.field_size_limit(MAX_FIELD)
-# A newline outside quotes, a quoted field, or (group 1) one that the text so far leaves open
-_TOKEN = re.compile(rb'\n|(?<=[,\n])"[^"]*+(?:""[^"]*+)*+(?:"(?=[,\n]|\r\n)|("?\r?)\Z)')
+csv.field_size_limit(16 << 20)  # bytes of a field; a longer one is an error of its row
+QUOTE = ord('"')
+NEWLINE = ord("\n")
+COMMA = ord(",")
 
 
 class QuoteSplitter:
-    """Rows end at the byte \\n outside of quoted fields."""
+    """Rows end at the byte \\n outside of quoted fields. Raises BadFile for unbalanced quotes."""
 
     def __init__(self) -> None:
-        self.plain = NewlineSplitter()
-        # what is not decided yet, and one byte before it, by which the first field is known to begin
-        self.buffer = b"\n"
-        self.offset = -1  # of the buffer in the stream
+        self.offset = 0  # of the chunk in the stream
+        self.num_newlines = 0  # before the chunk
+        self.is_open = False  # whether the chunk begins inside of a quoted field
+        self.last = b"\n"  # the byte before the chunk
+        self.open_line = 0  # the line of the latest quote that opens a field
 
     def feed(self, chunk: bytes) -> np.ndarray:
-        """The newlines that are known to stand outside of quotes."""
-        if len(self.buffer) == 1 and b'"' not in chunk:  # nothing open and no quotes: many times faster
-            self.plain.offset = self.offset + 1
-            self.offset = self.offset + len(chunk)
-            self.buffer = chunk[-1:] or self.buffer
-            return self.plain.feed(chunk)
-        self.buffer += chunk
-        return self._decide(final=False)
+        """The newlines of the chunk that stand outside of quotes."""
+        text = np.frombuffer(chunk, np.uint8)
+        newlines = np.flatnonzero(text == NEWLINE)
+        quotes = np.flatnonzero(text == QUOTE)
+        if len(quotes):
+            self._check_opening(np.frombuffer(self.last + chunk, np.uint8), quotes, newlines)
+        outside = newlines
+        if len(quotes) or self.is_open:
+            num_before = np.searchsorted(quotes, newlines) + self.is_open
+            outside = newlines[num_before % 2 == 0]
+        ends = outside + (self.offset + 1)
+        self.is_open ^= len(quotes) % 2 == 1
+        self.num_newlines += len(newlines)
+        self.offset += len(chunk)
+        self.last = chunk[-1:] or self.last
+        return ends
+
+    def _check_opening(self, text: np.ndarray, quotes: np.ndarray, newlines: np.ndarray) -> None:
+        """Every second quote opens a field or doubles the one before it.
+
+        text: with the byte before the chunk.
+        """
+        opening = quotes[int(self.is_open) :: 2]
+        if not len(opening):
+            return
+        before = text[opening]  # the byte before each of them
+        is_fine = (before == COMMA) | (before == NEWLINE) | (before == QUOTE)
+        if self.offset == 0 and opening[0] == 3 and bytes(text[1:4]) == b"\xef\xbb\xbf":
+            is_fine[0] = True  # a byte order mark comes first
+        if not is_fine.all():
+            self._refuse(self._line_of(opening[np.argmin(is_fine)], newlines))
+        self.open_line = self._line_of(opening[-1], newlines)
+
+    def _line_of(self, place: int, newlines: np.ndarray) -> int:
+        return self.num_newlines + int(np.searchsorted(newlines, place)) + 1
+
+    def _refuse(self, line: int) -> None:
+        remedy = "put the field in quotes and double each quote inside, or close the quote"
+        raise BadFile(f"line {line:,} has a quote that neither opens nor closes a field; {remedy}")
 
     def finish(self) -> np.ndarray:
-        """Those behind a quote that is never closed."""
-        return self._decide(final=True)
-
-    def _decide(self, final: bool) -> np.ndarray:
-        ends = []
-        place = 1
-        while match := _TOKEN.search(self.buffer, place):
-            start, place = match.span()
-            if (
-                place - start == 1 and match.group(1) is None
-            ):  # a newline: a quoted field has two bytes at least
-                ends.append(self.offset + place)
-            elif match.group(1) is not None and not final and place - start <= MAX_FIELD:
-                place = start
-                break
-            elif place - start > MAX_FIELD or not (match.group(1) is None or match.group(1).startswith(b'"')):
-                place = start + 1
-        else:
-            place = len(self.buffer)
-        self.offset = self.offset + place - 1
-        self.buffer = self.buffer[place - 1 :]
-        return np.array(ends, np.int64)
+        """Nothing: a newline is never in doubt. Raises BadFile for a quote that is never closed."""
+        if self.is_open:
+            self._refuse(self.open_line)
+        return np.empty(0, np.int64)
 
 
-@dataclass(frozen=True)
-class CsvRows:
-    """known: columns whose type is not string; they and json hold JSON in their cells.
+class CsvRows(TextFormat):
+    """Rows of comma-separated values."""
 
-    names: of files without a header.
-    """
+    def __init__(
+        self,
+        schema_rows: int,
+        known: Mapping[str, pa.DataType],
+        json_columns: Sequence[str] = (),
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """known: columns whose type is not string.
 
-    known: Mapping[str, pa.DataType] = field(default_factory=dict)
-    json: Sequence[str] = ()
-    names: Sequence[str] | None = None
-
-    @property
-    def has_header(self) -> bool:
-        """Whether the first row names the columns."""
-        return self.names is None
+        json_columns: their cells hold JSON. names: without a header.
+        """
+        super().__init__(schema_rows)
+        self.known = known
+        self.json_columns = json_columns
+        self.names = names
+        self.has_header = names is None
 
     def columns(self, header: bytes) -> list[str]:
         """The names that a file's first row gives, or those of the settings; raises BadRow."""
@@ -95,20 +112,21 @@ class CsvRows:
         return QuoteSplitter()
 
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
-        """The values of a row by column, strings but for the cells that hold JSON; raises BadRow."""
+        """The values of a row by column, strings except for the cells that hold JSON; raises BadRow."""
         values = parse_fields(row, first)
         if len(values) != len(names):
-            raise BadRow(
-                f"the row has {len(values)} fields, but there are {len(names)} columns; "
-                "fix its commas and quotes"
-            )
+            fields = f"{len(values)} fields, but there are {len(names)} columns"
+            raise BadRow(f"the row has {fields}; fix its commas and quotes")
         cells = dict(zip(names, values, strict=True))
-        return {name: _from_json(name, cell) if name in self.json else cell for name, cell in cells.items()}
+        for name in self.json_columns:
+            if name in cells:
+                cells[name] = _from_json(name, cells[name])
+        return cells
 
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
         """Strings, whatever the values look like, so that 007 stays 007 and no file differs from another."""
-        found = learn(({name: row.get(name) for name in self.json} for row in rows), self.known)
-        types = {name: found.field(name).type for name in self.json if name in found.names}
+        found = learn(({name: row.get(name) for name in self.json_columns} for row in rows), self.known)
+        types = {name: found.field(name).type for name in self.json_columns if name in found.names}
         return pa.schema([(name, self.known.get(name) or types.get(name, pa.string())) for name in names])
 
 

@@ -2,29 +2,22 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter, decode
+from pipeline.formats.lines import BadRow, decode
+from pipeline.formats.text_format import TextFormat
 from pipeline.schema import learn
 
 
-@dataclass(frozen=True)
-class JsonLines:
-    """known: columns whose type does not depend on the rows."""
+class JsonLines(TextFormat):
+    """Lines end at the byte \\n, not at other characters that Unicode calls the end of a line."""
 
-    known: Mapping[str, pa.DataType] = field(default_factory=dict)
-    has_header = False
-
-    def columns(self, header: bytes) -> list[str]:
-        """None need to be known."""
-        return []
-
-    def splitter(self) -> Splitter:
-        """Lines end at the byte \\n, not at other characters that Unicode calls a line's end."""
-        return NewlineSplitter()
+    def __init__(self, schema_rows: int, known: Mapping[str, pa.DataType]) -> None:
+        """known: columns whose type does not depend on the rows."""
+        super().__init__(schema_rows)
+        self.known = known
 
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
         """The object of a line; raises BadRow."""
@@ -36,7 +29,7 @@ class JsonLines:
 
 
 def parse_object(line: bytes, first: bool = False) -> dict[str, Any]:
-    """The JSON object of a line; raises BadRow."""
+    """The JSON object of a line; raises BadRow, which becomes the error of the row."""
     text = decode(line, first)
     if not text.strip():
         raise BadRow("the line is empty; remove it or give it a JSON object")

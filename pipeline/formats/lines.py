@@ -15,11 +15,15 @@ import numpy as np
 
 
 class BadRow(ValueError):
-    """What is wrong with a row of the input. row: the columns that can be carried all the same."""
+    """What is wrong with a row of the input. row: the columns that can be carried nevertheless."""
 
     def __init__(self, error: str, row: dict[str, Any] | None = None) -> None:
         super().__init__(error)
         self.row = row or {}
+
+
+class BadFile(ValueError):
+    """What is wrong with a whole file, so that its rows cannot be told apart."""
 
 
 class ReadStopped(OSError):
@@ -35,12 +39,12 @@ class Splitter(Protocol):
     """Finds the ends of rows; one per stream."""
 
     def feed(self, chunk: bytes) -> np.ndarray:
-        """Offsets from the stream's beginning, ascending, just behind the rows that are now known to end."""
-        ...
+        """Offsets from the beginning of the stream, ascending, just after the rows that are known
+        to end now.
+        """
 
     def finish(self) -> np.ndarray:
-        """The same for what was left open, now that there is no more."""
-        ...
+        """The offsets after the rows that were left open, now that there is no more."""
 
 
 class NewlineSplitter:

@@ -7,7 +7,6 @@ it has no effect. The job's model answers: body.model is carried, not obeyed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +14,8 @@ import pyarrow as pa
 from engine.config import SAMPLING_FIELDS, check_generation
 from engine.settings import shown
 from pipeline.formats.jsonl import parse_object
-from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter
+from pipeline.formats.lines import BadRow
+from pipeline.formats.text_format import TextFormat
 from pipeline.schema import SAMPLING_TYPE
 
 CHAT = "/v1/chat/completions"
@@ -54,23 +54,12 @@ HARMLESS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class OpenAIBatch:
+class OpenAIBatch(TextFormat):
     """A request per line, for either endpoint."""
 
-    has_header = False
-
-    def columns(self, header: bytes) -> list[str]:
-        """None need to be known."""
-        return []
-
-    def splitter(self) -> Splitter:
-        """As JSON lines."""
-        return NewlineSplitter()
-
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
-        """A row with the columns of SCHEMA; raises BadRow, with what is known of the request where it has a
-        custom_id.
+        """A row with the columns of SCHEMA; raises BadRow, with the custom_id and url where they
+        are known.
         """
         request = parse_object(row, first)
         known = {name: _string(request, name) for name in ("custom_id", "url")}
@@ -80,8 +69,12 @@ class OpenAIBatch:
             raise BadRow(str(error), known) from error
 
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
-        """The same for every file."""
+        """Every file has the same columns."""
         return SCHEMA
+
+    def holds_chats(self, rows: Iterable[Mapping[str, Any]]) -> bool:
+        """Whether any of these requests has messages."""
+        return any("messages" in row for row in rows)
 
 
 def _string(request: Mapping[str, Any], name: str) -> str | None:

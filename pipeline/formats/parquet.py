@@ -1,6 +1,6 @@
 """Parquet input: footers for the plan, row groups for the rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -8,38 +8,65 @@ import pyarrow.parquet as pq
 
 from engine.settings import shown
 from pipeline.files import InputFile
+from pipeline.formats.base import Columns, Rows, ScannedFile
 from rows.storage import locate
 
+Table = tuple[pa.Table, list[str | None]]
 
-def read_footer(file: InputFile) -> tuple[pa.Schema, list[int], list[int]]:
-    """The columns of a file, and of each row group its rows and its bytes, decompressed; raises ValueError
-    for one that is no Parquet.
-    """
-    filesystem, inner = locate(file.path)
-    try:
-        with pq.ParquetFile(inner, filesystem=filesystem) as parquet:
-            metadata = parquet.metadata
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            schema = pa.schema([(field.name, _plain(field.type)) for field in parquet.schema_arrow])
-            return schema, [group.num_rows for group in groups], [group.total_byte_size for group in groups]
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(
-            f"{file.path} cannot be read as Parquet: {str(error).splitlines()[0]}; fix or remove it"
-        ) from error
+
+class ParquetFormat:
+    """Files say themselves where rows are. A row group is read whole, and kept while its pieces are read."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._unit: Table | None = None  # the row groups that were read last
+
+    def scan(self, file: InputFile, stride: int, limit: int | None) -> ScannedFile:
+        """Reads the footer; raises ValueError for a file that is no Parquet."""
+        filesystem, inner = locate(file.path)
+        try:
+            with pq.ParquetFile(inner, filesystem=filesystem) as parquet:
+                metadata = parquet.metadata
+                groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+                schema = pa.schema([(field.name, _plain(field.type)) for field in parquet.schema_arrow])
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{file.path} cannot be read as Parquet: {reason}; fix or remove it") from error
+        num_rows = sum(group.num_rows for group in groups)
+        return ScannedFile(
+            file=file,
+            num_rows=num_rows if limit is None else min(num_rows, limit),
+            schema=schema,
+            checksum=file.size,
+            cuts=[group.num_rows for group in groups],
+            sizes=[group.total_byte_size for group in groups],
+        )
+
+    def read(self, piece: Mapping[str, Any], columns: Columns) -> Rows:
+        """The rows of a piece. A value that does not fit the schema is a misfit of its row."""
+        key = (piece["path"], piece["row_groups"])
+        if self._unit is None or self._key != key:
+            names = list(dict.fromkeys([*columns.carried.names, *columns.special]))
+            self._unit = _read_groups(piece["path"], piece["row_groups"], names, columns.schema)
+            self._key = key
+        unit, misfits = self._unit
+        first = piece["skip_rows"]
+        table = unit.slice(first, piece["num_rows"])
+        places = range(piece["first_row"], piece["first_row"] + table.num_rows)
+        rows, errors = _to_rows(table.select(columns.special))
+        carried = table.select(columns.carried.names)
+        return Rows(carried, rows, errors, misfits[first : first + piece["num_rows"]], places)
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    # Whether values are kept as a dictionary is a file's own affair
+    # Whether values are kept as a dictionary is a file's own affair.
     return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
-def read_groups(
-    path: str, groups: Sequence[int], columns: Sequence[str], schema: pa.Schema
-) -> tuple[pa.Table, list[str | None]]:
-    """The row groups' rows with these columns, typed as the schema says, and what of each row does not fit
-    (there it holds null).
+def _read_groups(path: str, groups: Sequence[int], columns: Sequence[str], schema: pa.Schema) -> Table:
+    """The rows of row groups with these columns, typed as the schema says, and what does not fit in each row.
 
-    A column that the file lacks is null.
+    A value that does not fit is null, and so is a column that the file lacks.
     """
     filesystem, inner = locate(path)
     with pq.ParquetFile(inner, filesystem=filesystem) as parquet:
@@ -59,17 +86,31 @@ def _cast(
 ) -> pa.ChunkedArray | pa.Array:
     try:
         return column.cast(type_)
-    except (
-        pa.ArrowInvalid
-    ):  # the types of two files were merged, and some value has no place in the wider one
+    except pa.ArrowInvalid:  # the types of two files were merged, and a value has no place in the wider one
         fitting = []
         for index, value in enumerate(column):
             try:
                 fitting.append(value.cast(type_))
             except pa.ArrowInvalid as error:
                 fitting.append(None)
-                errors[index] = (
-                    errors[index]
-                    or f"column {name!r} is {shown(value.as_py())}, which another file makes {type_}: {error}"
-                )
+                found = f"column {name!r} is {shown(value.as_py())}, which another file makes {type_}"
+                errors[index] = errors[index] or f"{found}: {error}"
         return pa.array(fitting, type_)
+
+
+def _to_rows(table: pa.Table) -> tuple[list[dict[str, Any]], list[str | None]]:
+    """Rows as Python objects, and the error of each: Parquet's writers need not check that text is UTF-8."""
+    try:
+        return table.to_pylist(), [None] * table.num_rows
+    except UnicodeDecodeError:
+        rows: list[dict[str, Any]] = []
+        errors: list[str | None] = []
+        for index in range(table.num_rows):
+            try:
+                rows += table.slice(index, 1).to_pylist()
+                errors.append(None)
+            except UnicodeDecodeError as error:
+                rows.append({})
+                where = f"{error.reason} at byte {error.start} of a text"
+                errors.append(f"the row is not UTF-8: {where}; fix the row")
+        return rows, errors

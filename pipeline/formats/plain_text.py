@@ -1,31 +1,21 @@
-"""Plain text: every line is a prompt, empty ones too, so that row n is line n.
-
-An empty line is a row with an error.
-"""
+"""Plain text: every line is a prompt, an empty one too, so that row n is line n."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.formats.lines import BadRow, NewlineSplitter, Splitter, decode
+from pipeline.formats.lines import BadRow, decode
+from pipeline.formats.text_format import TextFormat
 
 
-@dataclass(frozen=True)
-class TextLines:
-    """column: what the lines are called."""
+class PlainText(TextFormat):
+    """A column of strings; an empty line is a row with an error."""
 
-    column: str
-    has_header = False
-
-    def columns(self, header: bytes) -> list[str]:
-        """None need to be known."""
-        return []
-
-    def splitter(self) -> Splitter:
-        """Lines end at the byte \\n."""
-        return NewlineSplitter()
+    def __init__(self, schema_rows: int, column: str) -> None:
+        """column: what the lines are called."""
+        super().__init__(schema_rows)
+        self.column = column
 
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
         """The line, without the carriage return that Windows ends it with; raises BadRow."""

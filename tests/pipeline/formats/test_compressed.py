@@ -17,7 +17,7 @@ from tests.pipeline.reading import prepared, told
 
 TEXTS = {
     "jsonl": b'{"prompt": "a"}\nnot json\n{"prompt": "c"}\n',
-    "csv": b'prompt\n"a\nb"\n"bad\nc\n',
+    "csv": b'prompt\n"a\nb"\n"bad"x\nc\n',
     "txt": b"a\n\nc",
 }
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -71,7 +71,7 @@ BIG = b"".join(json.dumps({"prompt": f"{i * 7919 % 1000003}"}).encode() + b"\n" 
         "cut in the trailer",
         "cut in the second member",
         "a byte flipped",
-        "garbage behind",
+        "garbage after",
     ],
 )
 def test_a_damaged_archive_is_refused_with_its_name_and_how_far_it_can_be_read(
@@ -85,12 +85,12 @@ def test_a_damaged_archive_is_refused_with_its_name_and_how_far_it_can_be_read(
         "cut in the trailer": whole[:-2],
         "cut in the second member": whole + whole[:9],
         "a byte flipped": bytes(flipped),
-        "garbage behind": whole + b"garbage",
+        "garbage after": whole + b"garbage",
     }[damage]
     (tmp_path / f"a.jsonl.{suffix}").write_bytes(data)
     with pytest.raises(
         ValueError,
-        match=rf"a.jsonl.{suffix} cannot be read to its end: .* stops behind row [1-9][\d,]+ .* write the "
+        match=rf"a.jsonl.{suffix} cannot be read to its end: .* stops after row [1-9][\d,]+ .* write the "
         rf"file again",
     ):
         make_plan(InputConfig(path=str(tmp_path)), 1)
