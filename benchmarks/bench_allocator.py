@@ -53,6 +53,19 @@ def gather_anew(cache: Any, side: int, source: Any, head_pages: Any) -> Any:
     return source.index_select(0, head_pages)
 
 
+def alternate_processes(alternations: int) -> dict[str, list[dict[str, float]]]:
+    """Seconds by shape of every run of every contender, each run in a process of its own."""
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
+    for turn in range(alternations):
+        for name in CONTENDERS[turn % 4 :] + CONTENDERS[: turn % 4]:
+            command = [sys.executable, "-m", "benchmarks.bench_allocator", "--only", name]
+            done = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+    return runs
+
+
 def main() -> None:
     """One line per shape, then one JSON line."""
     parser = argparse.ArgumentParser(
@@ -66,14 +79,7 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(steps(arguments.only)))
         return
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in CONTENDERS}
-    for turn in range(arguments.alternations):
-        for name in CONTENDERS[turn % 4 :] + CONTENDERS[: turn % 4]:
-            command = [sys.executable, "-m", "benchmarks.bench_allocator", "--only", name]
-            done = subprocess.run(
-                command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
-            runs[name].append(json.loads(done.stdout.splitlines()[-1]))
+    runs = alternate_processes(arguments.alternations)
     results: dict[str, Any] = {}
     for shape in runs["new"][0]:
         times = {name: [run[shape] for run in runs[name]] for name in CONTENDERS}

@@ -112,18 +112,23 @@ def main() -> None:
         compare(folder, arguments)
 
 
+def make_requests(num_prompts: int, arguments: argparse.Namespace) -> list[Request]:
+    """Demo prompts with the workload's output lengths, which differ from row to row in `ragged`."""
+    lengths = random.Random(0)
+    ragged = arguments.workload == "ragged"
+    return [
+        Request(str(i), ids, lengths.randint(32, 256) if ragged else arguments.max_tokens, ignore_eos=True)
+        for i, ids in enumerate(demo_prompts(num_prompts, arguments.prompt_tokens))
+    ]
+
+
 def compare(folder: str, arguments: argparse.Namespace) -> None:
     """Runs the contenders over one workload and reports."""
     num_prompts, running = WORKLOADS[arguments.workload]
     num_prompts = arguments.prompts or num_prompts
     running = arguments.running or running
     config = ModelConfig(path=folder, dtype="float32", device="cpu", max_running=running)
-    lengths = random.Random(0)
-    ragged = arguments.workload == "ragged"
-    requests = [
-        Request(str(i), ids, lengths.randint(32, 256) if ragged else arguments.max_tokens, ignore_eos=True)
-        for i, ids in enumerate(demo_prompts(num_prompts, arguments.prompt_tokens))
-    ]
+    requests = make_requests(num_prompts, arguments)
     loaded = load_model(config)
     reference = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa"

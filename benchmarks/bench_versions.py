@@ -91,8 +91,8 @@ def measure(
     }
 
 
-def main() -> None:
-    """Parses the settings, measures each cell, and prints a table and one JSON line."""
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -105,7 +105,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=TEMPERATURES, default=list(TEMPERATURES))
     parser.add_argument("--max_tokens", type=int, default=96, help="per prompt, on average")
     parser.add_argument("--alternations", type=int, default=20)
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measures each cell, and prints a table and one JSON line."""
+    args = parse_arguments()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     lines = args.prompts.read_text(encoding="utf-8").split("\n")
     prompts = [tokenizer(json.loads(line)["prompt"]).input_ids for line in lines if line]

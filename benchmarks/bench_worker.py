@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.measure import environment, ratio
 from demo.corpus import demo_prompts
@@ -87,6 +88,16 @@ def main() -> None:
     if arguments.bare:
         return bare_engine(arguments.bare, arguments.model, arguments.max_tokens)
     os.environ["OMP_NUM_THREADS"] = "1"
+    bare, jobs = alternate_both(arguments)
+    compared = ratio([run["seconds"] for run in bare], [run["seconds"] for run in jobs])
+    spread = f"[{compared['low']:.2f}, {compared['high']:.2f}]"
+    print(f"worker in Ray / bare engine: {compared['median']:.2f} {spread}")
+    results = {"title": "worker in Ray against bare engine", "bare": bare, "job": jobs}
+    print(json.dumps({**results, "ratio_wall": compared, **environment()}))
+
+
+def alternate_both(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The runs of the bare engine and those of the job, in alternation over the same prompts."""
     bare = []
     jobs = []
     with tempfile.TemporaryDirectory() as folder:
@@ -94,23 +105,10 @@ def main() -> None:
         prompts.write_text(
             "".join(json.dumps(row) + "\n" for row in demo_prompts(arguments.num_prompts)), encoding="utf-8"
         )
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.bench_worker",
-            "--bare",
-            str(prompts),
-            "--model",
-            arguments.model,
-        ]
+        command = [sys.executable, "-m", "benchmarks.bench_worker", "--bare", str(prompts)]
+        command += ["--model", arguments.model, "--max_tokens", str(arguments.max_tokens)]
         for _ in range(arguments.alternations):
-            done = subprocess.run(
-                [*command, "--max_tokens", str(arguments.max_tokens)],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
             bare.append(json.loads(done.stdout.splitlines()[-1]))
             jobs.append(job(prompts, arguments.model, arguments.max_tokens))
             assert bare[-1]["tokens"] == jobs[-1]["tokens"], (bare[-1], jobs[-1])
@@ -119,22 +117,7 @@ def main() -> None:
                 f"{jobs[-1]['tokens'] / jobs[-1]['seconds']:.0f}",
                 flush=True,
             )
-    compared = ratio([run["seconds"] for run in bare], [run["seconds"] for run in jobs])
-    print(
-        f"worker in Ray / bare engine: {compared['median']:.2f} [{compared['low']:.2f}, "
-        f"{compared['high']:.2f}]"
-    )
-    print(
-        json.dumps(
-            {
-                "title": "worker in Ray against bare engine",
-                "bare": bare,
-                "job": jobs,
-                "ratio_wall": compared,
-                **environment(),
-            }
-        )
-    )
+    return bare, jobs
 
 
 if __name__ == "__main__":

@@ -107,8 +107,8 @@ def show_inside(engine: Engine, requests: list[Request], num_operators: int, num
         pstats.Stats(functions).sort_stats("tottime").print_stats(num_functions)
 
 
-def main() -> None:
-    """One table line per running count and mode, then one JSON line."""
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -129,7 +129,12 @@ def main() -> None:
     parser.add_argument(
         "--host", type=int, default=0, help="show this many Python functions, by their own time"
     )
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """One table line per running count and mode, then one JSON line."""
+    arguments = parse_arguments()
     table = Table("running", "mode", "ms/step", *PHASES, "all but forward", title="share of step time, %")
     results = []
     with model_folder(arguments.model) as folder:

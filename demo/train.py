@@ -100,6 +100,17 @@ def build_model() -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
+def train_on(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: torch.Tensor) -> float:
+    """One optimizer step on a batch of token ids; returns the loss in nats per token."""
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(input_ids=batch, labels=batch).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return float(loss.item())
+
+
 def train(model_dir: Path, steps: int) -> None:
     """Trains, or goes on from the last checkpoint, and leaves the model, tokenizer and loss curve in
     model_dir.
@@ -129,32 +140,35 @@ def train(model_dir: Path, steps: int) -> None:
     for step in range(first_step, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        batch = batch_at(stream, step)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model(input_ids=batch, labels=batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
+        loss = train_on(model, optimizer, batch_at(stream, step))
+        running = loss if running is None else 0.98 * running + 0.02 * loss
         if (step + 1) % 100 == 0 or step + 1 == steps:
             curve.append([step + 1, round(running, 4), round(mean_loss(model, held_out, 16), 4)])
             print(*curve[-1], f"{time.time() - start:.0f} s", flush=True)
-            partial = checkpoint.with_suffix(".tmp")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "curve": curve,
-                    "step": step + 1,
-                },
-                partial,
-            )
-            partial.replace(checkpoint)
+            save_checkpoint(checkpoint, model, optimizer, curve, step + 1)
             save(model, model_dir, curve)
     print(
         f"held-out loss over all modules: {mean_loss(model, held_out, 10**6):.4f} nats per token", flush=True
     )
+
+
+def save_checkpoint(
+    path: Path,
+    model: LlamaForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    curve: list[list[float]],
+    num_steps: int,
+) -> None:
+    """Writes what training goes on from; a crash while writing leaves the checkpoint before."""
+    partial = path.with_suffix(".tmp")
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "curve": curve,
+        "step": num_steps,
+    }
+    torch.save(state, partial)
+    partial.replace(path)
 
 
 def save(model: LlamaForCausalLM, model_dir: Path, curve: list[list[float]]) -> None:

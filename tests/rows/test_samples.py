@@ -186,46 +186,49 @@ def part(chosen: list[float], top_ids: list[list[int]], top: list[list[float]]) 
     return Logprobs(np.array(chosen, np.float32), np.array(top_ids, np.int32), np.array(top, np.float32))
 
 
+TWO_TOKENS = Completion(
+    "0",
+    (104, 105),
+    "stop",
+    SequenceStats(3, 2, 1),
+    part([-1, -2], [[104, 9], [7, 8]], [[-1, -2], [-0.5, -3]]),
+)
+ONE_TOKEN = Completion(
+    "0/1",
+    (106,),
+    "length",
+    SequenceStats(3, 1, 1, {"context": 4}, {"context": 1}),
+    part([-4], [[5]], [[-0.25]]),
+)
+NO_LOGPROBS = Completion("1", (107,), "stop", SequenceStats(1, 1, 1))
+FIRST_LOGPROBS = [
+    {
+        "token_id": 104,
+        "logprob": -1.0,
+        "top": [{"token_id": 104, "logprob": -1.0}, {"token_id": 9, "logprob": -2.0}],
+    },
+    {
+        "token_id": 105,
+        "logprob": -2.0,
+        "top": [{"token_id": 7, "logprob": -0.5}, {"token_id": 8, "logprob": -3.0}],
+    },
+]
+SECOND_LOGPROBS = [{"token_id": 106, "logprob": -4.0, "top": [{"token_id": 5, "logprob": -0.25}]}]
+SAMPLES = [
+    {"text": "hi", "finish_reason": "stop", "num_generated_tokens": 2, "logprobs": FIRST_LOGPROBS},
+    {"text": "j", "finish_reason": "length", "num_generated_tokens": 1, "logprobs": SECOND_LOGPROBS},
+]
+
+
 def test_columns_of_rows_with_samples_logprobs_and_errors() -> None:
-    one = Completion(
-        "0",
-        (104, 105),
-        "stop",
-        SequenceStats(3, 2, 1),
-        part([-1, -2], [[104, 9], [7, 8]], [[-1, -2], [-0.5, -3]]),
-    )
-    two = Completion(
-        "0/1",
-        (106,),
-        "length",
-        SequenceStats(3, 1, 1, {"context": 4}, {"context": 1}),
-        part([-4], [[5]], [[-0.25]]),
-    )
-    bare = Completion("1", (107,), "stop", SequenceStats(1, 1, 1))
     columns = OutputColumns("o_", samples=True, logprobs=True)
-    table = columns.table([Generated([one, two], 2), "broken", Generated([bare], 2)], CODEC.decode)
+    rows_given: list[Generated | str] = [Generated([TWO_TOKENS, ONE_TOKEN], 2), "broken", Generated([NO_LOGPROBS], 2)]
+    table = columns.table(rows_given, CODEC.decode)
     assert table.schema == columns.schema
-    first = [
-        {
-            "token_id": 104,
-            "logprob": -1.0,
-            "top": [{"token_id": 104, "logprob": -1.0}, {"token_id": 9, "logprob": -2.0}],
-        },
-        {
-            "token_id": 105,
-            "logprob": -2.0,
-            "top": [{"token_id": 7, "logprob": -0.5}, {"token_id": 8, "logprob": -3.0}],
-        },
-    ]
-    second = [{"token_id": 106, "logprob": -4.0, "top": [{"token_id": 5, "logprob": -0.25}]}]
-    samples = [
-        {"text": "hi", "finish_reason": "stop", "num_generated_tokens": 2, "logprobs": first},
-        {"text": "j", "finish_reason": "length", "num_generated_tokens": 1, "logprobs": second},
-    ]
     rows = table.to_pylist()
     assert (rows[0]["o_samples"], rows[0]["o_logprobs"], rows[0]["o_generated_text"]) == (
-        samples,
-        first,
+        SAMPLES,
+        FIRST_LOGPROBS,
         "hi",
     )
     sums = [
