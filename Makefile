@@ -13,7 +13,7 @@ help:
 	@echo 'make offline   run the demo job: jobs/configs/demo.yaml'
 	@echo 'make serve     serve the demo model: jobs/configs/serve-demo.yaml'
 	@echo 'make test      all tests but those that need a GPU'
-	@echo 'make check     lint, format, types, import rules, line counts'
+	@echo 'make check     lint, format, types, import rules, code limits'
 	@echo 'make bench     the engine against transformers.generate'
 
 setup: $(STAMP)

@@ -91,18 +91,14 @@ class Controller:
     """One per engine. In each step: wants_drafts, then min_survival and choose where it does, then observe.
 
     1. Price. A second of step time is worth the tokens that it would bring if it were spent on decoding the
-    sequences
-       that run now: the rate of plain decoding at this load,
-       times how much faster than plain the latest steps were,
-       times a markup. Prompts are not in it: an accepted node saves a step of decoding and never a prompt.
+       sequences that run now: the rate of plain decoding at this load, times how much faster than plain the
+       latest steps were, times a markup. Prompts are not in it: an accepted node saves a step of decoding and
+       never a prompt.
     2. Choice. The step verifies the B best candidates over all sequences, for the B with the largest gain:
-    expected
-       accepted tokens, less the price of the seconds that B nodes add.
+       expected accepted tokens, less the price of the seconds that B nodes add.
     3. Pause. Drafting costs time whatever is chosen, and nodes may cost more than predicted. So the gain of
-    each step
-       that drafted is measured. While its mean is not positive, drafting pauses for 1, 2, 4 ... 128 steps,
-       with trials
-       of 4 steps in between. Each load class is judged by itself: what does not pay at 64
+       each step that drafted is measured. While its mean is not positive, drafting pauses for 1, 2, 4 ... 128
+       steps, with trials of 4 steps in between. Each load class is judged by itself: what does not pay at 64
        sequences may pay at 2.
     """
 

@@ -222,7 +222,11 @@ SAMPLES = [
 
 def test_columns_of_rows_with_samples_logprobs_and_errors() -> None:
     columns = OutputColumns("o_", samples=True, logprobs=True)
-    rows_given: list[Generated | str] = [Generated([TWO_TOKENS, ONE_TOKEN], 2), "broken", Generated([NO_LOGPROBS], 2)]
+    rows_given: list[Generated | str] = [
+        Generated([TWO_TOKENS, ONE_TOKEN], 2),
+        "broken",
+        Generated([NO_LOGPROBS], 2),
+    ]
     table = columns.table(rows_given, CODEC.decode)
     assert table.schema == columns.schema
     rows = table.to_pylist()
