@@ -34,7 +34,7 @@ Every setting is a flag (`--section.key value`) and a key of a YAML file (`--con
 
 def page() -> str:
     """The page's text: one table per section, with the jobs that have the section."""
-    sections: dict[str, tuple[type, list[str]]] = {}
+    sections: dict[str, tuple[Any, list[str]]] = {}
     for job, config_class in JOBS.items():
         for name, class_ in get_type_hints(config_class).items():
             if is_dataclass(class_):
@@ -43,7 +43,7 @@ def page() -> str:
     for name, (class_, jobs) in sections.items():
         rows = "\n".join(lines(class_, f"{name}."))
         table = f"| setting | type | default | meaning |\n|---|---|---|---|\n{rows}"
-        parts.append(f"## {name}\n\n{inspect.getdoc(class_)} For {', '.join(jobs)}.\n\n{table}\n")
+        parts.append(f"## {name}\n\n{inspect.getdoc(class_)} Settings of {', '.join(jobs)}.\n\n{table}\n")
     return "\n".join(parts)
 
 
@@ -55,7 +55,9 @@ def lines(class_: Any, prefix: str) -> Iterator[str]:
         if is_dataclass(hints[field.name]):
             yield from lines(hints[field.name], f"{prefix}{field.name}.")
         else:
-            type_ = str(field.type).replace("|", "or")
+            plain = type(field.type) is type  # a class, not a generic such as list[str] or a union
+            type_ = getattr(field.type, "__name__", "") if plain else str(field.type)
+            type_ = type_.replace("|", "or")
             cells = [f"`{prefix}{field.name}`", type_, default(field), told.get(field.name, "")]
             yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
@@ -69,7 +71,7 @@ def default(field: Field[Any]) -> str:
     return "must be given"
 
 
-def docstrings(class_: type) -> dict[str, str]:
+def docstrings(class_: Any) -> dict[str, str]:
     """The docstring below each field of a dataclass, on one line."""
     body = ast.parse(inspect.cleandoc(inspect.getsource(class_))).body[0]
     assert isinstance(body, ast.ClassDef)
