@@ -51,7 +51,7 @@ def make_report(total: PartSummary, this_start: PartSummary, seconds: float, out
 
 def _engine_figures(engine: EngineCounts) -> dict[str, Any]:
     """What the workers' engines did: steps, calls by the tokens they gave, seconds by phase, and what became
-    of guesses.
+    of candidates.
     """
     steps = engine.get("steps", {})
     num_steps = steps.get("all", 0)
@@ -70,13 +70,13 @@ def _engine_figures(engine: EngineCounts) -> dict[str, Any]:
         "steps_by_verified": by_size(engine.get("step_nodes", {})),
         "calls_by_tokens": by_size(engine.get("call_lengths", {})),
         "seconds_by_phase": engine.get("seconds", {}),
-        "guesses": guess_rows(engine),
+        "candidates": candidate_rows(engine),
     }
 
 
-def guess_rows(engine: EngineCounts) -> list[dict[str, Any]]:
-    """A row for each source, depth and length of match that had a guess: how many were proposed, verified,
-    accepted.
+def candidate_rows(engine: EngineCounts) -> list[dict[str, Any]]:
+    """A row for each source, depth and length of match that had a candidate: how many were proposed,
+    verified and accepted.
     """
     rows = []
     for key in engine.get("proposed", {}):
@@ -128,7 +128,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
 
 
 def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
-    """What guesses gave and took; nothing where there were none."""
+    """What drafted nodes gave and took; nothing where there were none."""
     steps = report["steps"]
     lines = [("accepted tokens by source", shares(report["accepted"]))]
     if steps["proposed"]:
@@ -144,7 +144,7 @@ def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         )
         lines.append(
             (
-                "guesses verified per step",
+                "nodes verified per step",
                 f"{steps['verified_per_step']:.1f}  ({proposed} of steps proposed, {paused} paused)",
             )
         )

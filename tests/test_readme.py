@@ -1,6 +1,4 @@
-"""What the README shows exists: files, links, make targets, jobs and their flags, and the Python example's
-names.
-"""
+"""What the README shows runs: make targets, jobs with their flags, and the Python example's names."""
 
 import ast
 import inspect
@@ -18,7 +16,6 @@ from jobs.config import ALIASES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PACKAGES = ("jobs", "pipeline", "serving", "actors", "engine", "drafting")
 
 
 def blocks(language: str) -> list[str]:
@@ -26,43 +23,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def tree() -> list[str]:
-    """Paths in the tree: a line at the margin names a folder or file, an indented one a file in the folder
-    above.
-    """
-    paths = []
-    folder = ""
-    for line in blocks("text")[-1].splitlines():
-        name = line.split()[0]
-        if not line.startswith(" "):
-            folder = name if name.endswith("/") else ""
-        paths.append(name if not line.startswith(" ") else folder + name)
-    return paths
-
-
 def commands() -> list[list[str]]:
     """Words of each command, comments left out."""
     return [shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines()]
-
-
-def test_everything_in_the_tree_exists() -> None:
-    assert [path for path in tree() if not (ROOT / path).exists()] == []
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_file_of_a_package_is_in_the_tree(package: str) -> None:
-    files = [
-        file.relative_to(ROOT).as_posix()
-        for file in (ROOT / package).rglob("*")
-        if file.suffix in (".py", ".yaml", ".html")
-    ]
-    assert sorted(set(files) - set(tree()) - {f"{package}/__init__.py"}) == []
-
-
-def test_links_lead_to_files() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link]
-    assert "docs/architecture.md" in links
-    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def test_make_targets_exist() -> None:
@@ -82,7 +45,7 @@ def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
     )
     assert shown.returncode == 0, shown.stderr
     known = set(re.findall(r"--([\w.]+)", shown.stdout))
-    known |= {alias for alias, name in ALIASES.items() if name in known}
+    known |= {alias for alias, names in ALIASES.items() if known.intersection(names)}
     given = {word[2:] for words in uses for word in words if word.startswith("--")}
     assert sorted(given - known) == []
     assert [
@@ -94,7 +57,7 @@ def test_flags_named_in_the_text_exist() -> None:
     shown = subprocess.run(
         [sys.executable, "jobs/offline.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    named = set(re.findall(r"`--([\w.]+)", README)) - {"help"}
+    named = set(re.findall(r"`--([\w.]+)", README)) - {"help", "workload"}  # workload is a benchmark's
     assert {"input.prompt_column", "speculation.mode"} <= named
     assert sorted(named - set(re.findall(r"--([\w.]+)", shown.stdout))) == []
 

@@ -81,7 +81,7 @@ def test_a_job_with_samples_stops_and_logprobs(
     assert all(row["num_accepted"] == sum(count for _, count in row["accepted_by_source"]) for row in rows)
     report = json.loads((tmp_path / "_run" / "report.json").read_text())
     assert sum(report["calls_by_tokens"].values()) == report["calls"] == sum(row["num_steps"] for row in rows)
-    assert sum(guess["accepted"] for guess in report["guesses"]) == sum(row["num_accepted"] for row in rows)
+    assert sum(row["accepted"] for row in report["candidates"]) == sum(row["num_accepted"] for row in rows)
     assert [i for i, row in enumerate(rows) if row["error"]] == [4, 5]
     assert rows[4]["error"] == "sampling.n is 1001; it must be an integer of 1 to 1000"
     assert [row["samples"] and len(row["samples"]) for row in rows] == [3, 3, 1, 3, None, None, 3, 3]

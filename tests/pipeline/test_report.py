@@ -78,7 +78,7 @@ def test_what_the_engines_did_is_told_in_figures_of_the_whole_run() -> None:
     assert list(report["steps_by_verified"].items()) == [("0", 20), ("4-7", 20), ("16-31", 60)]
     assert list(report["calls_by_tokens"]) == ["1", "2", "3", "4", "5", "8", "9", "10"]
     assert report["seconds_by_phase"]["forward"] == 12.0
-    assert report["guesses"] == [
+    assert report["candidates"] == [
         {
             "source": "bigram",
             "depth": "1",
@@ -114,11 +114,11 @@ def printed(summary: PartSummary) -> list[str]:
     return [line.rstrip() for line in sink.getvalue().splitlines()]
 
 
-def test_the_table_tells_what_guesses_gave_and_where_the_time_went() -> None:
+def test_the_table_tells_what_drafted_nodes_gave_and_where_the_time_went() -> None:
     assert printed(replace(PART, engine=ENGINE))[7:] == [
         "accepted tokens by source  context 75%, bigram 25%",
         "calls by tokens given      1 50%, 2 20%, 3-4 12%, 5-8 13%, 9+ 5%",
-        "guesses verified per step  24.0  (80% of steps proposed, 10% paused)",
+        "nodes verified per step    24.0  (80% of steps proposed, 10% paused)",
         "time by phase              forward 60%, plan 10%, sample 10%, propose 9%, other 11%",
         "output                     /data/out",
     ]
