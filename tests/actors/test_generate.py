@@ -41,4 +41,4 @@ def test_generate_adds_the_output_columns_to_every_row(ray_session: None, tiny_f
         row["id"] == 3 or 2 for row in found
     ]
     assert all(len(sample["logprobs"]) == 5 for row in found for sample in row["samples"] or [])
-    assert "the prompt has 400 tokens; it must have 1 to 255" in found[3]["error"]
+    assert "the prompt has 400 tokens; the context is 256" in found[3]["error"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from drafting.config import SpeculationConfig
+from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_engine
 from engine.config import ModelConfig
 from engine.model import adapters
@@ -71,7 +71,7 @@ def test_an_adapted_model_gives_the_text_of_pefts_merged_model(
     config = ModelConfig(
         path=save_model(tmp_path / "model", family), adapter=str(adapter), dtype="float64", max_running=3
     )
-    engine = build_engine(config, SpeculationConfig(mode=mode, num_drafts=4, draft_len=3), tmp_path)
+    engine = build_engine(config, SpeculationConfig(mode, MixedConfig(num_drafts=4, draft_len=3)), tmp_path)
     completions = engine.generate(
         [Request(f"{n}", p, NUM_TOKENS, ignore_eos=True) for n, p in enumerate(PROMPTS)]
     )
