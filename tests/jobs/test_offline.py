@@ -163,7 +163,7 @@ def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch
         "input files: 1 csv, 1 jsonl", f"{tmp_path}/in/a.csv (csv, 2 rows)", "rows 42",
         "shards 4 of up to 16 rows, 0 of them done",
         "columns in id: string", f"output {tmp_path}/out", "--- row 1: 7 tokens", "def f(x):",
-        "--- row 2: the prompt is empty; each row needs at least one token", "--- row 3: 2 tokens, top_k 3",
+        "--- row 2: the prompt is empty; give it at least one token", "--- row 3: 2 tokens, top_k 3",
         "import os",
         "status 0 loaded []",
     ):  # fmt: skip
