@@ -172,7 +172,7 @@ def test_a_worker_killed_midway_loses_and_repeats_nothing(
     first = capsys.readouterr().out
     assert offline.main(command(tmp_path)) == 0, "a finished output is left as it is"
     again = capsys.readouterr().out
-    assert re.search(r"^rows +60$", first, re.MULTILINE) and re.search(r"^rows +60$", again, re.MULTILINE)
+    assert re.search(r"^rows +60\b", first, re.MULTILINE) and re.search(r"^rows +60\b", again, re.MULTILINE)
     assert "nothing left to do" in again and "nothing left to do" not in first
 
 
