@@ -4,7 +4,7 @@ process, in alternation. No Ray.
     python -m benchmarks.bench_prefix   # 64 questions after one header of 1000 tokens, 32 tokens each
 
 The demo model with its context raised to 2048 (rotary positions go on; what the text says does not matter
-here), float32, one torch thread, no guesses. The header differs from run to run, so each run computes it
+here), float32, one torch thread, no speculation. The header differs from run to run, so each run computes it
 anew: what is measured is sharing within one workload, not a cache that is warm from the run before. Every
 output is compared.
 """
@@ -87,7 +87,7 @@ def main() -> None:
         )
         print(f"{name}: {run.counts}")
     report(
-        f"{arguments.questions} questions behind {arguments.header} tokens",
+        f"{arguments.questions} questions after {arguments.header} tokens",
         runs,
         ["no prefix cache"],
         vars(arguments),

@@ -1,5 +1,5 @@
-"""Draws a job of the demo model as its steps went: rows that run, guesses that are verified, the price of a
-guess.
+"""Draws a job of the demo model as its steps went: sequences that run, nodes that are verified, the price
+of a node.
 
     python -m benchmarks.plot_adaptive --out docs/adaptive-job.png
 
@@ -31,7 +31,7 @@ SMOOTH = 9  # steps of the running mean
 
 
 class Step(NamedTuple):
-    """Rows that ran, guesses verified, tokens given, and the price of one more row in tokens."""
+    """Sequences that ran, nodes verified, tokens given, and the price of one more node in tokens."""
 
     running: int
     nodes: int
@@ -90,8 +90,8 @@ def draw(steps: list[Step], out: Path) -> None:
     running, nodes, tokens, price = (np.array(column, float) for column in zip(*steps, strict=True))
     panels = (
         ("rows that run", running, "#444444"),
-        ("price of a guess, tokens", price, "#b3541e"),
-        ("guesses verified, per row", nodes / running, "#1f6f8b"),
+        ("price of a node, tokens", price, "#b3541e"),
+        ("nodes verified, per sequence", nodes / running, "#1f6f8b"),
         ("tokens per row and step", tokens / running, "#3a7d44"),
     )
     figure, axes = plt.subplots(len(panels), 1, sharex=True, figsize=(8, 7.5), dpi=100, facecolor="white")
@@ -125,7 +125,7 @@ def main() -> None:
     draw(steps, args.out)
     print(
         f"{len(steps)} steps, {sum(step.tokens for step in steps)} tokens, "
-        f"{sum(step.nodes for step in steps)} guesses verified"
+        f"{sum(step.nodes for step in steps)} nodes verified"
     )
 
 

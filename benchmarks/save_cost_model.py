@@ -62,8 +62,9 @@ def about(name: str, loaded: LoadedModel) -> dict[str, Any]:
 def real_steps(
     engine: Engine, widths: list[int], vocab_size: int, max_tokens: int
 ) -> list[tuple[StepShape, float]]:
-    """Decoding steps of real runs at these widths, eight with and eight without guesses in turn: shapes and
-    seconds.
+    """The shapes and seconds of decoding steps in real runs at these widths.
+
+    Eight steps with draft nodes and eight without them follow each other in turn.
     """
     speculation = engine.speculation
     assert isinstance(speculation, Speculation)
@@ -137,7 +138,7 @@ def main() -> None:
     for sequences, nodes in ((1, 0), (1, 7), (args.max_running, 0), (args.max_running, args.max_running)):
         shape = StepShape(sequences, 128 * sequences, 128 * sequences, sequences).with_nodes(nodes)
         print(
-            f"{sequences} rows with {nodes} guesses at 128 tokens of context: "
+            f"{sequences} sequences with {nodes} nodes at 128 tokens of context: "
             f"{1000 * cost.seconds(shape):.2f} ms"
         )
 

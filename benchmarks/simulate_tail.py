@@ -82,7 +82,7 @@ class Worker:
 
 
 def simulate(blocks: Sequence[Block], workers: int, running: int, holds: Holds) -> dict[str, float]:
-    """Idle slots in percent, and by how much the last worker ends behind the first."""
+    """Idle slots in percent, and by how much the last worker ends after the first."""
     pool = [Worker([0] * running) for _ in range(workers)]
     left = deque(enumerate(blocks))
     events: list[tuple[int, int, int, Event]] = []
@@ -183,7 +183,7 @@ def main() -> None:
         for contender, run in runs.items():
             print(
                 f"{name:<27}{contender:<50} idle {run['idle']:5.2f} %  last worker {run['spread']:5.2f} % "
-                "behind the first"
+                "after the first"
             )
     print(json.dumps({"num_rows": args.num_rows, "workers": args.workers, "running": args.running, **result}))
 

@@ -56,22 +56,11 @@ def too_long(path: Path) -> Iterator[str]:
 def packed_assignments(path: Path) -> Iterator[str]:
     """One line for each assignment of several values to several names, unless it swaps them."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
-            names = [set(map(ast.dump, _places(target))) for target in node.targets]
-            values = set(map(ast.dump, _places(node.value)))
-            if any(
-                isinstance(t, ast.Tuple) and not found & values
-                for t, found in zip(node.targets, names, strict=True)
-            ):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple | ast.List):
+            packed = [target for target in node.targets if isinstance(target, ast.Tuple | ast.List)]
+            values = sorted(map(ast.unparse, node.value.elts))
+            if any(sorted(map(ast.unparse, target.elts)) != values for target in packed):
                 yield f"{path}:{node.lineno}: several assignments on one line; write one per line"
-
-
-def _places(values: ast.expr) -> list[ast.expr]:
-    """The variables, attributes and items among the elements of a tuple, as they are read."""
-    elements = values.elts if isinstance(values, ast.Tuple) else [values]
-    found = [child for element in elements for child in ast.walk(element)]
-    places = [node for node in found if isinstance(node, ast.Name | ast.Attribute | ast.Subscript)]
-    return [ast.parse(ast.unparse(node), mode="eval").body for node in places]
 
 
 def shared_names(files: list[Path]) -> Iterator[str]:

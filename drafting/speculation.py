@@ -194,7 +194,10 @@ class Speculation:
             sequence.draft_state = None
 
     def _states(self, sequences: Many[DraftedSequence]) -> list[Any]:
-        """What the proposer knows of each sequence, brought up to its last token: pauses leave it behind."""
+        """What the proposer knows of each sequence, brought up to its last token.
+
+        It learned nothing of the tokens that came during a pause.
+        """
         for sequence in sequences:
             if sequence.draft_state is None:
                 sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.group)

@@ -23,7 +23,7 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-KNOWN = f"{', '.join(SUFFIXES)}, and the text formats with {' or '.join(COMPRESSIONS)} behind"
+KNOWN = f"{', '.join(SUFFIXES)}, and the text formats with {' or '.join(COMPRESSIONS)} after them"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
 
 
 def _uri_around(path: str, inner: str) -> tuple[str, str]:
-    """What stands before and behind the inner path in a URI: scheme and host, and the query with the file
+    """What stands before and after the inner path in a URI: scheme and host, and the query with the file
     system's options.
     """
     if not is_uri(path) or is_uri(inner):

@@ -52,7 +52,7 @@ class Generated:
 
     @property
     def accepted(self) -> dict[str, int]:
-        """Right guesses by source, summed likewise."""
+        """Accepted nodes by source, summed over the samples."""
         return dict(sum((Counter(completion.stats.accepted) for completion in self.completions), Counter()))
 
 

@@ -29,7 +29,10 @@ def test_a_file_of_300_lines_of_code_passes_and_one_of_301_is_named(tmp_path: Pa
     assert list(too_long(over)) == [f"{over}: 301 lines of code; the limit for a file is 300"]
 
 
-@pytest.mark.parametrize("line", ["a, b = 1, 2", "a.x, b = c, d", "a, b = f(), 2"])
+@pytest.mark.parametrize(
+    "line",
+    ["a, b = 1, 2", "a.x, b = c, d", "a, b = f(), 2", "a, b = a, 2", "[a, b] = [1, 2]", "a, b, c = b, a, 1"],
+)
 def test_two_assignments_on_one_line_are_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "module.py"
     file.write_text(line + "\n")

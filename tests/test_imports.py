@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.time_limits import PROCESS_S
+
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "drafting": set(),
@@ -50,7 +52,9 @@ def loaded_by(*packages: str) -> set[str]:
     ]
     assert names, f"no modules in {packages}"
     code = f"import sys\nimport {', '.join(names)}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_S
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 

@@ -13,6 +13,7 @@ import pytest
 from actors.generate import Generate
 from engine.config import GenerationConfig
 from jobs.config import ALIASES
+from tests.time_limits import PROCESS_S
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +42,7 @@ def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
     uses = [words[words.index(job) + 1 :] for words in commands() if job in words]
     assert uses
     shown = subprocess.run(
-        [sys.executable, job, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, job, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_S
     )
     assert shown.returncode == 0, shown.stderr
     known = set(re.findall(r"--([\w.]+)", shown.stdout))
@@ -55,7 +56,11 @@ def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
 
 def test_flags_named_in_the_text_exist() -> None:
     shown = subprocess.run(
-        [sys.executable, "jobs/offline.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "jobs/offline.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_S,
     )
     named = set(re.findall(r"`--([\w.]+)", README)) - {"help", "workload"}  # workload is a benchmark's
     assert {"input.prompt_column", "speculation.mode"} <= named

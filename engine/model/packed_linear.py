@@ -64,9 +64,10 @@ class SharedLinears:
     def result(self, index: int, rows: Tensor) -> Tensor:
         """What the layer of this index gives; other rows than at the last call are computed anew."""
         if rows is not self._rows:
-            self._rows, self._results = rows, self.layer(rows).split(self.sizes, -1)
+            self._rows = rows
+            self._results = self.layer(rows).split(self.sizes, -1)
         result = self._results[index]
-        if index == len(self.sizes) - 1:  # nothing of a step stays behind
+        if index == len(self.sizes) - 1:  # nothing of a step is kept
             self._rows = None
             self._results = ()
         return result

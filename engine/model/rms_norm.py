@@ -26,7 +26,8 @@ class FusedRMSNorm(nn.Module):
         super().__init__()
         self.weight: Tensor = norm.weight  # type: ignore[assignment]
         self.variance_epsilon: float = norm.variance_epsilon  # type: ignore[assignment]
-        self._weight, self._epsilon = self.weight.detach().numpy(), np.float32(self.variance_epsilon)
+        self._weight = self.weight.detach().numpy()
+        self._epsilon = np.float32(self.variance_epsilon)
 
     def forward(self, rows: Tensor) -> Tensor:
         """rows [..., C] -> the same shape."""

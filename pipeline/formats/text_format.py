@@ -5,6 +5,7 @@ A format says how a row is parsed and, where it differs from lines, where rows e
 means.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -21,7 +22,7 @@ from rows.storage import locate
 SKIP_BYTES = 1 << 20
 
 
-class TextFormat:
+class TextFormat(ABC):
     """A format whose rows are runs of bytes. schema_rows: rows that columns and types are learned from."""
 
     def __init__(self, schema_rows: int) -> None:
@@ -42,16 +43,16 @@ class TextFormat:
         """What finds the ends of rows."""
         return NewlineSplitter()
 
+    @abstractmethod
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
         """The columns of a row.
 
         first: it is the first of its file; names: what `columns` gave. Raises BadRow.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
         """The columns and types of a file that begins with these rows."""
-        raise NotImplementedError
 
     def holds_chats(self, rows: Iterable[Mapping[str, Any]]) -> bool:
         """Whether these rows need a chat template, whatever the settings say."""

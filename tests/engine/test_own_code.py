@@ -14,6 +14,7 @@ from engine.model.loading import load_model
 from pipeline.resolve_model import resolve_model
 from rows.text_codec import TextCodec
 from tests.engine.harness import greedy_cases
+from tests.time_limits import PROCESS_S
 from tests.tiny_models import tiny_model
 
 pytestmark = pytest.mark.slow
@@ -88,6 +89,6 @@ def test_a_tokenizer_that_brings_its_own_code_is_named(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env=dict(os.environ),
-        timeout=60,
+        timeout=PROCESS_S,
     )
     assert "it was run" in done.stderr

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import openai
 
+from tests.time_limits import PROCESS_S
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -65,13 +67,13 @@ class Server:
         """
         command = [sys.executable, "-W", "ignore", str(ROOT / "jobs" / "offline.py"), *arguments]
         run = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=PROCESS_S
         )
         assert run.returncode == 0, run.stderr
 
     def wait_until_ready(self) -> None:
         """Returns when the server says so."""
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + PROCESS_S
         while "ready after" not in self.log.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.2)

@@ -16,6 +16,7 @@ from jobs import offline
 from rows.output_folder import OutputFolder
 from rows.parts import PartSummary
 from tests.pipeline.test_resolve_model import make_model
+from tests.time_limits import PROCESS_S
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -156,7 +157,7 @@ def test_a_dry_run_shows_plan_and_prompts_writes_nothing_and_loads_neither_torch
         "--generation.logprobs=1",
     ]
     done = subprocess.run(
-        [sys.executable, "-c", DRY_RUN, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", DRY_RUN, *flags], cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_S
     )
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for shown in (

@@ -14,6 +14,7 @@ import pytest
 
 from tests.engine.model.test_adapters import save_adapter
 from tests.fake_hub import FakeHub, files_of
+from tests.time_limits import PROCESS_S
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent.parent
@@ -28,7 +29,7 @@ def run(hub: FakeHub, folder: Path, output: str, **settings: Any) -> subprocess.
     }  # fmt: skip
     command = [sys.executable, "jobs/offline.py", *(f"--{key}={value}" for key, value in flags.items())]
     env = os.environ | hub.environment(folder / "cache")
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PROCESS_S)
 
 
 def test_a_pool_loads_a_model_and_an_adapter_of_the_hub(tiny_folder: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import offline
+from tests.time_limits import PROCESS_S
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent.parent
@@ -82,7 +83,7 @@ def parts(output: Path) -> int:
     return len(list(output.glob("part-*.parquet")))
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = PROCESS_S) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
@@ -201,7 +202,7 @@ def test_a_driver_killed_midway_is_continued_by_the_same_command(
     assert 2 <= done_before < NUM_SHARDS
     (output / "_run" / "tmp" / "part-00000014.parquet.torn").write_bytes(b"PAR1")
     argv += ["--input.order", "longest_first"]  # decides how fast the rows come, so it may change
-    second = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    second = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_S)
     assert second.returncode == 0, second.stderr
     assert f"60 rows in 15 shards, {done_before} of them done" in second.stderr
     assert texts(rows(output)) == texts(unbroken)

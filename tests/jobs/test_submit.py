@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from tests.time_limits import PROCESS_S
+
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -71,7 +73,7 @@ class Head:
 
     def wait_until_up(self) -> None:
         """Returns when the head takes jobs."""
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PROCESS_S
         while self.process.poll() is None and time.monotonic() < deadline:
             listed = self._run("job", "list", "--address", self.address)
             if listed.returncode == 0:
@@ -96,7 +98,12 @@ class Head:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [BIN / "ray", *arguments], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=240
+            [BIN / "ray", *arguments],
+            cwd=ROOT,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=PROCESS_S,
         )
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from rows.output_folder import OutputFolder
 from rows.storage import locate
 from tests.pipeline import hub
 from tests.pipeline.reading import prepared, told
+from tests.time_limits import PROCESS_S
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -114,7 +115,7 @@ def test_data_sets_of_the_hub_are_read_by_file_folder_and_glob() -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=PROCESS_S,
         )
     assert done.stdout.splitlines() == [
         "['from the hub', 'two', 'three']",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_hub import FakeHub, files_of
+from tests.time_limits import PROCESS_S
 
 FETCH = """
 import sys
@@ -60,7 +61,7 @@ def start(
 
 def answer(process: subprocess.Popen[str]) -> str:
     """The folder it got, or its error."""
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=PROCESS_S)
     assert process.returncode == 0, errors
     return output.strip()
 

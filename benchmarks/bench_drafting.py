@@ -1,8 +1,8 @@
-"""What thinking of guesses costs: propose, choose and learn of the adaptive proposer alone, without any
+"""What drafting costs on the host: propose, choose and learn of the adaptive proposer alone, without any
 model.
 
-    python -m benchmarks.bench_thinking                        # 64 sequences that have 2000 tokens each
-    python -m benchmarks.bench_thinking --sequences 16 --context 200 --min_survival 0.3
+    python -m benchmarks.bench_drafting                        # 64 sequences that have 2000 tokens each
+    python -m benchmarks.bench_drafting --sequences 16 --context 200 --min_survival 0.3
 
 The text is made here, from one seed: each token has its likely successors, and phrases are copied from the
 same text and from others. Thread CPU time, in microseconds per sequence and step; the first steps compile and
@@ -65,7 +65,7 @@ def make_texts(count: int, length: int, seed: int = 0) -> tuple[list[NDArray[np.
 def measure(
     texts: list[NDArray[np.int32]], successors: NDArray[np.int32], context: int, min_survival: float
 ) -> dict[str, float]:
-    """Runs all texts at once from `context` tokens to their ends; guesses that survive twice as often as
+    """Runs all texts at once from `context` tokens to their ends; candidates that survive twice as often as
     those looked at are chosen.
     """
     proposer = AdaptiveProposer(
@@ -139,7 +139,7 @@ def main() -> None:
             {"min_survival": min_survival, **{name: round(value, 3) for name, value in found.items()}}
         )
     Console().print(table)
-    title = {"title": "thinking", "sequences": arguments.sequences, "context": arguments.context}
+    title = {"title": "drafting", "sequences": arguments.sequences, "context": arguments.context}
     print(json.dumps({**title, "runs": results, **environment()}))
 
 
