@@ -168,7 +168,7 @@ def config(tmp_path: Path) -> str:
         "input": {"path": str(tmp_path / "prompts.jsonl"), "rows_per_shard": 8},
         "model": {"path": str(ROOT / "demo" / "model")},
         "generation": {"max_tokens": 4, "ignore_eos": True},
-        "speculation": {"mode": "mixed", "sources": ["context"]},
+        "speculation": {"mode": "mixed", "mixed": {"sources": ["context"]}},
     }
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(settings))
     return str(tmp_path / "job.yaml")
