@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow import fs
 
 from pipeline.config import FORMATS
@@ -23,6 +24,7 @@ SUFFIXES = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+GLOB = re.compile(r"[*?\[]")
 KNOWN = f"{', '.join(SUFFIXES)}, and the text formats with {' or '.join(COMPRESSIONS)} after them"
 
 
@@ -64,16 +66,12 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
         if info.type == fs.FileType.File:
             return [_input_file(shell, info, os.path.dirname(inner), format_)]
         if info.type == fs.FileType.Directory:
-            infos = _walk(filesystem, inner, recursive=True)
+            infos = _data(filesystem.get_file_info(fs.FileSelector(inner, recursive=True)), inner)
             root = inner
             named = False
-        elif re.search(r"[*?\[]", inner):
-            root, pattern = _glob(inner)
-            infos = [
-                i
-                for i in _walk(filesystem, root, "/" in pattern)
-                if re.fullmatch(pattern, i.path[len(root) + 1 :])
-            ]
+        elif GLOB.search(inner):
+            root = os.path.dirname(GLOB.split(inner, maxsplit=1)[0])
+            infos = _data(_glob(filesystem, inner), root)
             named = True
         else:
             raise ValueError(
@@ -104,27 +102,24 @@ def _uri_around(path: str, inner: str) -> tuple[str, str]:
     return base.removesuffix(inner) if base.endswith(inner) else base.split("://")[0] + "://", mark + query
 
 
-def _walk(filesystem: fs.FileSystem, root: str, recursive: bool) -> list[fs.FileInfo]:
-    """Files below root in order; names that begin with . or _ are no data."""
-    infos = filesystem.get_file_info(fs.FileSelector(root, recursive=recursive, allow_not_found=True))
+def _glob(filesystem: fs.FileSystem, pattern: str) -> list[fs.FileInfo]:
+    """What the pattern matches: `**` crosses folders; `*`, `?` and `[a-z]` do not."""
+    try:
+        found = ArrowFSWrapper(filesystem).glob(pattern, detail=True)
+    except ValueError as error:
+        raise ValueError(f"input.path {pattern!r} is no glob: {error}") from error
+    return [
+        fs.FileInfo(path, fs.FileType.File, size=entry["size"])
+        for path, entry in found.items()
+        if entry["type"] == "file"
+    ]
+
+
+def _data(infos: Sequence[fs.FileInfo], root: str) -> list[fs.FileInfo]:
+    """The files among these, in order; names below root that begin with . or _ are no data."""
     hidden = re.compile(r"(^|/)[._]")
-    return sorted(
-        (i for i in infos if i.type == fs.FileType.File and not hidden.search(i.path[len(root) + 1 :])),
-        key=lambda i: i.path,
-    )
-
-
-def _glob(path: str) -> tuple[str, str]:
-    """The folder before the first wildcard, and the rest as a regular expression: ** crosses folders, * and ?
-    do not.
-    """
-    root = os.path.dirname(re.split(r"[*?\[]", path, maxsplit=1)[0])
-    signs = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", path[len(root) + 1 :])
-    return root, "".join(
-        signs.get(piece) or (piece.replace("[!", "[^") if piece.startswith("[") else re.escape(piece))
-        for piece in pieces
-    )
+    files = [i for i in infos if i.type == fs.FileType.File and not hidden.search(i.path[len(root) + 1 :])]
+    return sorted(files, key=lambda i: i.path)
 
 
 def _known(path: str) -> tuple[str | None, str | None]:

@@ -35,6 +35,7 @@ def test_globs_cross_folders_with_two_stars_only(folder: Path) -> None:
     assert names(folder / "[b-z].jsonl") == ["b.jsonl"]
     assert names(folder / "**" / "*.parquet") == ["deep/c.parquet"]
     assert names(folder / "d?ep" / "*") == ["deep/c.parquet"]
+    assert names(folder / "**", format_="jsonl") == ["README.md", "a.jsonl", "b.jsonl", "deep/c.parquet"]
 
 
 def test_a_file_uri_works_like_its_path(folder: Path) -> None:
@@ -53,6 +54,7 @@ def test_files_of_several_paths_never_share_a_name(folder: Path) -> None:
     [
         ("nope.jsonl", "input.path '{root}/nope.jsonl' does not exist"),
         ("*.xml", "input.path '{root}/*.xml' holds no files to read"),
+        ("**.jsonl", "input.path '{root}/**.jsonl' is no glob: "),
         ("_run", "input.path '{root}/empty' holds no files to read"),
         (
             "README.md",
