@@ -115,7 +115,10 @@ def main() -> None:
     lines = args.prompts.read_text(encoding="utf-8").split("\n")
     prompts = [tokenizer(json.loads(line)["prompt"]).input_ids for line in lines if line]
     folders = {"old": args.old, "new": ROOT}
-    checkouts = {version: Checkout(folder, args.model, prompts) for version, folder in folders.items()}
+    checkouts = {
+        version: Checkout(folder, str(Path(args.model).resolve()), prompts)
+        for version, folder in folders.items()
+    }
     table = Table(*["set", "running", *RATIOS, "outputs that differ from old plain"])
     cells = []
     for running in args.running:

@@ -81,10 +81,8 @@ class ModelConfig:
         if self.quantization and self.adapter:
             raise ValueError(
                 f"model.adapter cannot be merged into weights that model.quantization {self.quantization} "
-                "rounds; "
-                "leave one of them out, or merge the adapter first (peft's merge_and_unload), save the model "
-                "and "
-                "name that folder as model.path"
+                "rounds; leave one of them out, or merge the adapter first (peft's merge_and_unload), save "
+                "the model and name that folder as model.path"
             )
 
 

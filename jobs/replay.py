@@ -66,9 +66,8 @@ class ReplayConfig:
             )
         if self.cost_model and self.min_survival != ReplayConfig("").min_survival:
             raise ValueError(
-                "replay.min_survival and replay.cost_model are both given; "
-                "with a cost model the price decides "
-                "what is verified, so leave one out"
+                "replay.min_survival and replay.cost_model are both given; with a cost model the price "
+                "decides what is verified, so leave one out"
             )
 
     @property

@@ -112,8 +112,7 @@ def _read_weights(folder: Path, config: ModelConfig, **how: Any) -> Any:
     if wrong := sorted(report["missing_keys"]) or sorted(name for name, *_ in report["mismatched_keys"]):
         raise ValueError(
             f"model.path {config.path!r} cannot be loaded: {len(wrong)} weights that its config.json asks "
-            "for are missing "
-            f"or of another shape, first {wrong[0]}; get the whole model again"
+            f"for are missing or of another shape, first {wrong[0]}; get the whole model again"
         )
     return model
 
