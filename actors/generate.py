@@ -20,7 +20,7 @@ from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from rows.output_columns import Generated, OutputColumns
 from rows.prompts import Prompt, PromptColumns, PromptReader, row_seed
-from rows.samples import generate_row
+from rows.samples import RowGenerator
 from rows.text_codec import load_codec
 
 
@@ -60,7 +60,8 @@ class Generate:
         self.reader = PromptReader(
             self.codec, PromptColumns(prompt_column, messages_column, sampling_column, group=group_column)
         )
-        self.loop = start_loop(config, speculation or SpeculationConfig())
+        loop = start_loop(config, speculation or SpeculationConfig())
+        self.rows = RowGenerator(loop, self.generation, self.columns, self.codec)
 
     async def __call__(self, batch: Any) -> pa.Table:
         table = _as_table(batch)
@@ -88,15 +89,7 @@ class Generate:
         place = row[self.id_column] if self.id_column else ",".join(map(str, prompt.token_ids))
         seed = row_seed(self.generation.seed, place)
         try:
-            return await generate_row(
-                self.loop,
-                uuid.uuid4().hex,
-                prompt,
-                seed,
-                generation=self.generation,
-                columns=self.columns,
-                codec=self.codec,
-            )
+            return await self.rows.generate(uuid.uuid4().hex, prompt, seed)
         except RuntimeError as fault:  # EngineDead
             end_process(fault)
 

@@ -21,7 +21,7 @@ from rows.output_columns import Generated, OutputColumns, summarize
 from rows.output_folder import OutputFolder
 from rows.parts import PartSummary
 from rows.prompts import Prompt
-from rows.samples import generate_row
+from rows.samples import RowGenerator
 from rows.text_codec import TextCodec, load_codec
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class BatchWorker:
             job.output.check_faults(job.max_engine_faults)
             self.codec = job.load_codec(job.model)
             self.loop = job.start_loop(job.model, job.speculation)
+            self.rows = RowGenerator(self.loop, job.generation, job.columns, self.codec)
             self.counts = NewCounts(lambda: self.loop.stats().counts())
         except Exception as error:
             # Raised by the first call: Ray would print pages about an actor that cannot be made.
@@ -115,20 +116,11 @@ class BatchWorker:
 
     async def _row(self, row_id: str, row: dict[str, Any]) -> Generated | str:
         """What a row gives, or its error."""
-        job = self.job
         prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"])
         try:
-            return await generate_row(
-                self.loop,
-                row_id,
-                prompt,
-                row["seed"],
-                generation=job.generation,
-                columns=job.columns,
-                codec=self.codec,
-            )
+            return await self.rows.generate(row_id, prompt, row["seed"])
         except RuntimeError as fault:  # EngineDead
-            end_process(fault, job.output)
+            end_process(fault, self.job.output)
         finally:
             self._count(-1)
 
@@ -136,12 +128,8 @@ class BatchWorker:
         table = pa.ipc.open_stream(carried).read_all()
         summary = summarize(results)
         added = self.job.columns.table(results, self.codec.decode)
-        assert table.num_rows == added.num_rows == summary.num_rows, (
-            shard,
-            table.num_rows,
-            added.num_rows,
-            summary.num_rows,
-        )
+        sizes = (table.num_rows, added.num_rows, summary.num_rows)
+        assert len({*sizes}) == 1, (shard, *sizes)
         for field, column in zip(added.schema, added.columns, strict=True):
             table = table.append_column(field, column)
         summary = replace(summary, engine=self.counts.take())

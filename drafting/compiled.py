@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 MARK = ".source-"  # comes before the digest in the names of cache files
+
+
+def record(**names_by_type: str) -> np.dtype[np.void]:
+    """A type of records, one field for each of the names: record(int32="place match", float32="share")."""
+    return np.dtype([(name, type_) for type_, names in names_by_type.items() for name in names.split()])
 
 
 def compiled(function: Function) -> Function:

@@ -60,7 +60,7 @@ def to_device(
 ) -> StepTensors:
     """Moves a plan to the device, with indices per head count and masks in the model's dtype."""
     slots = {
-        heads: torch.from_numpy(cache.head_slots(plan.write_slots, heads)).to(device)
+        heads: torch.from_numpy(cache.head_slots(plan.packed.write_slots, heads)).to(device)
         for heads in cache.head_counts
     }
     calls = [_call_to_device(call, cache, num_query_heads, dtype, device) for call in plan.calls]

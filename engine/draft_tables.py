@@ -67,9 +67,8 @@ def _load_or_build(
     if table is None:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS):
-            table = load_table(
-                folder, name, made_from
-            )  # another worker may have built it while this one waited
+            # Another worker may have built it while this one waited.
+            table = load_table(folder, name, made_from)
             if table is None:
                 table = build()
                 if table is not None:

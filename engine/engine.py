@@ -209,7 +209,7 @@ class Engine:
         if len(step.trees.token_ids):
             self.speculation.reward(step.trees.sources[step.verified.nodes])
             if count := self.speculation.wants_successors():
-                token_ids = step.plan.token_ids[step.plan.logits_indices].astype(np.int32)
+                token_ids = step.plan.packed.token_ids[step.plan.packed.logits_indices].astype(np.int32)
                 self.speculation.recycle(token_ids, likeliest_successors(step.logits, count))
         if step.candidates is not None:
             tokens = [event.token_ids for event in step.events]
@@ -227,7 +227,7 @@ class Engine:
         """Adds the step to the counts, and tells the controller what it cost."""
         stats = self.stats
         lengths = [len(event.token_ids) for event in step.events]
-        stats.count_step(len(step.plan.token_ids), len(step.trees.token_ids), lengths)
+        stats.count_step(len(step.plan.packed.token_ids), len(step.trees.token_ids), lengths)
         stats.num_preemptions = self.scheduler.num_preemptions
         stats.num_prompt_tokens = self.scheduler.num_prompt_tokens
         stats.num_cached_tokens = self.scheduler.num_cached_tokens

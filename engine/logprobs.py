@@ -96,11 +96,6 @@ def _ranked(logits: Tensor, count: int) -> Tensor:
     It compares integers that hold value and id.
     """
     bits = (logits + 0.0).view(torch.int32)  # the sum makes -0.0 equal to 0.0
-    ordered = torch.where(
-        bits < 0, bits ^ 0x7FFFFFFF, bits
-    )  # the order of floats is the order of these integers
-    return (
-        ((ordered.long() << 32) - torch.arange(logits.shape[1], device=logits.device))
-        .topk(count, dim=-1)
-        .indices
-    )
+    # The order of floats is the order of these integers.
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long() << 32
+    return (ordered - torch.arange(logits.shape[1], device=logits.device)).topk(count, dim=-1).indices

@@ -63,15 +63,15 @@ class ModelRunner:
         """A plan on the device, as the keyword arguments of the model's forward."""
         loaded = self.loaded
         inputs = {
-            "input_ids": torch.from_numpy(plan.token_ids[None]).to(loaded.device),
-            "position_ids": torch.from_numpy(plan.positions[None]).to(loaded.device),
+            "input_ids": torch.from_numpy(plan.packed.token_ids[None]).to(loaded.device),
+            "position_ids": torch.from_numpy(plan.packed.positions[None]).to(loaded.device),
             "ngram_step": attention.to_device(
                 plan, self.cache, loaded.num_query_heads, loaded.dtype, loaded.device
             ),
         }
         # Where all logits are needed, the model gives them without gathering them first.
-        if len(plan.logits_indices) < len(plan.token_ids):
-            inputs["logits_to_keep"] = torch.from_numpy(plan.logits_indices).to(loaded.device)
+        if len(plan.packed.logits_indices) < len(plan.packed.token_ids):
+            inputs["logits_to_keep"] = torch.from_numpy(plan.packed.logits_indices).to(loaded.device)
         return inputs
 
     @torch.inference_mode()
@@ -92,7 +92,7 @@ class ModelRunner:
             for position in range(sequence.num_tokens, sequence.num_tokens + end - first):
                 page, offset = divmod(position, self.page_size)
                 slots.append(sequence.page_ids[page] * self.page_size + offset)
-        self.keep(plan.staged_slots[verified.nodes], np.array(slots, np.int64))
+        self.keep(plan.packed.staged_slots[verified.nodes], np.array(slots, np.int64))
 
     @torch.inference_mode()
     def keep(self, staged_slots: NDArray[np.int64], committed_slots: NDArray[np.int64]) -> None:

@@ -19,9 +19,8 @@ class PagePool:
         self._num_holders = [0] * num_pages
         self._keys: list[bytes | None] = [None] * num_pages  # of published pages
         self._published: dict[bytes, int] = {}
-        self._idle: OrderedDict[int, int] = (
-            OrderedDict()
-        )  # page -> when it was given back; longest unused first
+        # By page, when it was given back; the longest unused comes first.
+        self._idle: OrderedDict[int, int] = OrderedDict()
         self._clock = 0
 
     @property

@@ -105,9 +105,8 @@ def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     removes is 0.
     """
     below_best = logits.double() - logits.amax(-1, keepdim=True)
-    probabilities = below_best.div_(
-        _column(sampling, "temperature", logits.device)
-    ).exp_()  # the likeliest token has 1
+    # The likeliest token has 1.
+    probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()
     ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
     if not ranked and not any(s.min_p for s in sampling):
         return probabilities

@@ -29,9 +29,8 @@ class Sequence:
         self.last_token = request.prompt_ids[-1]
         self.num_cached = 0
         self.page_ids: list[int] = []
-        self.page_keys: list[
-            bytes
-        ] = []  # of its first full pages, as far as they were needed: engine/prefix_cache.py
+        # Of its first full pages, as far as they were needed: engine/prefix_cache.py.
+        self.page_keys: list[bytes] = []
         self.num_published = 0  # pages that others can find, or that were found
         self.awaited_key: bytes | None = None  # of the first page that was not found
         self.was_admitted = False

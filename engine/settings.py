@@ -10,10 +10,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-INSTANCES: dict[Any, tuple[type, ...]] = {
-    float: (int, float),
-    list: (list, tuple),
-}  # what counts as of a type
+# What counts as of a type.
+INSTANCES: dict[Any, tuple[type, ...]] = {float: (int, float), list: (list, tuple)}
 
 
 def setting(

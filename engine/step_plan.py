@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from drafting.compiled import compiled
+from drafting.compiled import compiled, record
 from drafting.tree import DraftTrees, Int32
 from engine.page_table import PageTable
 from engine.scheduler import Chunk
@@ -30,18 +30,7 @@ CALL_COST_IN_PAGES = 64
 # Where the packed tokens of one sequence lie. It owns packed tokens first .. first + width - 1: its chunk,
 # then its nodes. Their positions begin at `start`; `node` is its first node in the packed trees; `num_pages`
 # of its pages hold committed tokens, and its nodes begin in page `staging_page`.
-SPAN = np.dtype(
-    [
-        ("first", np.int64),
-        ("start", np.int64),
-        ("width", np.int64),
-        ("num_nodes", np.int64),
-        ("node", np.int64),
-        ("num_pages", np.int64),
-        ("staging_page", np.int64),
-        ("is_last", np.bool_),
-    ]
-)
+SPAN = record(int64="first start width num_nodes node num_pages staging_page", bool="is_last")
 
 
 class AttentionCall(NamedTuple):
@@ -63,17 +52,7 @@ class AttentionCall(NamedTuple):
 
 
 class Packed(NamedTuple):
-    """The arrays of a StepPlan, under the names they have there."""
-
-    token_ids: Ints
-    positions: Ints
-    write_slots: Ints
-    logits_indices: Ints
-    staged_slots: Ints
-
-
-class StepPlan(NamedTuple):
-    """token_ids, positions, write_slots int64 [T]: of the packed tokens.
+    """What goes into the model. token_ids, positions, write_slots int64 [T]: of the packed tokens.
 
     logits_indices int64 [R]: for each chunk that is the last of its sequence, its last packed token and its
     nodes, in the order of the chunks. staged_slots int64 [N]: where the K/V of each node waits.
@@ -84,6 +63,12 @@ class StepPlan(NamedTuple):
     write_slots: Ints
     logits_indices: Ints
     staged_slots: Ints
+
+
+class StepPlan(NamedTuple):
+    """The packed tokens of a step, and the calls by which they attend."""
+
+    packed: Packed
     calls: list[AttentionCall]
 
 
@@ -119,7 +104,7 @@ class Planner:
         for end in ends.tolist():
             calls.append(self._call(spans, page_table, members[first:end], trees, windows))
             first = end
-        return StepPlan(*packed, calls)
+        return StepPlan(packed, calls)
 
     def _call(
         self, spans: Records, page_table: Ints, members: Ints, trees: DraftTrees, windows: Windows

@@ -84,7 +84,7 @@ def _time_step(runner: ModelRunner, num_sequences: int, num_nodes: int, context:
         logits, TargetSampling([Sampling()] * len(logits), np.zeros(len(logits), np.int64))
     )
     verify(trees, targets)
-    kept = plan.staged_slots[:: max(1, num_nodes)]  # one node of each sequence is right
+    kept = plan.packed.staged_slots[:: max(1, num_nodes)]  # one node of each sequence is right
     runner.keep(kept, kept)
     return clock() - started
 

@@ -148,9 +148,8 @@ def serve_session(config: ServeConfig) -> Iterator[None]:
         if running:
             serve.delete(APPLICATION)
         else:
-            with contextlib.redirect_stdout(
-                io.StringIO()
-            ):  # Ray prints there that the controller, told to end, has ended
+            # Ray prints that the controller, told to end, has ended.
+            with contextlib.redirect_stdout(io.StringIO()):
                 serve.shutdown()
 
 
@@ -194,9 +193,8 @@ def deployment_messages() -> Iterator[Callable[[], list[str]]]:
 
     def watch() -> None:
         while not ended.wait(0.5):
-            with contextlib.suppress(
-                RuntimeError, RayError, RayServeException
-            ):  # Serve may be going away; what was seen is enough
+            # Serve may be going away; what was seen is enough.
+            with contextlib.suppress(RuntimeError, RayError, RayServeException):
                 look()
 
     watcher = threading.Thread(target=watch, daemon=True)

@@ -15,9 +15,8 @@ class Detokenizer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer.backend_tokenizer
-        self._before: list[
-            int
-        ] = []  # the tokens given out last: at the start of a text some decoders drop a space
+        # The tokens given out last: at the start of a text some decoders drop a space.
+        self._before: list[int] = []
         self._held: list[int] = []
 
     def push(self, token_ids: Sequence[int]) -> str:

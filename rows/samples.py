@@ -4,7 +4,7 @@ gave.
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from engine.config import GenerationConfig
@@ -24,28 +24,29 @@ class Loop(Protocol):
         """
 
 
-async def generate_row(
-    loop: Loop,
-    row_id: str,
-    prompt: Prompt,
-    seed: int,
-    *,
-    generation: GenerationConfig,
-    columns: OutputColumns,
-    codec: TextCodec,
-) -> Generated | str:
-    """What a row gives, or its error. Raises RuntimeError when the engine has ended."""
-    if prompt.error is not None:
-        return prompt.error
-    settings: dict[str, Any] = {**asdict(generation), **prompt.sampling}
-    stops = StopStrings(tuple(settings["stop"]), settings["include_stop"]) if settings["stop"] else None
-    try:
-        columns.check(settings)
-        request = _stopping(make_request(row_id, prompt, generation, seed), stops, codec)
-        completions = await asyncio.gather(*map(loop.complete, sample_requests(request, settings["n"])))
-    except ValueError as error:  # the output has no place for it, or the engine cannot run it
-        return str(error)
-    return Generated(completions, settings["n"], stops)
+@dataclass(frozen=True)
+class RowGenerator:
+    """What all rows of a job share on their way through the engine."""
+
+    loop: Loop
+    generation: GenerationConfig
+    columns: OutputColumns
+    codec: TextCodec
+
+    async def generate(self, row_id: str, prompt: Prompt, seed: int) -> Generated | str:
+        """What a row gives, or its error. Raises RuntimeError when the engine has ended."""
+        if prompt.error is not None:
+            return prompt.error
+        settings: dict[str, Any] = {**asdict(self.generation), **prompt.sampling}
+        stops = StopStrings(tuple(settings["stop"]), settings["include_stop"]) if settings["stop"] else None
+        try:
+            self.columns.check(settings)
+            request = _stopping(make_request(row_id, prompt, self.generation, seed), stops, self.codec)
+            requests = sample_requests(request, settings["n"])
+            completions = await asyncio.gather(*map(self.loop.complete, requests))
+        except ValueError as error:  # the output has no place for it, or the engine cannot run it
+            return str(error)
+        return Generated(completions, settings["n"], stops)
 
 
 def sample_requests(request: Request, num_samples: int) -> list[Request]:

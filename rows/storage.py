@@ -37,12 +37,8 @@ def _through_fsspec(path: str) -> tuple[fs.FileSystem, str]:
 
     try:
         filesystem, inner = url_to_fs(path)
-    except (
-        ImportError,
-        ValueError,
-        TypeError,
-        OSError,
-    ) as error:  # ImportError names the package; TypeError: an option is missing
+    except (ImportError, ValueError, TypeError, OSError) as error:
+        # An ImportError names the package; a TypeError says that an option is missing.
         raise _cannot_open(path, error) from error
     return fs.PyFileSystem(fs.FSSpecHandler(filesystem)), inner
 

@@ -143,9 +143,8 @@ class AdaptiveProposer:
         try:
             home.parent.mkdir(parents=True, exist_ok=True)
             self.calibration.save(home)
-        except (
-            OSError
-        ) as error:  # a full or read-only disk costs the next job a warm start, and this one nothing
+        except OSError as error:
+            # A full or read-only disk costs the next job a warm start, and this one nothing.
             logger.warning("calibration is not kept for the next job: %s", error)
             self._home = None
 

@@ -30,9 +30,8 @@ MAX_SURPRISE = 2.0  # one step moves a scale by at most this factor: a shared ma
 NUM_TERMS = 6  # terms of the formula above
 
 
-Chunk = Sequence[
-    Any
-]  # a sequence that has num_cached tokens in the cache, the number of its tokens that run, ...
+# A sequence that has num_cached tokens in the cache, the number of its tokens that run, ...
+Chunk = Sequence[Any]
 
 
 class StepShape(NamedTuple):

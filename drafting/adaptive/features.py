@@ -111,9 +111,8 @@ def prior() -> NDArray[np.float32]:
     shares = 0.42 * np.arange(NUM_SHARES)
     end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
     weights[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
-    ranks = weights[RANK, : 2 * (MAX_RANK + 2)].reshape(
-        -1, 2
-    )  # [not in the table, ranks 0 .. MAX_RANK][voted for]
+    # [not in the table, ranks 0 .. MAX_RANK][voted for]
+    ranks = weights[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
     ranks[0, 1] = -0.5
     ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
     ranks[1:, 1] = -0.1

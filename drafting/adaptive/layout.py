@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.compiled import record
 from drafting.tree import Int32, UInt8
 
 Records = NDArray[np.void]
@@ -40,49 +41,19 @@ SHORT_WALK = 8  # links that are followed for another node, and for matches befo
 MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
 
 # id: unique among all histories that ever were. last: the place of the last token.
-HISTORY = np.dtype(
-    [
-        ("id", np.int64),
-        ("group", np.int64),
-        ("first_segment", np.int64),
-        ("last", np.int64),
-        ("length", np.int64),
-    ]
-)
-SEGMENT = np.dtype([("next", np.int32), ("previous", np.int32), ("history", np.int64), ("group", np.int64)])
+HISTORY = record(int64="id group first_segment last length")
+SEGMENT = record(int32="next previous", int64="history group")
 # An occurrence: the place of the token that followed, and how many tokens before it match.
-POINTER = np.dtype([("place", np.int32), ("match", np.int32), ("scope", np.int32), ("gap", np.int32)])
+POINTER = record(int32="place match scope gap")
 # Node 0 is the root. Its pointers are [first, last) and its candidates [first_candidate, last_candidate);
 # `candidate` is the one that became this node, `best` the likeliest of its own that is no node yet, `longest`
 # its longest match.
-NODE = np.dtype(
-    [
-        ("first", np.int32),
-        ("last", np.int32),
-        ("candidate", np.int32),
-        ("depth", np.int32),
-        ("survival", np.float32),
-        ("first_candidate", np.int32),
-        ("last_candidate", np.int32),
-        ("best", np.int32),
-        ("best_survival", np.float32),
-        ("longest", np.int32),
-    ]
+NODE = record(
+    int32="first last candidate depth first_candidate last_candidate best longest",
+    float32="survival best_survival",
 )
 # parent: a node. node: the node that the candidate has become, or NONE. rank: in the bigram table, or NONE.
-CANDIDATE = np.dtype(
-    [
-        ("parent", np.int32),
-        ("token", np.int32),
-        ("node", np.int32),
-        ("depth", np.int32),
-        ("source", np.int16),
-        ("match", np.int16),
-        ("rank", np.int32),
-        ("probability", np.float32),
-        ("survival", np.float32),
-    ]
-)
+CANDIDATE = record(int32="parent token node depth rank", int16="source match", float32="probability survival")
 
 
 class Arena(NamedTuple):

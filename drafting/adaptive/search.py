@@ -51,9 +51,8 @@ from drafting.tree import Int32, UInt8
 
 FEW_POINTERS = 16  # a node with fewer occurrences than these looks for its own
 LONG_MATCH = 16  # unless one of them is this long
-MAX_CERTAINTY = (
-    0.7  # a node gets no candidates if even one this likely would survive less often than asked for
-)
+# A node gets no candidates if even one this likely would survive less often than asked for.
+MAX_CERTAINTY = 0.7
 
 
 class Growth(NamedTuple):

@@ -27,20 +27,14 @@ def explicit_attention(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     block = max(1, MAX_SCORES // (query.shape[0] * query.shape[1] * key.shape[2]))
     if sinks is not None:
-        sinks = sinks.view(query.shape[1], -1).repeat_interleave(
-            query.shape[1] * query.shape[2] // len(sinks), 1
-        )  # [N, R]
+        repeats = query.shape[1] * query.shape[2] // len(sinks)
+        sinks = sinks.view(query.shape[1], -1).repeat_interleave(repeats, 1)  # [N, R]
     blocks = []
     for first in range(0, query.shape[2], block):
         rows = slice(first, first + block)
         mask = None if attn_mask is None else attn_mask[:, :, rows]
-        weights = _weights(
-            query[:, :, rows] @ key.transpose(2, 3),
-            mask,
-            scale,
-            softcap,
-            None if sinks is None else sinks[:, rows],
-        )
+        scores = query[:, :, rows] @ key.transpose(2, 3)
+        weights = _weights(scores, mask, scale, softcap, None if sinks is None else sinks[:, rows])
         blocks.append(weights.to(value.dtype) @ value)
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)
 

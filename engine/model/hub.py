@@ -71,9 +71,8 @@ def _alone(name: str, what: str) -> Iterator[None]:
     except Timeout:
         logger.info("another process is fetching %s; waiting for it", name)
         lock.acquire()
-    except (
-        OSError
-    ):  # a cache that cannot be written, as in an image that carries its models: there is nothing to fetch
+    except OSError:
+        # A cache that cannot be written, as in an image that carries its models: there is nothing to fetch.
         logger.debug("no lock at %s", path)
     try:
         yield
@@ -94,12 +93,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return "it has no such revision; name a branch, tag or commit of it"
     if isinstance(error, errors.RepositoryNotFoundError):
-        remedy = (
-            "check the name, and that this token may read it"
-            if get_token()
-            else "check the name or, for a private one, set HF_TOKEN"
-        )
-        return f"there is no such model, or it is private; {remedy}"
+        how = ", and that this token may read it" if get_token() else " or, for a private one, set HF_TOKEN"
+        return f"there is no such model, or it is private; check the name{how}"
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)):
         return (
             "the hub cannot be reached and the model is not in its cache; "

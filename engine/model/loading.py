@@ -56,9 +56,8 @@ def load_model(config: ModelConfig) -> LoadedModel:
         keep_freed_memory()
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = default if config.dtype == "auto" else getattr(torch, config.dtype)
-    folder = local_folder(
-        config.path, config.revision
-    )  # without weights: a family that cannot run is refused before they are fetched
+    # Without weights: a family that cannot run is refused before they are fetched.
+    folder = local_folder(config.path, config.revision)
     own_code = _has_own_code(folder, config)
     with _explained(config.path):
         settings = AutoConfig.from_pretrained(folder, trust_remote_code=config.trust_remote_code)
@@ -87,14 +86,8 @@ def _check_memory(folder: Path, config: ModelConfig, dtype: torch.dtype, device:
         free, _ = torch.cuda.mem_get_info(device)
         check_fits(folder, config, name, False, free, f"on {device}")
     elif need := needed(folder, config, name, on_cpu=True):
-        check_fits(
-            folder,
-            config,
-            name,
-            True,
-            claim(need.total, available_memory()),
-            "on this machine beside its other workers",
-        )
+        free = claim(need.total, available_memory())
+        check_fits(folder, config, name, True, free, "on this machine beside its other workers")
 
 
 def _read_weights(folder: Path, config: ModelConfig, **how: Any) -> Any:
@@ -163,9 +156,8 @@ def inspect_model(model: Any, max_context: int | None = None) -> LoadedModel:
     """
     text_config = model.config.get_text_config()
     if model.dtype is torch.float64:
-        model.set_experts_implementation(
-            "eager"
-        )  # mixtures of experts: grouped_mm, which transformers chooses, takes no float64
+        # Mixtures of experts: grouped_mm, which transformers chooses, takes no float64.
+        model.set_experts_implementation("eager")
     layer_shapes, windows = probe(model)
     context = context_of(text_config.to_dict(), max_context)
     return LoadedModel(

@@ -18,6 +18,7 @@ DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 # With their scales: one per output row of int8, one float32 per 64 weights of nf4.
 QUANTIZED_BYTES = {"int8": 1.0, "nf4": 0.5 + 4 / 64}
 PACKED = ("float32", "bfloat16")
+FLOATS = ("F64", "F32", "F16", "BF16")
 NEVER_QUANTIZED = ("embed", "lm_head", "wte", "wpe")
 GB = 1e9
 
@@ -57,7 +58,9 @@ def _needed(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool) -> Need
     settings: dict[str, Any] = json.loads((folder / "config.json").read_text())
     settings = {**settings, **settings.get("text_config", {})}
     weights = _weight_bytes(folder, settings, DTYPE_BYTES[dtype], config.quantization)
-    layers, heads, hidden = (_first(settings, *names) for names in LAYERS_HEADS_HIDDEN)
+    layers = _first(settings, "num_hidden_layers", "n_layer")
+    heads = _first(settings, "num_attention_heads", "n_head")
+    hidden = _first(settings, "hidden_size", "n_embd")
     if weights is None or not (layers and heads and hidden):
         return None
     if on_cpu and dtype in PACKED:  # packed_linear keeps the output layer's weight beside its packed form
@@ -67,13 +70,6 @@ def _needed(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool) -> Need
         settings.get("head_dim") or hidden // heads
     )
     return Need(weights, 2 * layers * width * DTYPE_BYTES[dtype] * max_context, max_context)
-
-
-LAYERS_HEADS_HIDDEN = (
-    ("num_hidden_layers", "n_layer"),
-    ("num_attention_heads", "n_head"),
-    ("hidden_size", "n_embd"),
-)
 
 
 def _first(settings: dict[str, Any], *names: str) -> int | None:
@@ -102,22 +98,13 @@ def _weight_bytes(
 def _safetensors(folder: Path) -> list[Path]:
     """The files that hold the weights, [] when some of them are not here."""
     index = folder / "model.safetensors.index.json"
-    names = (
-        set(json.loads(index.read_text())["weight_map"].values())
-        if index.is_file()
-        else {"model.safetensors"}
-    )
-    files = [folder / name for name in sorted(names)]
+    names = json.loads(index.read_text())["weight_map"].values() if index.is_file() else ["model.safetensors"]
+    files = [folder / name for name in sorted(set(names))]
     return files if all(file.is_file() for file in files) else []
 
 
 def _tensor_bytes(name: str, tensor: dict[str, Any], dtype_bytes: int, quantization: str | None) -> int:
-    if tensor["dtype"] not in (
-        "F64",
-        "F32",
-        "F16",
-        "BF16",
-    ):  # integers and 8-bit floats of a quantised checkpoint stay as they are
+    if tensor["dtype"] not in FLOATS:  # integers and 8-bit floats of a quantised checkpoint stay as they are
         first, end = tensor["data_offsets"]
         return int(end - first)
     shape: list[int] = tensor["shape"]
@@ -141,11 +128,9 @@ def check_fits(
 
 def remedies(folder: Path, config: ModelConfig, dtype: str, on_cpu: bool, free: int) -> str:
     """What would make a model fit into free bytes, in words."""
-    changes = (
-        [("model.dtype bfloat16", config, "bfloat16")]
-        if DTYPE_BYTES[dtype] > 2 and not config.quantization
-        else []
-    )
+    changes = []
+    if DTYPE_BYTES[dtype] > 2 and not config.quantization:
+        changes = [("model.dtype bfloat16", config, "bfloat16")]
     if not (config.quantization or config.adapter):
         rounded = "float32" if dtype == "float64" else dtype
         changes += [

@@ -40,7 +40,7 @@ def visible(
         slots = (pages[:, None] * page_size + np.arange(page_size)).ravel()
         for q, token in enumerate(tokens.tolist()):
             if call.causal:
-                allowed = set(plan.write_slots[tokens[: q + 1]].tolist())
+                allowed = set(plan.packed.write_slots[tokens[: q + 1]].tolist())
             elif call.masks:
                 allowed = set(slots[call.masks[window][b, q] == 0].tolist())
                 assert len(allowed) == (call.masks[window][b, q] == 0).sum(), "a slot is seen twice"
@@ -53,9 +53,9 @@ def visible(
 
 def test_a_decoding_sequence_runs_its_last_token_and_sees_all_tokens_up_to_it():
     step = plan([chunk([11, 12, 13, 14, 15, 16], 5, 1, page_ids=[7, 2])])
-    assert (step.token_ids.tolist(), step.positions.tolist()) == ([16], [5])
-    assert step.write_slots.tolist() == [2 * 4 + 1]
-    assert (step.logits_indices.tolist(), step.staged_slots.tolist()) == ([0], [])
+    assert (step.packed.token_ids.tolist(), step.packed.positions.tolist()) == ([16], [5])
+    assert step.packed.write_slots.tolist() == [2 * 4 + 1]
+    assert (step.packed.logits_indices.tolist(), step.packed.staged_slots.tolist()) == ([0], [])
     (call,) = step.calls
     assert visible(call, step, 4) == {0: {28, 29, 30, 31, 8, 9}}
 
@@ -70,9 +70,10 @@ def test_a_sequence_alone_whose_pages_follow_each_other_is_read_in_place():
 
 def test_a_fresh_prompt_is_causal_and_touches_no_page_when_it_attends():
     step = plan([chunk([11, 12, 13, 14, 15], 0, 5, page_ids=[3, 9])])
-    assert (step.token_ids.tolist(), step.positions.tolist()) == ([11, 12, 13, 14, 15], [0, 1, 2, 3, 4])
-    assert step.write_slots.tolist() == [12, 13, 14, 15, 36]
-    assert step.logits_indices.tolist() == [4]
+    assert step.packed.token_ids.tolist() == [11, 12, 13, 14, 15]
+    assert step.packed.positions.tolist() == [0, 1, 2, 3, 4]
+    assert step.packed.write_slots.tolist() == [12, 13, 14, 15, 36]
+    assert step.packed.logits_indices.tolist() == [4]
     (call,) = step.calls
     assert call.causal
     assert call.pages.shape == (1, 0)
@@ -80,16 +81,14 @@ def test_a_fresh_prompt_is_causal_and_touches_no_page_when_it_attends():
 
 def test_a_chunk_that_is_not_the_last_needs_no_logits():
     step = plan([chunk([11, 12, 13, 14, 15], 0, 3, page_ids=[3, 9])])
-    assert (step.token_ids.tolist(), step.logits_indices.tolist()) == ([11, 12, 13], [])
+    assert (step.packed.token_ids.tolist(), step.packed.logits_indices.tolist()) == ([11, 12, 13], [])
 
 
 def test_a_later_chunk_sees_what_was_cached_before_it_and_itself_causally():
     step = plan([chunk([11, 12, 13, 14, 15], 3, 2, page_ids=[3, 9])])
-    assert (step.positions.tolist(), step.write_slots.tolist(), step.logits_indices.tolist()) == (
-        [3, 4],
-        [15, 36],
-        [1],
-    )
+    assert step.packed.positions.tolist() == [3, 4]
+    assert step.packed.write_slots.tolist() == [15, 36]
+    assert step.packed.logits_indices.tolist() == [1]
     (call,) = step.calls
     assert visible(call, step, 4) == {0: {12, 13, 14, 15}, 1: {12, 13, 14, 15, 36}}
 
@@ -100,11 +99,11 @@ TREE = [(21, 0, 0), (22, 1, 0), (23, 1, 0), (24, 3, 0), (25, 0, 0)]
 
 def test_the_nodes_of_a_tree_are_staged_at_positions_by_depth_and_see_their_ancestors_only():
     step = plan([chunk([11, 12, 13], 2, 1, page_ids=[6])], packed([TREE]))
-    assert step.token_ids.tolist() == [13, 21, 22, 23, 24, 25]
-    assert step.positions.tolist() == [2, 3, 4, 4, 5, 3]  # 22 and 23 share a position, as do 21 and 25
-    assert step.write_slots.tolist() == [26, 400, 401, 402, 403, 404]
-    assert step.staged_slots.tolist() == [400, 401, 402, 403, 404]
-    assert step.logits_indices.tolist() == [0, 1, 2, 3, 4, 5]
+    assert step.packed.token_ids.tolist() == [13, 21, 22, 23, 24, 25]
+    assert step.packed.positions.tolist() == [2, 3, 4, 4, 5, 3]  # 22 and 23 share a position, as do 21 and 25
+    assert step.packed.write_slots.tolist() == [26, 400, 401, 402, 403, 404]
+    assert step.packed.staged_slots.tolist() == [400, 401, 402, 403, 404]
+    assert step.packed.logits_indices.tolist() == [0, 1, 2, 3, 4, 5]
     (call,) = step.calls
     prefix = {24, 25, 26}
     assert visible(call, step, 4) == {
@@ -156,10 +155,10 @@ def test_sequences_of_a_step_lie_behind_one_another_and_stage_on_pages_of_their_
     chunks = [chunk([11, 12], 1, 1, [0]), chunk([13, 14, 15], 2, 1, [1]), chunk([16, 17, 18, 19], 0, 3, [2])]
     trees = packed([[(21, 0, 0), (22, 1, 0)], [(23, 0, 0)], []])
     step = plan(chunks, trees, page_size=4)
-    assert step.token_ids.tolist() == [12, 21, 22, 15, 23, 16, 17, 18]
-    assert step.positions.tolist() == [1, 2, 3, 2, 3, 0, 1, 2]
-    assert step.staged_slots.tolist() == [400, 401, 404]  # the second sequence's node on the next page
-    assert step.logits_indices.tolist() == [0, 1, 2, 3, 4]  # the prompt's chunk is not its last
+    assert step.packed.token_ids.tolist() == [12, 21, 22, 15, 23, 16, 17, 18]
+    assert step.packed.positions.tolist() == [1, 2, 3, 2, 3, 0, 1, 2]
+    assert step.packed.staged_slots.tolist() == [400, 401, 404]  # the second sequence's node on the next page
+    assert step.packed.logits_indices.tolist() == [0, 1, 2, 3, 4]  # the prompt's chunk is not its last
 
 
 def test_decoding_sequences_of_like_length_attend_together_and_each_prompt_alone():
@@ -220,7 +219,7 @@ def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
 
     expected: dict[int | None, dict[int, set[int]]] = {window: {} for window in windows}
     row = 0
-    staged = iter(step.staged_slots.tolist())
+    staged = iter(step.packed.staged_slots.tolist())
     for one, nodes in zip(chunks, trees, strict=True):
         pages = one.sequence.page_ids
 
@@ -236,15 +235,15 @@ def test_any_step_shows_each_row_its_own_past_and_nothing_else(seed):
             below.append({**below[parent], max(below[parent]) + 1: next(staged)})
         for path in [*paths, *below[1:]]:
             position = max(path)
-            assert step.positions[row] == position
-            assert step.write_slots[row] == path[position]
+            assert step.packed.positions[row] == position
+            assert step.packed.write_slots[row] == path[position]
             for window in windows:
                 expected[window][row] = {
                     slot for p, slot in path.items() if window is None or p > position - window
                 }
             row += 1
-    assert row == len(step.token_ids)
-    assert len(set(step.write_slots.tolist())) == row, "two rows write to one slot"
+    assert row == len(step.packed.token_ids)
+    assert len(set(step.packed.write_slots.tolist())) == row, "two rows write to one slot"
     for window in windows:
         found: dict[int, set[int]] = {}
         for call in step.calls:

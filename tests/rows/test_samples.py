@@ -14,7 +14,7 @@ from engine.loop import EngineLoop
 from engine.request import Completion, Logprobs, Request, Sampling, SequenceStats
 from rows.output_columns import Generated, OutputColumns
 from rows.prompts import Prompt, row_seed
-from rows.samples import generate_row, sample_requests
+from rows.samples import RowGenerator, sample_requests
 from tests.actors.fakes import ReversingLoop
 from tests.engine.harness import Case, ChainProposer, make_engine
 from tests.serving.fakes import ByteCodec
@@ -33,15 +33,8 @@ def row(
 ) -> Any:
     generation = GenerationConfig(**{"max_tokens": 60, "ignore_eos": True, **settings})
     columns = columns or OutputColumns.of(generation, "", True, False, False)
-    return generate_row(
-        loop,
-        "7",
-        Prompt(list(prompt.encode()), own or {}),
-        42,
-        generation=generation,
-        columns=columns,
-        codec=CODEC,
-    )
+    rows = RowGenerator(loop, generation, columns, CODEC)
+    return rows.generate("7", Prompt(list(prompt.encode()), own or {}), 42)
 
 
 @pytest.fixture(scope="module")
@@ -134,15 +127,8 @@ async def test_a_tokenizer_that_cannot_tell_text_token_by_token_is_told_with_wha
         can_stream = False
 
     generation = GenerationConfig(stop=["x"])
-    found = await generate_row(
-        ReversingLoop(),
-        "7",
-        Prompt([1]),
-        0,
-        generation=generation,
-        columns=OutputColumns(),
-        codec=Slow(),  # type: ignore[arg-type]
-    )
+    rows = RowGenerator(ReversingLoop(), generation, OutputColumns(), Slow())  # type: ignore[arg-type]
+    found = await rows.generate("7", Prompt([1]), 0)
     assert (
         found == "stop needs a tokenizer that comes as a tokenizer.json, and this model's is a object; use "
         "stop_token_ids"
