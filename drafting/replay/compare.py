@@ -6,7 +6,6 @@ text.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,28 @@ from drafting.bigram import empty_table
 from drafting.config import SpeculationConfig
 from drafting.make_proposer import make_proposer
 from drafting.mixed_proposer import MixedProposer
-from drafting.outcomes import CandidateCounts
-from drafting.replay.replayer import at_nodes, choose_likely, figures_of, replay
-from drafting.replay.simulation import Job, compare
+from drafting.replay.replay_counts import at_nodes, figures_of
+from drafting.replay.replayed_job import NO_LIMIT, Job, compare
 from drafting.replay.transcripts import Transcript
 from drafting.speculation import Speculation, VerifyAll
 from drafting.tables import Tables, load_tables
-from drafting.tree import Int32
+from drafting.tree import CandidateTrees, DraftTrees, Int32, prune
 
 POINTS = (3, 6, 12, 24)  # nodes per call at which a sweep is read
 NUM_SUCCESSORS = 16  # successors of a token in a bigram table that mode adaptive learns from the text
+
+
+class VerifyLikely(VerifyAll):
+    """Every candidate that survives at least so often: the best choice where each node costs the same."""
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+        # Less likely candidates than are verified are looked for too: they are scored, and can become likely.
+        self.min_survival = least / 4
+
+    def choose(self, candidates: CandidateTrees) -> DraftTrees:
+        """The likely candidates."""
+        return prune(candidates, candidates.survival >= self.least)
 
 
 def replay_job(
@@ -81,18 +92,10 @@ def _replay_once(
     batch_size: int,
 ) -> dict[str, Any]:
     proposer, learned_bigram = _start(transcripts, config, tables)
-    counts = CandidateCounts(proposer.source_names)
-    groups = replay(
-        transcripts,
-        proposer,
-        partial(choose_likely, min_survival=min_survival),
-        learned_bigram,
-        batch_size,
-        # Less likely candidates than are verified are looked for too: they are scored, and can become likely.
-        min_survival / 4,
-        counts,
-    )
-    return {**figures_of(groups, proposer.source_names), "candidates": counts.figures()}
+    speculation = Speculation(proposer, VerifyLikely(min_survival))
+    job = Job(None, batch_size, NO_LIMIT, speculation, learned_bigram)
+    groups = job.run(transcripts).groups
+    return {**figures_of(groups, proposer.source_names), "candidates": job.candidates.figures()}
 
 
 def _start(

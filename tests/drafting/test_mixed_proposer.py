@@ -7,8 +7,10 @@ import pytest
 
 from drafting.bigram import empty_table
 from drafting.mixed_proposer import MixedProposer
-from drafting.replay.replayer import figures_of, replay
+from drafting.replay.replay_counts import ReplayCounts, figures_of
+from drafting.replay.replayed_job import NO_LIMIT, Job
 from drafting.replay.transcripts import Transcript
+from drafting.speculation import Speculation, VerifyAll
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, DraftTrees, Int32, certain
 
@@ -43,7 +45,7 @@ def test_context_comes_first_and_the_bigram_fills_the_rest() -> None:
     assert proposed(proposer(), 5, 8, 5) == ([8, 5, 1, 1, 2, 1], [0, 1, 0, 3, 0, 5], [0, 0, 1, 1, 1, 1])
 
 
-def test_a_guess_from_the_context_follows_query_len_tokens_and_one_from_a_table_none() -> None:
+def test_a_draft_from_the_context_follows_query_len_tokens_and_one_from_a_table_none() -> None:
     drafter = proposer(query_len=2, sources=["bigram", "context"])
     trees = drafter.propose([drafter.start(ids(4, 5, 8, 4, 5))], ids(9))
     assert set(zip(trees.sources.tolist(), trees.matches.tolist(), strict=True)) == {(0, 0)}
@@ -105,8 +107,8 @@ class ScriptedProposer:
     def __init__(self, *drafts: list[int]) -> None:
         self.drafts = list(drafts)
 
-    def start(self, token_ids: Int32, group: str = "") -> None:
-        pass
+    def start(self, token_ids: Int32, group: str = "") -> int:
+        return 0
 
     def propose(self, states: Any, max_depths: Int32, min_survival: float) -> CandidateTrees:
         draft = self.drafts.pop(0)
@@ -120,20 +122,27 @@ class ScriptedProposer:
     def reward(self, sources: Any) -> None:
         pass
 
-    def finish(self, state: None) -> None:
+    def wants_successors(self) -> int:
+        return 0
+
+    def recycle(self, *args: Any) -> None:
+        pass
+
+    def finish(self, state: int) -> None:
         pass
 
 
-def everything(candidates: CandidateTrees) -> DraftTrees:
-    return candidates
+def replay(rows: list[Transcript], drafter: Any, table: Int32 | None = None) -> dict[str, ReplayCounts]:
+    """The counts by group when every node is verified."""
+    return Job(None, 1, NO_LIMIT, Speculation(drafter, VerifyAll()), table).run(rows).groups
 
 
 def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:
-    # Output 5 6 7 8 9: two guesses right and one wrong, none right, then a path that runs past the end: 3 + 1
+    # Output 5 6 7 8 9: two nodes right and one wrong, none right, then a path that runs past the end: 3 + 1
     # + 1 tokens.
     script = ScriptedProposer([5, 6, 0], [0, 0], [9, 4, 4, 4])
     figures = figures_of(
-        replay([Transcript("a", "g", ids(1), ids(5, 6, 7, 8, 9))], script, everything), script.source_names
+        replay([Transcript("a", "g", ids(1), ids(5, 6, 7, 8, 9))], script), script.source_names
     )
     assert figures == {
         "tokens_per_call": 5 / 3,
@@ -148,7 +157,7 @@ def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:
 
 def test_the_first_output_token_is_drafted_from_the_prompt() -> None:
     drafter = proposer(sources=["context"])
-    counts = replay([Transcript("a", "g", ids(5, 7, 7, 5), ids(7, 7, 9))], drafter, everything)["g"]
+    counts = replay([Transcript("a", "g", ids(5, 7, 7, 5), ids(7, 7, 9))], drafter)["g"]
     assert (counts.calls, counts.tokens, counts.accepted["context"]) == (1, 3, 2)
 
 
@@ -159,7 +168,7 @@ def test_groups_are_counted_apart_and_an_empty_output_takes_no_call() -> None:
         Transcript("b", "y", ids(1, 2, 1), ids(2, 1)),
         Transcript("c", "x", ids(1), ids()),
     ]
-    figures = figures_of(replay(rows, drafter, everything), drafter.source_names)
+    figures = figures_of(replay(rows, drafter), drafter.source_names)
     assert figures["by_group"] == {
         "x": {"tokens_per_call": 1.0, "nodes_per_call": 0.0},
         "y": {"tokens_per_call": 2.0, "nodes_per_call": 2.0},
@@ -168,7 +177,7 @@ def test_groups_are_counted_apart_and_an_empty_output_takes_no_call() -> None:
 
 def test_without_any_output_token_there_is_nothing_to_report() -> None:
     with pytest.raises(ValueError, match="no output token"):
-        figures_of(replay([Transcript("a", "x", ids(1), ids())], proposer(), everything), ("context",))
+        replay([Transcript("a", "x", ids(1), ids())], proposer())
 
 
 def test_a_bigram_that_learns_from_text_knows_what_was_read_and_nothing_of_what_comes() -> None:
@@ -177,7 +186,6 @@ def test_a_bigram_that_learns_from_text_knows_what_was_read_and_nothing_of_what_
     counts = replay(
         [Transcript("a", "g", ids(1, 2), ids(1, 2, 3, 2)), Transcript("b", "g", ids(3), ids(2))],
         drafter,
-        everything,
         table,
     )["g"]
     # Row a: 2 -> nothing known, gives 1; 1 -> 2 right, gives 2 and 3 for free; 3 -> nothing known, gives 2.

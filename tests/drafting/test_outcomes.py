@@ -1,4 +1,4 @@
-"""What became of guesses, counted by hand on one small step."""
+"""What became of candidates, counted by hand on one small step."""
 
 import numpy as np
 

@@ -3,7 +3,7 @@
     python -m tests.engine.family_table      # compares all, rewrites the table
 
 A tiny random model each, in float64: greedy texts must equal generate's, sampled ones those of a sequence
-that is decoded alone without guesses, whatever is guessed, batched, cached in pages of whatever size, or
+that is decoded alone without drafts, whatever is drafted, batched, cached in pages of whatever size, or
 preempted.
 """
 
@@ -31,7 +31,7 @@ from tests.tiny_models import reference_greedy, tiny_family
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "models.md"
 BEGIN = "<!-- written by python -m tests.engine.family_table -->\n"
 END = "<!-- end of what it writes -->\n"
-# (with guesses, running at once, page size), the last two for sampled texts as well. The cache holds one and
+# (with drafts, running at once, page size), the last two for sampled texts as well. The cache holds one and
 # a half of the longest texts, so sequences are preempted, and prompts of more than 23 tokens run in chunks.
 ENGINES = [(False, 1, 16), (True, 1, 4), (True, 3, 16), (False, 8, 4), (True, 8, 1)]
 CONTEXT = 96
@@ -67,14 +67,14 @@ def compare(model_type: str) -> Found:
         replace(case, token_ids=completion.token_ids)
         for case, completion in zip(greedy, completions, strict=True)
     ]
-    for number, (guesses, max_running, page_size) in enumerate(ENGINES):
+    for number, (drafts, max_running, page_size) in enumerate(ENGINES):
         for cases, settings in [(greedy, None), (sampled, sampling)][: 1 if number < 3 else 2]:
             engine = make_engine(
-                model, mixed_proposer(5, 4, cases) if guesses else None, CONTEXT,
+                model, mixed_proposer(5, 4, cases) if drafts else None, CONTEXT,
                 cache_tokens=CACHE, max_running=max_running, page_size=page_size, prefill_chunk=CHUNK,
             )  # fmt: skip
             run_under_load(engine, cases, seed=max_running, sampling=settings)
-            assert (sum(engine.stats.accepted.values()) > 0) == guesses
+            assert (sum(engine.stats.accepted.values()) > 0) == drafts
     _load_from_disk(model_type)
     return Found(notes.words(), *(sum(len(case.token_ids) for case in cases) for cases in (greedy, sampled)))
 

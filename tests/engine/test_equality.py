@@ -1,4 +1,4 @@
-"""Lossless: every token equals what transformers' generate gives for the prompt alone, whatever is guessed,
+"""Lossless: every token equals what transformers' generate gives for the prompt alone, whatever is drafted,
 batched, preempted or aborted.
 
 Tiny random models in float64 (design: equality tests, i). The whole matrix is slow; one combination of most
@@ -45,7 +45,7 @@ def engine_under_test(family: str, mode: str, max_running: int, page_size: int) 
         "prefill_chunk": 23,
     }
     engine = make_engine(tiny_model(family), proposer, CONTEXT, **settings)
-    # What a step costs is measured, and on a tiny model no guess may be worth it.
+    # What a step costs is measured, and on a tiny model no draft may be worth it.
     return with_price(engine, 0.0) if mode == "adaptive" else engine
 
 
@@ -121,7 +121,7 @@ def test_a_proposer_that_is_always_right_needs_one_call_for_depth_plus_one_token
         assert stats.num_steps == calls
         assert stats.num_accepted == stats.num_verified == len(case.token_ids) - calls
     assert engine.stats.num_tokens == sum(len(case.token_ids) for case in cases)
-    # A prompt's rows, then one row per call and the guesses: an accepted token never runs twice.
+    # A prompt's rows, then one row per call and the drafts: an accepted token never runs twice.
     in_prompts = sum(len(case.prompt_ids) for case in cases)
     assert engine.stats.num_packed_tokens == in_prompts + (engine.stats.num_calls - len(cases)) + sum(
         engine.stats.verified.values()
@@ -205,7 +205,7 @@ def test_an_eos_inside_an_accepted_path_ends_the_text_where_generate_ends_it(fam
     for completion in completions:
         assert completion.stats.num_accepted == min(
             7, len(completion.token_ids)
-        )  # a guess past the end is not counted
+        )  # a draft past the end is not counted
 
 
 def test_a_stop_id_of_one_request_ends_that_request_alone():
@@ -273,7 +273,7 @@ def sampled_requests(count: int = 12) -> list[Request]:
 
 @pytest.fixture(scope="module")
 def sampled_cases() -> list[Case]:
-    """Each request's text when it is decoded alone and without guesses."""
+    """Each request's text when it is decoded alone and without drafts."""
     requests = sampled_requests()
     engine = make_engine(tiny_model("llama"), max_running=1, page_size=16)
     return [
@@ -295,7 +295,7 @@ def test_a_sampled_text_depends_on_its_seed_alone(sampled_cases, mode, max_runni
     )
 
 
-def test_a_sampled_text_is_the_same_in_a_batch_with_guesses_that_are_accepted(sampled_cases):
+def test_a_sampled_text_is_the_same_in_a_batch_with_drafts_that_are_accepted(sampled_cases):
     sampling = {request.id: request.sampling for request in sampled_requests()}
     engine = make_engine(tiny_model("llama"), ChainProposer(sampled_cases, depth=4), max_running=6)
     completions = engine.generate(

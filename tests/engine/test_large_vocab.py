@@ -1,4 +1,4 @@
-"""Nothing in the engine depends on a small vocabulary: one that real models have, plain, with guesses, and
+"""Nothing in the engine depends on a small vocabulary: one that real models have, plain, with drafts, and
 sampled.
 """
 

@@ -1,4 +1,4 @@
-"""Log-probabilities: those of transformers' own forward pass over the text, whatever is guessed, batched or
+"""Log-probabilities: those of transformers' own forward pass over the text, whatever is drafted, batched or
 preempted.
 """
 

@@ -61,11 +61,11 @@ def engine_texts(
     if speculation.mode == "adaptive":
         with_price(
             engine, 200.0
-        )  # a fixed price: how much is guessed must not depend on how busy this machine is
+        )  # a fixed price: how much is drafted must not depend on how busy this machine is
     requests = [Request(f"{n}", p, NUM_TOKENS, sampling, ignore_eos=True) for n, p in enumerate(prompts)]
     completions = engine.generate(requests)
     if speculation.mode != "off":
-        assert engine.stats.num_calls < 0.9 * engine.stats.num_tokens, "guesses were meant to be accepted"
+        assert engine.stats.num_calls < 0.9 * engine.stats.num_tokens, "drafts were meant to be accepted"
     return [completion.token_ids for completion in completions]
 
 
@@ -138,8 +138,8 @@ def test_greedy_texts_part_only_at_near_ties(dtype, folder, prompts):
         for k, w in [(5, 4), (10, 10)]
     }
     for name, speculation in {**modes, "adaptive": SpeculationConfig()}.items():
-        guessed = engine_texts(folder, prompts, dtype, speculation)
-        assert_near_ties(model, dtype, prompts, plain, guessed, f"plain against {name}")
+        drafted = engine_texts(folder, prompts, dtype, speculation)
+        assert_near_ties(model, dtype, prompts, plain, drafted, f"plain against {name}")
 
 
 def test_sampled_texts_part_only_where_the_uniform_number_lies_at_an_edge(folder, prompts):
@@ -148,8 +148,8 @@ def test_sampled_texts_part_only_where_the_uniform_number_lies_at_an_edge(folder
     sampling = Sampling(0.8, seed=5)
     close = 1e-4
     plain = engine_texts(folder, prompts, "float32", SpeculationConfig(mode="off"), sampling)
-    guessed = engine_texts(folder, prompts, "float32", SpeculationConfig(), sampling)
-    found = divergences(plain, guessed)
+    drafted = engine_texts(folder, prompts, "float32", SpeculationConfig(), sampling)
+    found = divergences(plain, drafted)
     print(
         f"\nfloat32, sampled, plain against adaptive: {len(prompts) - len(found)} of {len(prompts)} texts "
         "equal, "
@@ -159,6 +159,6 @@ def test_sampled_texts_part_only_where_the_uniform_number_lies_at_an_edge(folder
         share = kept_probabilities(logits_at(model, prompts[n], plain[n], position)[None], [sampling])[0]
         cumulative = (share / share.sum()).cumsum(0)
         uniform = uniforms([sampling.seed], np.array([position]))[0]
-        low, high = sorted([plain[n][position], guessed[n][position]])
+        low, high = sorted([plain[n][position], drafted[n][position]])
         assert cumulative[low] >= uniform - close, (n, position)
         assert cumulative[high - 1] <= uniform + close, (n, position)

@@ -86,7 +86,7 @@ def test_the_samples_of_one_prompt_run_its_last_page_only_and_equal_those_of_an_
     ] * 7
 
 
-def test_a_next_turn_finds_what_was_generated_before_also_when_it_was_guessed():
+def test_a_next_turn_finds_what_was_generated_before_also_when_it_was_drafted():
     case = max(cases_that_begin_alike("llama"), key=lambda case: len(case.token_ids))
     model = tiny_model("llama", attention="sdpa")
     turn = (*case.prompt_ids, *case.token_ids, 7, 8, 9)

@@ -56,7 +56,7 @@ def test_the_context_ends_a_sequence_before_max_tokens():
 
 
 @pytest.mark.parametrize(("already", "depth"), [(0, 3), (1, 2), (2, 1), (3, 0)])
-def test_guesses_are_of_use_only_before_the_last_token_which_is_the_models_own(already, depth):
+def test_drafts_are_of_use_only_before_the_last_token_which_is_the_models_own(already, depth):
     one = sequence(max_tokens=4)
     one.append([1] * already)
     assert one.max_draft_depth == depth

@@ -23,7 +23,7 @@ def logged(engine):
     return calls
 
 
-def test_when_no_guess_is_worth_its_price_the_model_is_called_as_in_plain_decoding():
+def test_when_no_draft_is_worth_its_price_the_model_is_called_as_in_plain_decoding():
     cases = greedy_cases("llama")
     plain = make_engine(tiny_model("llama"), max_running=5)
     hostile = make_engine(tiny_model("llama"), adaptive_proposer(), max_running=5)
@@ -46,10 +46,10 @@ def test_while_nothing_is_worth_its_price_proposing_pauses():
     assert engine.stats.num_steps >= 200
     assert len(proposals) <= 40  # trials of four steps, between pauses of 1, 2, 4 ... 64
     assert engine.stats.num_proposals == len(proposals)
-    # In the last step no sequence has room for a guess.
+    # In the last step no sequence has room for a draft.
     assert (
         0 <= engine.stats.num_steps - len(proposals) - engine.stats.num_pauses <= 1
-    )  # the last token needs no guess
+    )  # the last token needs no draft
     assert engine.stats.price_sum == 1e9 * len(proposals)
 
 
@@ -67,7 +67,7 @@ def test_what_was_said_in_a_pause_is_known_when_it_ends():
     assert proposer.arena.histories["length"][sequence.draft_state] == sequence.num_tokens
 
 
-def test_a_row_that_opts_out_is_not_guessed_for_and_the_others_are():
+def test_a_row_that_opts_out_is_not_drafted_for_and_the_others_are():
     cases = greedy_cases("llama")
     engine = with_price(make_engine(tiny_model("llama"), adaptive_proposer(cases), max_running=4), 0.0)
     done = engine.generate([case.request(speculate=index % 2 == 0) for index, case in enumerate(cases)])
@@ -76,7 +76,7 @@ def test_a_row_that_opts_out_is_not_guessed_for_and_the_others_are():
     assert sum(completion.stats.num_accepted for completion in done[::2]) > 0
 
 
-def test_samples_of_one_prompt_guess_from_each_other():
+def test_samples_of_one_prompt_draft_from_each_other():
     case = max(greedy_cases("llama"), key=lambda case: len(case.token_ids))
     engine = with_price(make_engine(tiny_model("llama"), adaptive_proposer(), max_running=1), 0.01)
     first, second = engine.generate(

@@ -1,5 +1,5 @@
 """Where the time of a step goes, each moment to one phase, and what is counted of steps, calls
-and guesses.
+and drafts.
 """
 
 from time import perf_counter
@@ -57,7 +57,7 @@ def counted(engine) -> dict[str, dict[str, float]]:
     return {kind: named for kind, named in engine.stats.counts().items() if kind != "seconds"}
 
 
-def test_calls_and_steps_and_guesses_are_counted_by_size():
+def test_calls_and_steps_and_drafts_are_counted_by_size():
     # Always right, 4 deep: 12 tokens come as 5, 5 and 2; the last tree is cut to what max_tokens leaves.
     case = long_case(12)
     engine = make_engine(tiny_model("llama"), ChainProposer([case], depth=4))
@@ -73,7 +73,7 @@ def test_calls_and_steps_and_guesses_are_counted_by_size():
     }
 
 
-def test_guesses_behind_the_token_that_ends_the_output_are_verified_and_not_accepted():
+def test_drafts_after_the_token_that_ends_the_output_are_verified_and_not_accepted():
     case = long_case(8)
     stop = next(n for n, token in enumerate(case.token_ids) if n >= 1 and token not in case.token_ids[:n])
     engine = make_engine(tiny_model("llama"), ChainProposer([case], depth=7))
@@ -82,7 +82,7 @@ def test_guesses_behind_the_token_that_ends_the_output_are_verified_and_not_acce
     assert (engine.stats.verified, engine.stats.accepted) == ({"known": 7}, {"known": stop + 1})
 
 
-def test_plain_decoding_counts_calls_and_steps_and_no_guess():
+def test_plain_decoding_counts_calls_and_steps_and_no_draft():
     case = long_case(5)
     engine = make_engine(tiny_model("llama"))
     engine.generate([case.request()])

@@ -63,7 +63,7 @@ def test_a_check_that_ends_the_output_at_the_last_allowed_token_counts_as_stop()
 
 
 @pytest.mark.parametrize("mode", ["off", "mixed", "chain"])
-def test_the_output_ends_at_the_same_token_with_guesses_preemption_and_without(mode):
+def test_the_output_ends_at_the_same_token_with_drafts_preemption_and_without(mode):
     cases = [case for case in greedy_cases("llama") if len(case.token_ids) >= 4]
     proposers = {"off": None, "mixed": mixed_proposer(5, 4, cases), "chain": ChainProposer(cases, depth=9)}
     engine = make_engine(tiny_model("llama"), proposers[mode], 96, cache_tokens=128, max_running=16)

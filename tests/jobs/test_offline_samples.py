@@ -1,5 +1,5 @@
 """Whole runs of the demo model with several samples, stop strings and log-probabilities: the same with
-guesses as without.
+drafts as without.
 """
 
 import json
@@ -54,13 +54,13 @@ def run(prompts: Path, output: Path, *more: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def plain(ray_session: None, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """The rows of a run without guesses."""
+    """The rows of a run without drafts."""
     return run(prompts, tmp_path_factory.mktemp("plain"), "--speculate=off")
 
 
 def comparable(row: dict[str, Any]) -> dict[str, Any]:
     """A row without its log-probabilities, which may differ in the last bits, and without what depends on
-    guesses.
+    drafts.
     """
     kept = {
         name: row[name]

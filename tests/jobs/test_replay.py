@@ -316,6 +316,6 @@ def test_the_papers_fixed_strategy_is_simulated_too(tmp_path: Path) -> None:
         "--cost_model",
         cost_file(tmp_path),
     )["jobs"]
-    # 7 guesses in 3 calls as without a machine; the first step also computes the 4 tokens of the prompt.
+    # 7 nodes in 3 calls as without a machine; the first step also computes the 4 tokens of the prompt.
     assert (job["steps"], job["nodes_per_call"], job["price"]) == (3, 7 / 3, 0.0)
     assert job["seconds"] == pytest.approx(3 * 0.010 + 0.001 * (4 + 1 + 1 + 7))

@@ -107,7 +107,7 @@ def test_samples_share_their_row_but_each_counts_what_it_found_in_the_prefix_cac
     )
 
 
-def test_right_guesses_are_told_by_source_summed_over_samples() -> None:
+def test_right_drafts_are_told_by_source_summed_over_samples() -> None:
     first, second = (
         Completion("a", (1,), "length", SequenceStats(accepted=accepted))
         for accepted in ({"siblings": 2, "context": 1}, {"siblings": 3})

@@ -44,8 +44,8 @@ def plain() -> Iterator[EngineLoop]:
     loop.close()
 
 
-def guessing(*texts: tuple[int, ...], prompt: str = "row") -> EngineLoop:
-    """A loop whose guesses are these texts, nine tokens at a time: whatever ends them, guesses go past it."""
+def drafting(*texts: tuple[int, ...], prompt: str = "row") -> EngineLoop:
+    """A loop whose drafts are these texts, nine tokens at a time: whatever ends them, drafts go past it."""
     cases = [Case(f"{n}", tuple(prompt.encode()), text) for n, text in enumerate(texts)]
     return EngineLoop(make_engine(tiny_model("llama", **BYTES), ChainProposer(cases, depth=9), max_running=4))
 
@@ -142,16 +142,16 @@ def first_end(token_ids: tuple[int, ...], stop: str) -> int:
     )
 
 
-async def test_text_tokens_and_logprobs_end_together_where_brute_force_ends_them_with_guesses_and_without(
+async def test_text_tokens_and_logprobs_end_together_where_brute_force_ends_them_with_drafts_and_without(
     plain: EngineLoop,
 ) -> None:
     """The random model's bytes hold characters of one byte and of two, and wrong bytes; each of some stops
-    lies in a path of guesses.
+    lies in a path of drafts.
     """
     whole = (await row(plain)).completions[0].token_ids
     text = CODEC.decode(whole)
     columns = OutputColumns(generated_ids=True, logprobs=True)
-    loop = guessing(whole)
+    loop = drafting(whole)
     for start in range(3, 40, 4):
         stop = text[start : start + 2]
         end = first_end(whole, stop)

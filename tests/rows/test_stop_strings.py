@@ -1,5 +1,5 @@
 """Stop strings against an oracle that decodes the whole text at every token, and through the engine with
-guesses.
+drafts.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,6 @@ from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.controller import choose
 from drafting.adaptive.earnings import PROBE_EVERY
 from drafting.adaptive.features import NUM_BUCKETS, NUM_FEATURES, NUM_TABLES, SAID, set_biases
-from drafting.replay.replayer import choose_likely
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32
 
@@ -101,7 +100,7 @@ def test_a_text_that_said_the_same_token_is_no_gap() -> None:
     assert candidates.weighed[1][0, layout.GAP] == layout.GAP * NUM_BUCKETS, "no vote past a gap"
 
 
-def test_guesses_are_told_apart_by_how_often_their_row_has_said_them() -> None:
+def test_candidates_are_told_apart_by_how_often_their_row_has_said_them() -> None:
     drafter = proposer(Tables(bigram=np.array([[5, 6, 7]] * 8, np.int32)))
     drafter.drop(drafter.start(ids(*[7] * 300)))  # another row's, in the slot that is used next
     candidates = found(drafter, 6, 2, 5, 3, 5, 1, 5, 0, depth=1)
@@ -123,7 +122,7 @@ def test_what_rows_have_said_is_kept_apart_for_more_rows_than_there_was_room_for
     assert said_HN.sum() == 255 * 40
 
 
-def test_biases_tell_kinds_of_guesses_apart() -> None:
+def test_biases_tell_kinds_of_candidates_apart() -> None:
     features = np.zeros((3, NUM_FEATURES), np.int32)
     for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
         set_biases(features[number], token, kind, 11, 12)
@@ -219,19 +218,19 @@ def test_depth_and_size_are_limited() -> None:
     assert candidates.offsets.tolist() == [0, 0, 2, 6]
 
 
-def test_a_guess_that_was_never_verified_learns_from_the_truth_and_comes_back() -> None:
+def test_a_draft_that_was_never_verified_learns_from_the_truth_and_comes_back() -> None:
     drafter = proposer()
     state = drafter.start(ids(*[1, 2, 3, 4] * 3))
     drafter.calibration.weights -= 8  # as if matches had never been right
     for step in range(60):
         candidates = drafter.propose([state], ids(9))
-        if len(choose_likely(candidates, 0.5).token_ids):
+        if (candidates.survival >= 0.5).any():
             break
         drafter.learn([state], candidates, ids([1, 2, 3, 4][step % 4]), np.array([0, 1]))
     assert 0 < step < 59
 
 
-def test_only_guesses_whose_parent_was_right_are_scored() -> None:
+def test_only_candidates_whose_parent_was_right_are_scored() -> None:
     drafter = proposer()
     state = drafter.start(ids(1, 2, 3, 1))
     candidates = drafter.propose([state], ids(9))  # 2, then 3 after it, then 1

@@ -1,5 +1,5 @@
 """Quantised models: the engine's text is that of transformers' generate on the same rounded weights, with
-guesses and without.
+drafts and without.
 """
 
 import json

@@ -9,7 +9,7 @@ import pytest
 
 from drafting.adaptive.controller import PRICE_MARKUP, Controller
 from drafting.adaptive.cost_model import CostModel, Profile, StepShape
-from drafting.replay.simulation import Job, compare
+from drafting.replay.replayed_job import Job, compare
 from drafting.replay.transcripts import Transcript
 from drafting.speculation import Speculation, VerifyAll
 from drafting.tree import CandidateTrees
@@ -89,11 +89,11 @@ def test_rows_are_prefilled_in_chunks_decoded_together_and_follow_one_another():
     assert plain.tokens_per_second == pytest.approx(7 / 0.050)
 
 
-def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
+def test_a_step_with_drafts_takes_their_rows_and_the_time_that_drafting_took():
     proposer = SameDraft()
     speculated = Job(machine(), 2, 4, Speculation(proposer, VerifyAll()), drafting_seconds=0.001).run(ROWS)
-    # The first row's guesses are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; thought
-    # for 1, 2 and 2 sequences.
+    # The first row's drafts are wrong before its 5 and right after it. Rows: 4 + 2, 2 + 4, 2 + 4; drafting
+    # took its time for 1, 2 and 2 sequences.
     assert (speculated.num_steps, speculated.num_speculating, speculated.counts.calls) == (3, 3, 5)
     assert (speculated.counts.nodes, speculated.counts.accepted["script"]) == (10, 2)
     assert speculated.drafting_seconds == pytest.approx(0.005)
@@ -104,7 +104,7 @@ def test_a_step_with_guesses_takes_their_rows_and_the_time_that_thinking_took():
     assert figures["acceptance_length"] == 7 / 5
 
 
-def test_thinking_is_measured_where_nothing_is_assumed():
+def test_drafting_is_measured_where_nothing_is_assumed():
     ticks = iter(range(100))
     speculated = Job(machine(), 2, 4, Speculation(SameDraft(), VerifyAll()), clock=lambda: next(ticks)).run(
         ROWS
@@ -114,7 +114,7 @@ def test_thinking_is_measured_where_nothing_is_assumed():
     )  # from before proposing to after choosing, and for learning: a tick each in every step
 
 
-def test_guesses_that_are_not_worth_their_price_leave_the_job_as_it_was():
+def test_drafts_that_are_not_worth_their_price_leave_the_job_as_it_was():
     rows = [row([1], [9] * 300)]
     plain = Job(machine(), 1, 4).run(rows)
     hostile = SameDraft(survival=0.01)
@@ -133,7 +133,7 @@ def test_what_was_said_in_pauses_is_known_too():
     assert short.finished == [[1] + [9] * 50]
 
 
-def test_the_price_is_the_plain_rate_times_what_guesses_have_gained_lately():
+def test_the_price_is_the_plain_rate_times_what_drafts_have_gained_lately():
     rows = [row([1], [6, 7, 5] * 50)]
     speculated = Job(
         machine(), 1, 4, Speculation(SameDraft(survival=0.9), Controller(machine())), drafting_seconds=0.0

@@ -1,8 +1,8 @@
-"""A whole job on a machine that is not there: recorded outputs decoded by an engine whose steps take the
-predicted seconds.
+"""Recorded outputs fed through the drafters as if a model produced them, by the engine's own decisions.
 
-Rows are admitted, prefilled in chunks and decoded as the engine does it, and drafts are chosen by the
-engine's own code. What is left out: limits of memory, prefixes that only begin alike (equal prompts are
+Rows are admitted, prefilled in chunks and decoded as the engine does it. With the costs of a machine this is
+a whole job on a machine that is not there, whose steps take the predicted seconds; without them it counts
+what drafting gives. What is left out: limits of memory, prefixes that only begin alike (equal prompts are
 computed once), and reading and writing.
 """
 
@@ -16,18 +16,22 @@ import numpy as np
 
 from drafting.adaptive.cost_model import CostModel, StepShape
 from drafting.bigram import learn_successors
-from drafting.replay.replayer import NO_LIMIT, ReplayCounts, accept
+from drafting.outcomes import CandidateCounts
+from drafting.replay.replay_counts import ReplayCounts, accept
 from drafting.replay.transcripts import Transcript
 from drafting.speculation import NoSpeculation, Speculation
-from drafting.tree import CandidateTrees, DraftTrees, Int32
+from drafting.tree import CandidateTrees, DraftTrees, Int32, Int64
+
+NO_LIMIT = np.iinfo(np.int32).max
 
 
 @dataclass
 class Figures:
-    """What a simulated job took.
+    """What a replayed job gave and took.
 
-    seconds: predicted seconds of all steps and of drafting. drafting_seconds: the part that drafting took.
-    num_speculating: steps that verified a node. num_priced: steps that had a price; price_sum: their prices.
+    groups: what rows gave, by their group. seconds: predicted seconds of all steps and of drafting.
+    drafting_seconds: the part that drafting took. num_speculating: steps that verified a node. num_priced:
+    steps that had a price; price_sum: their prices.
     """
 
     seconds: float = 0.0
@@ -36,7 +40,12 @@ class Figures:
     num_speculating: int = 0
     num_priced: int = 0
     price_sum: float = 0.0
-    counts: ReplayCounts = field(default_factory=ReplayCounts)
+    groups: dict[str, ReplayCounts] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> ReplayCounts:
+        """What all rows gave."""
+        return sum(self.groups.values(), ReplayCounts())
 
     @property
     def tokens_per_second(self) -> float:
@@ -74,32 +83,27 @@ class Row:
         return self.num_tokens == len(self.text)
 
 
+@dataclass
 class Job:
     """Rows through one worker: batch_size rows run at once, and a step takes at most prefill_chunk prompt
     tokens.
 
-    learned_bigram: a table to fill with what is read on the way, since no model can be asked.
-    drafting_seconds: what drafting takes for each sequence; None measures it here, on `clock`.
+    cost: None = prompts are there already and steps take no time. learned_bigram: a table to fill with what
+    is read on the way, since no model can be asked. drafting_seconds: what drafting takes for each sequence;
+    None measures it here, on `clock`.
     """
 
-    def __init__(
-        self,
-        cost: CostModel,
-        batch_size: int,
-        prefill_chunk: int,
-        speculation: Speculation | NoSpeculation | None = None,
-        learned_bigram: Int32 | None = None,
-        drafting_seconds: float | None = None,
-        clock: Callable[[], float] = thread_time,
-    ) -> None:
-        self.cost = cost
-        self.batch_size = batch_size
-        self.prefill_chunk = prefill_chunk
-        self.speculation = speculation or NoSpeculation()
-        self.learned_bigram = learned_bigram
-        self.drafting_seconds = drafting_seconds
-        self.clock = clock
+    cost: CostModel | None
+    batch_size: int
+    prefill_chunk: int = NO_LIMIT
+    speculation: Speculation | NoSpeculation = field(default_factory=NoSpeculation)
+    learned_bigram: Int32 | None = None
+    drafting_seconds: float | None = None
+    clock: Callable[[], float] = thread_time
+
+    def __post_init__(self) -> None:
         self.figures = Figures()
+        self.candidates = CandidateCounts(self.speculation.source_names)
         self.running: list[Row] = []
         self._prompts: set[bytes] = set()
 
@@ -117,7 +121,7 @@ class Job:
 
     def _admit(self, transcript: Transcript) -> None:
         prompt = transcript.prompt_ids.tobytes()
-        self.running.append(Row(transcript, prompt in self._prompts))
+        self.running.append(Row(transcript, self.cost is None or prompt in self._prompts))
         self._prompts.add(prompt)
         self._learn(transcript.prompt_ids)
 
@@ -142,7 +146,7 @@ class Job:
         drafted = self.clock()
         for row, num_tokens in chunks:
             row.num_cached += num_tokens
-        tokens = self._commit(ending, trees)
+        tokens, accepted = self._commit(ending, trees)
         committed = self.clock()
         if candidates is not None:
             self.speculation.learn(ending, candidates, tokens)
@@ -150,8 +154,10 @@ class Job:
             if row.is_finished:
                 self.speculation.finish(row)
         drafting = drafted - started + self.clock() - committed if candidates is not None else 0.0
-        if candidates is not None and self.drafting_seconds is not None:
-            drafting = self.drafting_seconds * len(ending)
+        if candidates is not None:
+            self.candidates.add(candidates, trees, accepted)
+            if self.drafting_seconds is not None:
+                drafting = self.drafting_seconds * len(ending)
         self._count(
             plain.with_nodes(len(trees.token_ids)), drafting, candidates is not None, sum(map(len, tokens))
         )
@@ -167,21 +173,23 @@ class Job:
             return candidates, self.speculation.choose(candidates)
         return None, DraftTrees.empty(len(ending))
 
-    def _commit(self, ending: list[Row], trees: DraftTrees) -> list[tuple[int, ...]]:
-        """The recorded tokens that the step gives each row."""
+    def _commit(self, ending: list[Row], trees: DraftTrees) -> tuple[list[tuple[int, ...]], Int64]:
+        """The recorded tokens that the step gives each row, and the accepted nodes of all."""
         names = self.speculation.source_names
         given = []
-        accepted = []
+        accepted = [np.zeros(0, np.int64)]
         for number, row in enumerate(ending):
-            tokens, sources = accept(trees, number, row.text[row.num_tokens :], names, self.figures.counts)
-            accepted.append(sources)
+            counts = self.figures.groups.setdefault(row.group, ReplayCounts())
+            tokens, nodes = accept(trees, number, row.text[row.num_tokens :], names, counts)
+            accepted.append(nodes)
             self._learn(row.text[row.num_tokens - 1 : row.num_tokens + len(tokens)])
             row.num_tokens += len(tokens)
             row.num_cached += len(tokens) - 1
             given.append(tuple(tokens.tolist()))
+        nodes = np.concatenate(accepted)
         if len(trees.token_ids):
-            self.speculation.reward(np.concatenate(accepted))
-        return given
+            self.speculation.reward(trees.sources[nodes])
+        return given, nodes
 
     def _learn(self, token_ids: Int32) -> None:
         if self.learned_bigram is not None:
@@ -189,7 +197,7 @@ class Job:
 
     def _count(self, shape: StepShape, drafting: float, is_priced: bool, num_tokens: int) -> None:
         figures = self.figures
-        seconds = self.cost.seconds(shape)
+        seconds = self.cost.seconds(shape) if self.cost else 0.0
         figures.seconds += seconds + drafting
         figures.drafting_seconds += drafting
         figures.num_steps += 1
