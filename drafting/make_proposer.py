@@ -16,11 +16,4 @@ def make_proposer(
         return AdaptiveProposer(
             max_nodes=config.max_nodes, corpus_tokens=config.corpus_tokens, tables=tables, home=calibration
         )
-    return MixedProposer(
-        num_drafts=config.mixed.num_drafts,
-        draft_len=config.mixed.draft_len,
-        query_len=config.mixed.query_len,
-        sources=config.mixed.sources,
-        max_nodes=config.max_nodes,
-        tables=tables,
-    )
+    return MixedProposer(config.mixed, config.max_nodes, tables)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.bigram import fill_bigram_drafts
+from drafting.config import MixedConfig
 from drafting.context import ContextIndex
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32, certain, merge_drafts
@@ -19,22 +20,13 @@ from drafting.unigram import fill_unigram_drafts
 class MixedProposer:
     """Proposes, for each sequence, one tree of num_drafts drafts of draft_len tokens (see MixedConfig)."""
 
-    def __init__(
-        self,
-        *,
-        num_drafts: int,
-        draft_len: int,
-        query_len: int,
-        sources: Sequence[str],
-        max_nodes: int,
-        tables: Tables,
-    ) -> None:
-        self.source_names = tuple(sources)
+    def __init__(self, config: MixedConfig, max_nodes: int, tables: Tables) -> None:
+        self.source_names = tuple(config.sources)
         self.max_nodes = max_nodes
-        self.max_depth = draft_len
-        self._num_drafts = num_drafts
-        self._query_len = query_len
-        matches = [min(query_len, 255) if name == "context" else 0 for name in sources]
+        self.max_depth = config.draft_len
+        self._num_drafts = config.num_drafts
+        self._query_len = config.query_len
+        matches = [min(config.query_len, 255) if name == "context" else 0 for name in config.sources]
         self._matches_S = np.array(matches, np.uint8)
         self._tables = tables
 

@@ -126,7 +126,8 @@ def walk(trees: DraftTrees, sequence: int, target_ids: Int32) -> Int32:
 
 
 @compiled
-def _empty_nodes(num_nodes: int) -> NodeArrays:
+def empty_nodes(num_nodes: int) -> NodeArrays:
+    """Room for so many nodes."""
     return NodeArrays(
         np.empty(num_nodes, np.int32),
         np.empty(num_nodes, np.int32),
@@ -162,7 +163,7 @@ def _merge(
     matches_S: UInt8,
 ) -> tuple[NodeArrays, Int64]:
     num_sources, num_sequences, drafts_per_source = lengths_SBK.shape
-    nodes = _empty_nodes(num_sequences * max_nodes)
+    nodes = empty_nodes(num_sequences * max_nodes)
     offsets = np.zeros(num_sequences + 1, np.int64)
     links = np.empty((max_nodes + 1, 3), np.int32)  # [node, FIRST_CHILD | NEXT_SIBLING | IS_END]
     for b in range(num_sequences):

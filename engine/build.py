@@ -69,13 +69,8 @@ def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | No
     scheduler = Scheduler(
         PagePool(num_pages, config.page_size), max_running, config.prefill_chunk, config.prefix_cache
     )
-    logger.info(
-        "%d pages of %d tokens, %d sequences at once, parity %.1e",
-        num_pages,
-        config.page_size,
-        max_running,
-        parity,
-    )
+    found = (num_pages, config.page_size, max_running, parity)
+    logger.info("%d pages of %d tokens, %d sequences at once, parity %.1e", *found)
     if proposer is None:
         return Engine(runner, scheduler, NoSpeculation(), loaded.max_context)
     controller: Controller | VerifyAll = VerifyAll()

@@ -127,11 +127,9 @@ class EngineLoop:
         try:
             while self._take_commands():
                 for event in self.engine.step():
-                    caller = (
-                        self._callers.pop(event.request_id)
-                        if event.finish_reason
-                        else self._callers[event.request_id]
-                    )
+                    caller = self._callers[event.request_id]
+                    if event.finish_reason:
+                        del self._callers[event.request_id]
                     caller.give(event)
         except BaseException as error:
             self.fault = error

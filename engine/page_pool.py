@@ -99,10 +99,8 @@ class PagePool:
             return following
         # A single sequence is read in place when its pages follow each other. That is worth an idle page
         # which has not been used for long.
-        if (
-            following in self._idle
-            and 2 * self._idle[following] <= next(iter(self._idle.values())) + self._clock
-        ):
+        idle_since = self._idle.get(following)
+        if idle_since and 2 * idle_since <= next(iter(self._idle.values())) + self._clock:
             return self._evict(following)
         return self._free.popitem()[0] if self._free else self._evict(next(iter(self._idle)))
 

@@ -40,9 +40,8 @@ class PrefixCache:
         """Notes that the sequence, which has just got its pages, will compute those that were not found."""
         sequence.num_published = sequence.num_cached // self.pool.page_size
         if self.enabled:
-            for key in self._keys(sequence, sequence.num_tokens // self.pool.page_size)[
-                sequence.num_published :
-            ]:
+            keys = self._keys(sequence, sequence.num_tokens // self.pool.page_size)
+            for key in keys[sequence.num_published :]:
                 self._computing.setdefault(key, sequence)
 
     def publish(self, sequence: Sequence) -> None:
@@ -70,10 +69,8 @@ class PrefixCache:
                 "a key is awaited in vain"
             )
         for sequence in running:
-            assert sequence.num_published * self.pool.page_size <= sequence.num_cached, (
-                sequence.num_published,
-                sequence.num_cached,
-            )
+            num_full = sequence.num_cached // self.pool.page_size
+            assert sequence.num_published <= num_full, (sequence.num_published, sequence.num_cached)
             for index, page in enumerate(sequence.page_ids):
                 published_as = self.pool.key_of(page)
                 own = sequence.page_keys[index] if index < sequence.num_published and self.enabled else None

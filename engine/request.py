@@ -103,12 +103,8 @@ class Logprobs:
     @staticmethod
     def joined(parts: "Sequence[Logprobs]") -> "Logprobs":
         """The log-probabilities of several parts, in their order."""
-        return Logprobs(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("chosen", "top_ids", "top")
-            )
-        )
+        arrays = zip(*((part.chosen, part.top_ids, part.top) for part in parts), strict=True)
+        return Logprobs(*map(np.concatenate, arrays))
 
 
 class Event(NamedTuple):  # a frozen dataclass takes four times as long to make, and every token makes one
@@ -144,10 +140,5 @@ class Completion:
         assert last.finish_reason and last.stats, last
         parts = [event.logprobs for event in events if event.logprobs is not None]
         token_ids = tuple(chain.from_iterable(event.token_ids for event in events))
-        return Completion(
-            last.request_id,
-            token_ids,
-            last.finish_reason,
-            last.stats,
-            Logprobs.joined(parts) if parts else None,
-        )
+        logprobs = Logprobs.joined(parts) if parts else None
+        return Completion(last.request_id, token_ids, last.finish_reason, last.stats, logprobs)

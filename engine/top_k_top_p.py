@@ -50,12 +50,8 @@ def _kept(
         if top_k[row] > 0:
             _keep_first(probabilities[row], keep[row], top_k[row], np.inf)
         if top_p[row] < 1:
-            _keep_first(
-                probabilities[row],
-                keep[row],
-                probabilities.shape[1],
-                top_p[row] * (probabilities[row] * keep[row]).sum(),
-            )
+            share = top_p[row] * (probabilities[row] * keep[row]).sum()
+            _keep_first(probabilities[row], keep[row], probabilities.shape[1], share)
     return keep
 
 

@@ -3,6 +3,7 @@
 Divides here, and only here, what was counted.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +23,6 @@ def make_report(total: PartSummary, this_start: PartSummary, seconds: float, out
     tokens/s: of this start only, from the first shard's beginning in a worker to the last part; None when
     nothing ran.
     """
-    accepted = sum(total.accepted.values())
     started = total.num_cached_tokens + total.num_prefilled_tokens
     return {
         "rows": total.num_rows,
@@ -31,22 +31,22 @@ def make_report(total: PartSummary, this_start: PartSummary, seconds: float, out
         "prompt_tokens": total.num_prompt_tokens,
         "cached_tokens": total.num_cached_tokens,
         "prefilled_tokens": total.num_prefilled_tokens,
-        "cache_hit_rate": round(total.num_cached_tokens / started, 4) if started else None,
+        "cache_hit_rate": _ratio(total.num_cached_tokens, started),
         "tokens": total.num_generated_tokens,
         "seconds": round(seconds, 3) if seconds else None,
-        "tokens_per_second": round(this_start.num_generated_tokens / seconds, 1) if seconds else None,
+        "tokens_per_second": _ratio(this_start.num_generated_tokens, seconds, 1),
         "calls": total.num_steps,
-        "acceptance_length": round(total.num_generated_tokens / total.num_steps, 4)
-        if total.num_steps
-        else None,
+        "acceptance_length": _ratio(total.num_generated_tokens, total.num_steps),
         "verified": total.verified,
         "accepted": total.accepted,
-        "accepted_share": {source: round(count / accepted, 4) for source, count in total.accepted.items()}
-        if accepted
-        else {},
+        "accepted_share": {source: round(share, 4) for source, share in fractions(total.accepted).items()},
         **_engine_figures(total.engine),
         "output": output,
     }
+
+
+def _ratio(count: float, of: float, digits: int = 4) -> float | None:
+    return round(count / of, digits) if of else None
 
 
 def _engine_figures(engine: EngineCounts) -> dict[str, Any]:
@@ -62,10 +62,8 @@ def _engine_figures(engine: EngineCounts) -> dict[str, Any]:
             "all": num_steps,
             "proposed": num_proposals,
             "paused": steps.get("paused", 0),
-            "verified_per_step": round(nodes / num_steps, 3) if num_steps else None,
-            "mean_price": round(steps.get("price_sum", 0) / num_proposals, 3)
-            if "price_sum" in steps
-            else None,
+            "verified_per_step": _ratio(nodes, num_steps, 3),
+            "mean_price": _ratio(steps["price_sum"], num_proposals, 3) if "price_sum" in steps else None,
         },
         "steps_by_verified": by_size(engine.get("step_nodes", {})),
         "calls_by_tokens": by_size(engine.get("call_lengths", {})),
@@ -103,6 +101,9 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     table = Table(show_header=False, box=None, pad_edge=False)
     rate = report["tokens_per_second"]
     length = report["acceptance_length"]
+    speed = "nothing left to do"
+    if rate is not None:
+        speed = f"{rate:,.0f}  (in {format_seconds(report['seconds'])})"
     errors = f"{report['errors']:,}" + (f"  (one: {report['first_error']})" if report["errors"] else "")
     hits = f"  ({report['cache_hit_rate']:.0%} found in the prefix cache)" if report["cached_tokens"] else ""
     for name, value in (
@@ -110,12 +111,7 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
         ("errors", errors),
         ("prompt tokens", f"{report['prompt_tokens']:,}{hits}"),
         ("tokens", f"{report['tokens']:,}"),
-        (
-            "tokens/s",
-            f"{rate:,.0f}  (in {format_seconds(report['seconds'])})"
-            if rate is not None
-            else "nothing left to do",
-        ),
+        ("tokens/s", speed),
         ("calls", f"{report['calls']:,}"),
         ("acceptance length", f"{length:.2f} tokens per call" if length else "-"),
         *speculation_lines(report),
@@ -136,29 +132,20 @@ def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
         for name, count in report["calls_by_tokens"].items():
             grouped[LENGTHS[max(least for least in LENGTHS if least <= first_number(name))]] += count
         proposed, paused = (f"{steps[kind] / steps['all']:.0%}" for kind in ("proposed", "paused"))
-        lines.append(
-            (
-                "calls by tokens given",
-                ", ".join(f"{name} {share:.0%}" for name, share in fractions(grouped).items()),
-            )
-        )
-        lines.append(
-            (
-                "nodes verified per step",
-                f"{steps['verified_per_step']:.1f}  ({proposed} of steps proposed, {paused} paused)",
-            )
-        )
+        calls = ", ".join(f"{name} {share:.0%}" for name, share in fractions(grouped).items())
+        nodes = f"{steps['verified_per_step']:.1f}  ({proposed} of steps proposed, {paused} paused)"
+        lines += [("calls by tokens given", calls), ("nodes verified per step", nodes)]
     return lines
 
 
-def shares(counts: dict[str, float], most: int = 9) -> str:
+def shares(counts: Mapping[str, float], most: int = 9) -> str:
     """The largest first, as "context 75%, bigram 25%"; those after so many as one."""
     ranked = sorted(fractions(counts).items(), key=lambda item: -item[1])
     rest = [("other", sum(share for _, share in ranked[most:]))] if ranked[most:] else []
     return ", ".join(f"{name} {share:.0%}" for name, share in ranked[:most] + rest)
 
 
-def fractions(counts: dict[str, float]) -> dict[str, float]:
+def fractions(counts: Mapping[str, float]) -> dict[str, float]:
     """Each count divided by their sum."""
     total = sum(counts.values())
     return {name: count / total for name, count in counts.items()} if total else {}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
+from engine.model.adapters import check_adapter
 from engine.model.families import check_own_code, check_supported, context_of
 from engine.model.fingerprint import describe, folder_fingerprint
 from engine.model.hub import local_folder
@@ -54,16 +55,8 @@ def _locate(path: str, revision: str | None, setting: str) -> tuple[Path, str, s
 def _resolve_adapter(config: ModelConfig, settings: dict[str, Any]) -> tuple[ModelConfig, str]:
     """The settings with the adapter's place made definite, and its fingerprint."""
     assert config.adapter
-    if settings.get("quantization_config"):
-        raise ValueError(
-            "model.adapter cannot be merged into a quantised checkpoint; use the model that it was made from"
-        )
     folder, path, commit = _locate(config.adapter, config.adapter_revision, "model.adapter")
-    if not (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            f"model.adapter {config.adapter!r} has no adapter_config.json; "
-            "give a LoRA adapter that peft has saved"
-        )
+    check_adapter(folder, config.adapter, bool(settings.get("quantization_config")))
     config = replace(config, adapter=path, adapter_revision=commit or config.adapter_revision)
     return config, commit or folder_fingerprint(folder, "model.adapter")
 

@@ -20,25 +20,11 @@ RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parqu
 # are known by their content), and how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
 HOW_FAST = ("input.order", "input.group_column")
-PLACES = (
-    "input.path",
-    "output.path",
-    "model.path",
-    "model.revision",
-    "model.adapter",
-    "model.adapter_revision",
-)
-TUNING = (
-    "trust_remote_code",
-    "check_memory",
-    "max_running",
-    "cache_tokens",
-    "page_size",
-    "prefix_cache",
-    "prefill_chunk",
-    "threads",
-)
-NOT_IDENTITY = {*HOW_FAST, *PLACES, *(f"model.{name}" for name in TUNING)}
+PLACES = ("input.path", "output.path")
+MODEL_PLACES = ("path", "revision", "adapter", "adapter_revision")
+TUNING = ("max_running", "cache_tokens", "page_size", "prefix_cache", "prefill_chunk", "threads")
+CHECKS = ("trust_remote_code", "check_memory")
+NOT_IDENTITY = {*HOW_FAST, *PLACES, *(f"model.{name}" for name in (*MODEL_PLACES, *TUNING, *CHECKS))}
 
 
 @dataclass(frozen=True)

@@ -59,26 +59,17 @@ class Reply:
 
     def usage(self) -> dict[str, int]:
         """OpenAI's usage object."""
-        total = self.num_prompt_tokens + self.num_generated_tokens
-        return {
-            "prompt_tokens": self.num_prompt_tokens,
-            "completion_tokens": self.num_generated_tokens,
-            "total_tokens": total,
-        }
+        prompt = self.num_prompt_tokens
+        completion = self.num_generated_tokens
+        total = prompt + completion
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
     def envelope(
         self, kind: str, choices: list[dict[str, Any]], usage: dict[str, int] | None
     ) -> dict[str, Any]:
         """The object around choices."""
-        name = f"{self.format.id_prefix}-{self.id}"
-        return {
-            "id": name,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "choices": choices,
-            "usage": usage,
-        }
+        about = {"id": f"{self.format.id_prefix}-{self.id}", "object": kind, "created": self.created}
+        return {**about, "model": self.model, "choices": choices, "usage": usage}
 
 
 def _choice(index: int, content: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
@@ -112,13 +103,8 @@ async def events(
         async with aclosing(deltas):
             async for delta in deltas:
                 reply.count(delta.stats)
-                yield _event(
-                    reply.envelope(
-                        chunk,
-                        [_choice(delta.index, reply.format.delta(delta.text), delta.finish_reason)],
-                        None,
-                    )
-                )
+                choice = _choice(delta.index, reply.format.delta(delta.text), delta.finish_reason)
+                yield _event(reply.envelope(chunk, [choice], None))
     except ApiError as error:
         yield _event(error.body())
         return

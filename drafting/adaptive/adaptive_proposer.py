@@ -20,7 +20,7 @@ from drafting.adaptive.layout import Int64, Model, Records, Scratch, WeighedCand
 from drafting.bigram import recycle_successors
 from drafting.compiled import compiled
 from drafting.tables import Tables
-from drafting.tree import CandidateTrees, Int32, NodeArrays
+from drafting.tree import CandidateTrees, Int32, NodeArrays, empty_nodes
 
 logger = logging.getLogger(__name__)
 NUM_RECYCLED = 8  # successors that recycling takes in
@@ -173,13 +173,7 @@ def _nodes_of(
 ) -> tuple[NodeArrays, NDArray[np.float32]]:
     """The candidates that became nodes, in the order of the nodes, and their survival."""
     total = offsets[-1]
-    nodes = NodeArrays(
-        np.empty(total, np.int32),
-        np.empty(total, np.int32),
-        np.empty(total, np.int32),
-        np.empty(total, np.uint8),
-        np.empty(total, np.uint8),
-    )
+    nodes = empty_nodes(total)
     survival = np.empty(total, np.float32)
     for b in range(len(offsets) - 1):
         for j in range(candidate_offsets[b], candidate_offsets[b + 1]):

@@ -145,21 +145,14 @@ def _doubled(old: Arena) -> Arena:
     num_segments = len(old.segments)
     num_free = int(old.num_free[0])
     new = _empty(num_segments)
-    chains_CP = np.concatenate([old.chains_CP, new.chains_CP], 1)
-    heads_CH = np.concatenate([old.heads_CH, old.heads_CH], 1)
-    free = np.concatenate(
-        [old.free[:num_free], new.free + num_segments, np.zeros(num_segments - num_free, np.int32)]
-    ).astype(np.int32)
-    segments = np.concatenate([old.segments, new.segments])
-    tokens = np.concatenate([old.tokens, new.tokens])
-    return Arena(
-        tokens=tokens,
-        segments=segments,
-        chains_CP=chains_CP,
-        heads_CH=heads_CH,
-        free=free,
+    unused = np.zeros(num_segments - num_free, np.int32)
+    return old._replace(
+        tokens=np.concatenate([old.tokens, new.tokens]),
+        segments=np.concatenate([old.segments, new.segments]),
+        chains_CP=np.concatenate([old.chains_CP, new.chains_CP], 1),
+        heads_CH=np.concatenate([old.heads_CH, old.heads_CH], 1),
+        free=np.concatenate([old.free[:num_free], new.free + np.int32(num_segments), unused]),
         num_free=np.array([num_free + num_segments], np.int64),
-        said_HN=old.said_HN,
     )
 
 

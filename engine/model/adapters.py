@@ -6,6 +6,7 @@ most; here both are errors.
 """
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from engine.config import ModelConfig
@@ -22,15 +23,7 @@ def merge_adapter(model: Any, config: ModelConfig) -> Any:
     if find_spec("peft") is None:
         raise ValueError(f"model.adapter needs peft; {EXTRA}")
     folder = local_folder(config.adapter, config.adapter_revision, ADAPTER_WEIGHTS, setting="model.adapter")
-    if not (folder / "adapter_config.json").is_file():
-        raise ValueError(
-            f"model.adapter {config.adapter!r} has no adapter_config.json; "
-            "give a LoRA adapter that peft has saved"
-        )
-    if getattr(model, "is_quantized", False):
-        raise ValueError(
-            "model.adapter cannot be merged into a quantised checkpoint; use the model that it was made from"
-        )
+    check_adapter(folder, config.adapter, getattr(model, "is_quantized", False))
     try:
         return _merged(model, str(folder))
     except Exception as error:  # peft, safetensors and torch raise kinds of their own for what does not fit
@@ -39,6 +32,18 @@ def merge_adapter(model: Any, config: ModelConfig) -> Any:
             f"model.adapter {config.adapter!r} does not fit {type(model).__name__}: {why}; "
             "use one made for this model"
         ) from error
+
+
+def check_adapter(folder: Path, name: str, is_quantized: bool) -> None:
+    """Raises ValueError for a folder that holds no adapter, and for a quantised model (is_quantized)."""
+    if is_quantized:
+        raise ValueError(
+            "model.adapter cannot be merged into a quantised checkpoint; use the model that it was made from"
+        )
+    if not (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"model.adapter {name!r} has no adapter_config.json; give a LoRA adapter that peft has saved"
+        )
 
 
 def _merged(model: Any, folder: str) -> Any:

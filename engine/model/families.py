@@ -82,10 +82,9 @@ REFUSALS = (
         ELSE,
         (
             "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba",
-            "kimi_linear", "lfm2", "lfm2_moe", "mamba",
-            "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text",
-            "qwen3_5_text", "qwen3_next",
-            "recurrent_gemma", "rwkv", "xlstm", "zamba", "zamba2",
+            "kimi_linear", "lfm2", "lfm2_moe", "mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid",
+            "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "recurrent_gemma",
+            "rwkv", "xlstm", "zamba", "zamba2",
         ),
     ),
     (
@@ -107,18 +106,17 @@ REFUSALS = (
         "it is no decoder of text alone: an encoder comes with it", ELSE,
         (
             "albert", "bart", "bert", "blenderbot", "distilbert", "electra", "longt5", "marian", "mbart",
-            "modernbert", "mt5", "pegasus",
-            "roberta", "switch_transformers", "t5", "t5gemma", "umt5", "whisper", "xlm-roberta",
+            "modernbert", "mt5", "pegasus", "roberta", "switch_transformers", "t5", "t5gemma", "umt5",
+            "whisper", "xlm-roberta",
         ),
     ),
     (
         "it takes images or sound, and this engine does not run the text model inside it", TEXT_MODEL,
         (
             "aya_vision", "gemma3n", "glm4v", "glm4v_moe", "idefics2", "idefics3", "internvl", "llava",
-            "llava_next", "llava_onevision",
-            "mistral3", "mllama", "paligemma", "phi4_multimodal", "pixtral", "qwen2_5_omni", "qwen2_5_vl",
-            "qwen2_audio", "qwen2_vl",
-            "qwen3_omni_moe", "qwen3_vl", "qwen3_vl_moe", "smolvlm", "voxtral",
+            "llava_next", "llava_onevision", "mistral3", "mllama", "paligemma", "phi4_multimodal", "pixtral",
+            "qwen2_5_omni", "qwen2_5_vl", "qwen2_audio", "qwen2_vl", "qwen3_omni_moe", "qwen3_vl",
+            "qwen3_vl_moe", "smolvlm", "voxtral",
         ),
     ),
 )  # fmt: skip

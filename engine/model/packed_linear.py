@@ -112,24 +112,16 @@ def pack_linears(
 
 def _is_packable(module: nn.Module) -> bool:
     # A quantised weight is a tensor class of its own that says it is float32.
-    return (
-        type(module) is nn.Linear
-        and type(module.weight) is nn.Parameter
-        and module.weight.dtype in PACKED_DTYPES
-    )
+    is_plain = type(module) is nn.Linear and type(module.weight) is nn.Parameter
+    return is_plain and module.weight.dtype in PACKED_DTYPES
 
 
 def _share(parent: nn.Module, names: tuple[str, ...]) -> None:
     """Makes one layer of a module's children of these names, if it has them all and they are alike."""
-    linears = [
-        linear
-        for name in names
-        if isinstance(linear := getattr(parent, name, None), nn.Linear) and _is_packable(linear)
-    ]
-    if (
-        len(linears) == len(names)
-        and len({(linear.in_features, linear.weight.dtype, linear.bias is None) for linear in linears}) == 1
-    ):
+    children = [getattr(parent, name, None) for name in names]
+    linears = [child for child in children if isinstance(child, nn.Linear) and _is_packable(child)]
+    kinds = {(linear.in_features, linear.weight.dtype, linear.bias is None) for linear in linears}
+    if len(linears) == len(names) and len(kinds) == 1:
         shared = SharedLinears(linears)
         for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
             setattr(parent, name, SharedLinear(shared, index, linear))

@@ -69,9 +69,8 @@ def probe(model: Any) -> tuple[list[tuple[int, int, int]], Windows]:
             f"{name} cannot run on this engine: {len(layers)} of its {wanted} layers called the attention "
             "function; use another model"
         )
-    return [shapes for _, shapes, _ in recorder.calls], tuple(
-        {window: None for _, _, window in recorder.calls}
-    )
+    windows = dict.fromkeys(window for _, _, window in recorder.calls)
+    return [shapes for _, shapes, _ in recorder.calls], tuple(windows)
 
 
 @torch.inference_mode()
@@ -95,8 +94,8 @@ def check_parity(runner: Any) -> float:
     if not difference <= limit:
         raise ValueError(
             f"{type(loaded.model).__name__} cannot run on this engine: its logits differ by {difference:.1e} "
-            "of the largest from the "
-            f"model's own attention (limit {limit:.0e}); use another model, or transformers' own generate"
+            f"of the largest from the model's own attention (limit {limit:.0e}); use another model, or "
+            "transformers' own generate"
         )
     return difference
 
@@ -128,11 +127,8 @@ def _short_windows(model: Any) -> Iterator[Windows]:
     """While it lasts, a model's windows are of SHORT_WINDOW tokens, in its own masks and in its layers;
     yields those that occur now.
     """
-    holders = [
-        holder
-        for holder in (model.config.get_text_config(), *model.modules())
-        if getattr(holder, "sliding_window", None)
-    ]
+    known = (model.config.get_text_config(), *model.modules())
+    holders = [holder for holder in known if getattr(holder, "sliding_window", None)]
     before = [holder.sliding_window for holder in holders]
     for holder in holders:
         holder.sliding_window = SHORT_WINDOW

@@ -20,31 +20,14 @@ from pipeline.schema import SAMPLING_TYPE
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-SCHEMA = pa.schema(
-    [
-        ("custom_id", pa.string()),
-        ("url", pa.string()),
-        ("model", pa.string()),
-        ("prompt", pa.string()),
-        (
-            "messages",
-            pa.list_(pa.struct([("role", pa.string()), ("content", pa.string()), ("name", pa.string())])),
-        ),
-        ("sampling", SAMPLING_TYPE),
-    ]
-)
+MESSAGE = pa.struct([(name, pa.string()) for name in ("role", "content", "name")])
+STRINGS = [(name, pa.string()) for name in ("custom_id", "url", "model", "prompt")]
+SCHEMA = pa.schema([*STRINGS, ("messages", pa.list_(MESSAGE)), ("sampling", SAMPLING_TYPE)])
 # Fields of OpenAI's that cannot change a text, and values with which others ask for nothing
 NO_EFFECT = {
-    "model",
-    "user",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "service_tier",
-    "metadata",
-    "store",
-}
-NO_EFFECT |= {"parallel_tool_calls"}
+    "model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier",
+    "metadata", "store", "parallel_tool_calls",
+}  # fmt: skip
 HARMLESS: dict[str, tuple[Any, ...]] = {
     "stream": (False,), "best_of": (1,), "echo": (False,), "suffix": ("",), "logit_bias": ({},),
     "top_logprobs": (0,),
@@ -96,13 +79,8 @@ def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
             f"{'messages' if url == CHAT else 'prompt'}"
         )
     name, read = ("messages", _messages) if url == CHAT else ("prompt", _prompt)
-    sampling = _sampling(
-        {
-            key: value
-            for key, value in body.items()
-            if value is not None and key not in NO_EFFECT and key != name
-        }
-    )
+    given = {key: value for key, value in body.items() if value is not None}
+    sampling = _sampling({key: value for key, value in given.items() if key not in {*NO_EFFECT, name}})
     return {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
 
 
@@ -118,11 +96,8 @@ def _prompt(prompt: Any) -> Any:
 
 
 def _messages(messages: Any) -> Any:
-    if (
-        not isinstance(messages, list)
-        or not messages
-        or not all(isinstance(message, dict) for message in messages)
-    ):
+    is_list = isinstance(messages, list) and bool(messages)
+    if not is_list or not all(isinstance(message, dict) for message in messages):
         raise BadRow(
             f"body.messages is {shown(messages)}; it must be a list of messages, each with role and content"
         )
@@ -176,7 +151,5 @@ def _sampling(given: dict[str, Any]) -> dict[str, Any]:
 
 def _harmless(name: str, value: Any) -> bool:
     # True equals 1 in Python, but means something else in a body
-    return any(
-        value == known and isinstance(value, bool) == isinstance(known, bool)
-        for known in HARMLESS.get(name, ())
-    )
+    same = [known for known in HARMLESS.get(name, ()) if value == known]
+    return any(isinstance(value, bool) == isinstance(known, bool) for known in same)

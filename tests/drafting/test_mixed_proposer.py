@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from drafting.bigram import empty_table
+from drafting.config import MixedConfig
 from drafting.mixed_proposer import MixedProposer
 from drafting.replay.replay_counts import ReplayCounts, figures_of
 from drafting.replay.replayed_job import NO_LIMIT, Job
@@ -14,19 +15,11 @@ from drafting.speculation import Speculation, VerifyAll
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, DraftTrees, Int32, certain
 
-BIGRAM = np.array([[1, 2, 3]] * 10, np.int32)
+TABLES = Tables(np.array([[1, 2, 3]] * 10, np.int32))
 
 
-def proposer(**settings: Any) -> MixedProposer:
-    defaults = {
-        "num_drafts": 3,
-        "draft_len": 2,
-        "query_len": 1,
-        "sources": ["context", "bigram"],
-        "max_nodes": 6,
-        "tables": Tables(BIGRAM),
-    }
-    return MixedProposer(**{**defaults, **settings})
+def proposer(max_nodes: int = 6, tables: Tables = TABLES, **settings: Any) -> MixedProposer:
+    return MixedProposer(MixedConfig(**{"num_drafts": 3, "draft_len": 2, **settings}), max_nodes, tables)
 
 
 def ids(*tokens: int) -> Int32:
@@ -67,7 +60,7 @@ def test_sources_are_asked_in_the_order_given() -> None:
 
 
 def test_the_unigram_list_fills_what_the_others_leave() -> None:
-    tables = Tables(BIGRAM[:, :1], unigram=ids(4, 1))
+    tables = Tables(TABLES.bigram[:, :1], unigram=ids(4, 1))
     assert proposed(proposer(sources=["context", "bigram", "unigram"], tables=tables), 5, 6) == (
         [1, 1, 4],
         [0, 1, 0],

@@ -14,6 +14,7 @@ import numpy as np
 
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.adaptive.controller import MAX_STEP_NODES, Controller
+from drafting.config import MixedConfig
 from drafting.mixed_proposer import MixedProposer
 from drafting.speculation import Speculation
 from drafting.tables import Tables
@@ -85,10 +86,8 @@ def mixed_proposer(
     for case in cases:
         for token, following in zip(case.token_ids, case.token_ids[1:], strict=False):
             bigram[token, 1] = following
-    return MixedProposer(
-        num_drafts=num_drafts, draft_len=draft_len, query_len=query_len, sources=["context", "bigram"],
-        max_nodes=num_drafts * draft_len, tables=Tables(bigram=bigram),
-    )  # fmt: skip
+    config = MixedConfig(num_drafts, draft_len, query_len)
+    return MixedProposer(config, num_drafts * draft_len, Tables(bigram=bigram))
 
 
 def adaptive_proposer(cases: Many[Case] = (), max_nodes: int = 20) -> AdaptiveProposer:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.config import MixedConfig
 from drafting.mixed_proposer import MixedProposer
 from drafting.tables import Tables
 from engine.request import Request, Sampling
@@ -42,14 +43,8 @@ def bigram_proposer(draft_len: int) -> MixedProposer:
     table = np.random.default_rng(0).integers(0, VOCABULARY, (VOCABULARY, 5), np.int32)
     for case in cases():
         table[list(case.token_ids[:-1]), 0] = case.token_ids[1:]
-    return MixedProposer(
-        num_drafts=2,
-        draft_len=draft_len,
-        query_len=1,
-        sources=["context", "bigram"],
-        max_nodes=2 * draft_len,
-        tables=Tables(bigram=table),
-    )
+    config = MixedConfig(num_drafts=2, draft_len=draft_len)
+    return MixedProposer(config, 2 * draft_len, Tables(bigram=table))
 
 
 @pytest.mark.parametrize(
