@@ -11,7 +11,7 @@ unless its flag is given. Help texts are the docstrings below the fields.
 
 import difflib
 import re
-from argparse import ArgumentError
+from argparse import SUPPRESS, ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -100,14 +100,21 @@ def parse(config_class: type[Config], argv: Sequence[str]) -> Config:
             )
     for path in _config_files(flags):
         _check_file(path, known)
+    short = [f"--{name} is --{full}" for name in ALIASES if (full := _full_name(name, known))]
     parser = jsonargparse.ArgumentParser(
-        parser_mode="yaml12", exit_on_error=False, description=config_class.__doc__
+        parser_mode="yaml12",
+        exit_on_error=False,
+        description=config_class.__doc__,
+        epilog=f"Short names: {', '.join(short)}.",
     )
     parser.add_argument(
         "--config", action="config", help="a YAML file of settings; may be given more than once"
     )
     for section, class_ in sections.items():
         parser.add_class_arguments(class_, section)
+    for action in parser._actions:
+        if any(name.startswith(f"{action.dest}.") for name in known):
+            action.help = SUPPRESS  # a section is no flag here: its name may be the short name of a setting
     for switch, told in switches.items():
         parser.add_argument(f"--{switch}", action="store_true", help=told)
     try:
@@ -126,13 +133,14 @@ def setting_names(config_class: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
+def _full_name(short: str, known: Sequence[str]) -> str | None:
+    return next((full for full in ALIASES.get(short, ()) if full in known), None)
+
+
 def _without_alias(argument: str, known: Sequence[str]) -> str:
     name, equals, value = argument.removeprefix("--").partition("=")
-    if argument.startswith("--"):
-        for full in ALIASES.get(name, ()):
-            if full in known:
-                return f"--{full}{equals}{value}"
-    return argument
+    full = _full_name(name, known) if argument.startswith("--") else None
+    return f"--{full}{equals}{value}" if full else argument
 
 
 def _check_key(key: str, known: Sequence[str], dashes: str = "") -> None:

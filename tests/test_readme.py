@@ -12,7 +12,6 @@ import pytest
 
 from actors.generate import Generate
 from engine.config import GenerationConfig
-from jobs.config import ALIASES
 from tests.time_limits import PROCESS_S
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +45,6 @@ def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
     )
     assert shown.returncode == 0, shown.stderr
     known = set(re.findall(r"--([\w.]+)", shown.stdout))
-    known |= {alias for alias, names in ALIASES.items() if known.intersection(names)}
     given = {word[2:] for words in uses for word in words if word.startswith("--")}
     assert sorted(given - known) == []
     assert [

@@ -44,6 +44,15 @@ def test_short_names_and_long_ones_set_the_same_keys() -> None:
     )
 
 
+def test_help_tells_short_names_and_offers_no_section_as_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(OfflineConfig, ["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "--input is --input.path, --output is --output.path" in shown
+    assert "--cost_model" not in shown, "a short name of another job"
+    assert "--input CONFIG" not in shown and "--speculation.mixed CONFIG" not in shown
+
+
 def test_a_switch_is_off_unless_its_flag_is_given() -> None:
     assert not parse(OfflineConfig, GOOD).dry_run
     assert (
