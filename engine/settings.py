@@ -4,6 +4,7 @@ limit.
 Standard library only: the driver imports this without torch.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields
 from functools import cache
@@ -62,6 +63,6 @@ def _checked_fields(settings: Any) -> dict[str, tuple[tuple[type, ...], bool, Fi
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it, which is short."""
-    text = repr(value)
+    """A value as an error shows it, which is short; settings and requests are written in YAML and JSON."""
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -59,7 +59,7 @@ REMEDY = "fix the row, or raise input.schema_rows so that types are learned from
     ("row", "error"),
     [
         ({"id": "7"}, f"column 'id' is '7': not int64; {REMEDY}"),
-        ({"id": True}, f"column 'id' is True: not int64; {REMEDY}"),
+        ({"id": True}, f"column 'id' is true: not int64; {REMEDY}"),
         ({"id": 1.0}, f"column 'id' is 1.0: not int64; {REMEDY}"),
         ({"id": 2**63}, f"column 'id' is 9223372036854775808: not int64; {REMEDY}"),
         ({"score": 2**53 + 1}, f"column 'score' is 9007199254740993: not double; {REMEDY}"),

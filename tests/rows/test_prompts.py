@@ -83,10 +83,10 @@ LOGPROBS = "an integer of 0 (the chosen token alone) to 20; leave it out for non
         ({"n": 0}, f"sampling.n is 0; it must be {SAMPLES}"),
         ({"n": 10**9}, f"sampling.n is 1000000000; it must be {SAMPLES}"),
         ({"n": 2.0}, f"sampling.n is 2.0; it must be {SAMPLES}"),
-        ({"n": True}, f"sampling.n is True; it must be {SAMPLES}"),
+        ({"n": True}, f"sampling.n is true; it must be {SAMPLES}"),
         ({"logprobs": -1}, f"sampling.logprobs is -1; it must be {LOGPROBS}"),
         ({"logprobs": 21}, f"sampling.logprobs is 21; it must be {LOGPROBS}"),
-        ({"logprobs": True}, f"sampling.logprobs is True; it must be {LOGPROBS}"),
+        ({"logprobs": True}, f"sampling.logprobs is true; it must be {LOGPROBS}"),
         ({"logprobs": "5"}, f"sampling.logprobs is '5'; it must be {LOGPROBS}"),
     ],
 )
@@ -124,9 +124,9 @@ def test_messages_go_through_the_chat_template_and_get_no_special_tokens_twice()
 
 @pytest.mark.parametrize("messages", [None, 5, [], ["hi"], [{"content": "x"}]])
 def test_messages_of_a_wrong_shape_are_an_error(messages: Any) -> None:
-    assert read({"chat": messages}, messages="chat").error == (
-        f"column 'chat' is {messages!r}; it must be a list of messages, each with role and content"
-    )
+    found = "null" if messages is None else repr(messages)
+    wanted = "it must be a list of messages, each with role and content"
+    assert read({"chat": messages}, messages="chat").error == f"column 'chat' is {found}; {wanted}"
 
 
 def test_a_template_that_refuses_messages_is_an_error_of_the_row() -> None:

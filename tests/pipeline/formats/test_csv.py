@@ -141,7 +141,7 @@ def test_settings_and_chats_are_json_in_their_cells(tmp_path: Path) -> None:
         "column 'sampling' must hold JSON: Expecting property name enclosed in double quotes: line 1 column "
         "2 (char 1); fix the row",
         "sampling.top_k is -1; it must be an integer of at least 0 (0 = off)",
-        "column 'chat' is None; it must be a list of messages, each with role and content",
+        "column 'chat' is null; it must be a list of messages, each with role and content",
     ]
 
 

@@ -93,7 +93,7 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
         ),
         (request(prompt="p", logprobs=False, top_logprobs=2), "body sets top_logprobs (2), which is not "
                                                               "supported; leave it out"),
-        (request(prompt="p", stream=True), "body sets stream (True), which is not supported; leave it out"),
+        (request(prompt="p", stream=True), "body sets stream (true), which is not supported; leave it out"),
         (request(prompt="p", max_tokens=0), "body.max_tokens is 0; it must be an integer of at least 1"),
         (request(prompt="p", temperature="hot"), "body.temperature is 'hot'; it must be a number of at "
                                                  "least 0 (0 = greedy)"),
@@ -103,7 +103,7 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
         ),
         (request(prompt=["a", "b"]), "body.prompt is ['a', 'b']; it must be one string (a request for each, "
                                      "with a custom_id of its own)"),
-        (request(), "body.prompt is None; it must be one string (a request for each, with a custom_id of "
+        (request(), "body.prompt is null; it must be one string (a request for each, with a custom_id of "
                     "its own)"),
         (request(CHAT, messages=[]), "body.messages is []; it must be a list of messages, each with role "
                                      "and content"),
@@ -115,7 +115,7 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
             request(CHAT, messages=[{"role": "assistant", "tool_calls": []}]),
             "body.messages[0].tool_calls is not supported; a message has role, content and name",
         ),
-        (request(CHAT, messages=[{"content": "x"}]), "body.messages[0].role is None; it must be a string"),
+        (request(CHAT, messages=[{"content": "x"}]), "body.messages[0].role is null; it must be a string"),
         (request("/v1/embeddings", input="x"), f"url is '/v1/embeddings'; it must be {CHAT} or "
                                                f"{COMPLETIONS}"),
         (request(method="GET", prompt="p"), "method is 'GET'; it must be POST"),
