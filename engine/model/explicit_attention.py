@@ -33,8 +33,8 @@ def explicit_attention(
     for first in range(0, query.shape[2], block):
         rows = slice(first, first + block)
         mask = None if attn_mask is None else attn_mask[:, :, rows]
-        scores = query[:, :, rows] @ key.transpose(2, 3)
-        weights = _weights(scores, mask, scale, softcap, None if sinks is None else sinks[:, rows])
+        own = None if sinks is None else sinks[:, rows]
+        weights = _weights(query[:, :, rows] @ key.transpose(2, 3), mask, scale, softcap, own)
         blocks.append(weights.to(value.dtype) @ value)
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, 2)
 
