@@ -17,7 +17,7 @@ class PoolConfig:
     gpus_per_worker: float = setting(0, "at least 0", at_least(0))
     """GPUs that Ray reserves for a worker; 0 decodes on CPUs."""
     max_engine_faults: int = setting(3, "at least 1", at_least(1))
-    """The job ends after so many faults inside the engine. A machine that goes away is not one: its worker
+    """The job ends after this many faults inside the engine. A machine that goes away is not one: its worker
     starts again.
     """
 

@@ -47,8 +47,8 @@ class StepController(Protocol):
     num_pauses: int
 
     def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
-        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without
-        nodes.
+        """Whether a step should draft. num_sequences: the sequences that it gives a token; plain: returns the
+        step's shape without nodes.
         """
 
     @property
@@ -135,8 +135,9 @@ class NoSpeculation:
 
 
 class Speculation:
-    """In each step, for the sequences that it gives a token: wants_drafts, propose, choose,
-    learn, observe.
+    """Drafts for the sequences that a step gives a token.
+
+    A step calls wants_drafts, propose, choose, learn and observe, in this order.
     """
 
     def __init__(self, proposer: Proposer, controller: StepController) -> None:

@@ -127,7 +127,7 @@ def walk(trees: DraftTrees, sequence: int, target_ids: Int32) -> Int32:
 
 @compiled
 def empty_nodes(num_nodes: int) -> NodeArrays:
-    """Room for so many nodes."""
+    """Arrays for num_nodes nodes, not filled yet."""
     return NodeArrays(
         np.empty(num_nodes, np.int32),
         np.empty(num_nodes, np.int32),

@@ -135,7 +135,7 @@ class GenerationConfig:
         lambda v: 0 <= v <= MAX_LOGPROBS,
         served=False,
     )
-    """Give the log-probability of each token, and of so many likeliest tokens beside it; null gives none."""
+    """Give the log-probability of each token and of this many likeliest tokens beside it; null gives none."""
 
     def __post_init__(self) -> None:
         check(GenerationConfig, vars(self), "generation.")

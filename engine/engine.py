@@ -35,7 +35,8 @@ class Step:
     """What one step has come to; each phase fills in its part.
 
     chunks: the tokens that run. ending: the chunks that end with the last token of their sequence. sequences:
-    theirs; they get a token, and all that follows is in their order. inputs: the plan on the device.
+    the sequences of these chunks; each gets a token, and the fields below are in their order. inputs: the
+    plan on the device.
     """
 
     chunks: list[Chunk]

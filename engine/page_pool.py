@@ -45,9 +45,10 @@ class PagePool:
     def give_back(self, page_ids: list[int], last_first: bool = False) -> None:
         """Ends a holder's hold on its pages.
 
-        Published pages are evicted later in their order, so that a new sequence gets pages that follow each
-        other. last_first is for a sequence that comes back soon: its last pages are of no use without the
-        first. Of unpublished pages the first is handed out next, while it is warm in the processor's cache.
+        Published pages will be evicted in the order of page_ids, so that a new sequence gets pages that
+        follow each other. last_first is for a sequence that comes back soon: its last pages are of no use
+        without the first. Of unpublished pages the first is handed out next, while it is warm in the
+        processor's cache.
         """
         for page in reversed(page_ids):
             self._num_holders[page] -= 1
@@ -97,8 +98,8 @@ class PagePool:
         if following in self._free:
             del self._free[following]
             return following
-        # A single sequence is read in place when its pages follow each other. That is worth an idle page
-        # which has not been used for long.
+        # A single sequence whose pages follow each other is read in place. For this an idle page is evicted
+        # out of turn, if it has not been used for long.
         idle_since = self._idle.get(following)
         if idle_since and 2 * idle_since <= next(iter(self._idle.values())) + self._clock:
             return self._evict(following)

@@ -55,7 +55,7 @@ class PrefixCache:
             sequence.num_published = num_full
 
     def forget(self, sequence: Sequence) -> None:
-        """Ends the waiting for what the sequence has not computed, because it loses its pages."""
+        """The sequence loses its pages, so nobody waits any more for pages that it has not computed."""
         for key in sequence.page_keys[sequence.num_published :]:
             if self._computing.get(key) is sequence:
                 del self._computing[key]

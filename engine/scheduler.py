@@ -12,8 +12,8 @@ from engine.page_pool import PagePool
 from engine.prefix_cache import PrefixCache
 from engine.sequence import Sequence
 
-# So many waiting sequences may be overtaken at once: a bound on what a step spends on looking for one that
-# can start.
+# How many waiting sequences may be overtaken at once. It bounds what a step spends on looking for a sequence
+# that can start.
 MAX_OVERTAKEN = 256
 
 
@@ -41,8 +41,8 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # oldest first
         self.num_preemptions = 0
-        self.num_prompt_tokens = 0  # of sequences when they first started
-        self.num_cached_tokens = 0  # and how many of them were found in the prefix cache
+        self.num_prompt_tokens = 0  # prompt tokens of all sequences, counted when each first started
+        self.num_cached_tokens = 0  # prompt tokens that were found in the prefix cache at that moment
         self._unfinished: dict[str, Sequence] = {}  # waiting and running, by request id
 
     def add(self, sequence: Sequence) -> None:
@@ -54,8 +54,8 @@ class Scheduler:
         """Moves waiting sequences into the running set while their tokens, and one more, have pages.
 
         A sequence whose beginning is just being computed stays first in line and may be overtaken. The
-        sequence it waits for runs, so it waits no longer than that prefill. No sequence that overtakes it can
-        make it wait again: it would share the beginning, and wait itself.
+        sequence it waits for runs, so it waits no longer than that prefill. A sequence that overtakes
+        it cannot make it wait again: only one with the same beginning could, and that one would wait too.
         """
         overtaken: list[Sequence] = []
         while self.waiting and len(self.running) < self.max_running and len(overtaken) < MAX_OVERTAKEN:
@@ -152,8 +152,8 @@ class Scheduler:
             self.num_cached_tokens += sequence.num_cached
 
     def _reserve_root(self, sequence: Sequence) -> None:
-        """Makes room for all tokens of a sequence: the youngest is preempted until there is, at
-        last itself.
+        """Makes room for all tokens of a sequence by preempting the youngest running sequences until they
+        fit; the last to be preempted is the sequence itself.
         """
         while self.reserve(sequence, sequence.num_tokens) < sequence.num_tokens:
             youngest = self.running.pop()

@@ -38,9 +38,9 @@ class AttentionCall(NamedTuple):
 
     tokens int64 [B, Q]: indices of their packed tokens; a short sequence repeats its last. in_order: the
     tokens follow each other, none twice. pages int64 [B, P]. masks float32 [B, Q, L] by attention window
-    (None = unlimited): 0 is seen, -inf is hidden. Two calls need neither pages nor masks: visible = (first,
-    count) of the slots that the one packed token of a sequence sees, which follow each other; causal = a
-    fresh prompt that sees its own tokens only.
+    (None = unlimited): 0 is seen, -inf is hidden. Two kinds of calls need neither
+    pages nor masks. visible: the one packed token of a sequence sees `count` slots from `first` on; causal: a
+    fresh prompt sees its own tokens only.
     """
 
     tokens: Ints
@@ -278,9 +278,8 @@ def _group(spans: Records) -> tuple[Ints, Ints]:
 
 @compiled
 def _is_costly(keys: Ints, begin: int, i: int) -> bool:
-    """Whether a call for sequences begin ..
-
-    i - 1 would pay more for the pages of sequence i than a call of its own.
+    """Whether it costs more to widen the call of sequences begin to i - 1 to the pages of sequence i than to
+    give sequence i a call of its own.
     """
     return bool((i - begin) * (keys[i] - keys[i - 1]) > CALL_COST_IN_PAGES)
 
@@ -297,8 +296,8 @@ def _arrays(
 ) -> tuple[Ints, bool, Ints, Masks]:
     """tokens, in_order and pages of an AttentionCall, and its masks [W, B, Q, L]; windows [W], 0 = unlimited.
 
-    A sequence with fewer nodes than the widest repeats page 0 where it has no staging page: masked, and
-    always inside the cache.
+    A sequence with fewer staging pages than the widest sequence of the call gets page 0 in their place. Page
+    0 is always inside the cache, and the mask hides it.
     """
     num_committed = 0
     num_nodes = 0

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-TAIL_SHARE = 32  # at most one byte in so many is handed out last because its shard is small
+TAIL_SHARE = 32  # small shards are handed out last, as long as they hold at most a 32nd of all bytes
 
 
 @dataclass(frozen=True)

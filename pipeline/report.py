@@ -139,7 +139,7 @@ def speculation_lines(report: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def shares(counts: Mapping[str, float], most: int = 9) -> str:
-    """The largest first, as "context 75%, bigram 25%"; those after so many as one."""
+    """The largest first, as "context 75%, bigram 25%"; those after the first `most` as one."""
     ranked = sorted(fractions(counts).items(), key=lambda item: -item[1])
     rest = [("other", sum(share for _, share in ranked[most:]))] if ranked[most:] else []
     return ", ".join(f"{name} {share:.0%}" for name, share in ranked[:most] + rest)

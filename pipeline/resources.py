@@ -78,7 +78,7 @@ def check_cluster(model: ModelConfig, demand: Demand) -> None:
 
 
 def check_memory(model: ModelConfig, demand: Demand, free: Sequence[int]) -> None:
-    """Raises ValueError when machines with so many bytes free cannot hold the workers."""
+    """Raises ValueError when the machines, with `free` bytes each, cannot hold the workers."""
     if not model.check_memory or demand.gpus or model.device.startswith("cuda"):
         return
     folder = local_folder(model.path, model.revision)

@@ -5,9 +5,9 @@ mean.
 
 A candidate's score is the sum of its buckets' weights and of its biases. Its probability is a softmax over
 the scores of its siblings and 0, the score of "none of these". After a step the true tokens are known, so
-every candidate whose parent was right is scored, verified or not: each of its scores moves by (right -
-probability) x rate. A bucket's rate falls as it is seen, but never below MIN_RATE, so what was learned long
-ago fades.
+every candidate whose parent came true is scored, verified or not: each of its weights and biases moves by
+(outcome - probability) x rate, where the outcome is 1 if the candidate came true and else 0. A bucket's rate
+falls as it is seen, but never below MIN_RATE, so what was learned long ago fades.
 """
 
 import os
@@ -24,7 +24,7 @@ from drafting.tree import Int32
 
 FIRST_RATE = 0.3
 MIN_RATE = 0.01
-RATE_FALLS_AT = 20.0  # a bucket that was seen so often has half of the first rate
+RATE_FALLS_AT = 20.0  # after this many sightings a bucket has half of the first rate
 BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
 
 

@@ -27,10 +27,10 @@ MIN_GAIN = 0.04
 TRIAL_STEPS = 4  # steps that draft after a pause before the next pause is decided
 MEMORY_STEPS = 16  # the gain is a mean over about this many of the latest steps that drafted
 MAX_PAUSE = 128  # steps
-# Where steps find nothing to verify, only drafting time is lost: a pause is no longer than makes that this
-# share.
+# Steps that find nothing to verify lose drafting time only. Their pauses are just long enough to keep that
+# loss below this share.
 MAX_LOSS = 0.002
-# While drafting pays, two steps in so many are plain, to learn what plain steps cost.
+# While drafting pays, REFRESH_STEPS of this many steps are plain, to learn what plain steps cost.
 REFRESH_EVERY = 128
 REFRESH_STEPS = 2
 
@@ -51,7 +51,7 @@ class LoadState:
         """Takes in a step that drafted; decides whether a pause begins.
 
         gain: tokens beyond those of a plain step, less the tokens that plain decoding would have given in the
-        additional time, less a margin. drafting_share: drafting time by the time of a plain step.
+        additional time, less a margin. drafting_share: drafting time divided by the time of a plain step.
         """
         self.num_drafted += 1
         self.gain += (gain - self.gain) / min(self.num_drafted, MEMORY_STEPS)
@@ -106,15 +106,15 @@ class Controller:
         self.cost = cost
         self.max_step_nodes = max_step_nodes
         self.num_pauses = 0  # steps that did not draft because of a pause
-        self.speedup = Scale()  # tokens that came, by those that plain decoding would have given
+        self.speedup = Scale()  # ratio of the tokens that came to those of plain decoding in that time
         self.loads: dict[int, LoadState] = {}
         self.step = StepDecision(num_sequences=0)
         self._node_seconds: Floats = np.zeros(1)
         self._num_plain = 0  # plain steps since the latest step that drafted
 
     def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
-        """Whether a step should draft that gives num_sequences sequences a token; plain: its shape without
-        nodes.
+        """Whether a step should draft. num_sequences: the sequences that it gives a token; plain: returns the
+        step's shape without nodes.
         """
         self.step = StepDecision(num_sequences)
         if self.load.plain_left:
@@ -151,7 +151,7 @@ class Controller:
         return 0.5 * self.step.price * float(cheapest)
 
     def choose(self, candidates: CandidateTrees) -> DraftTrees:
-        """The candidates that are worth verifying in this step; none of them makes it a plain step."""
+        """The candidates that are worth verifying in this step; where there are none, the step is plain."""
         step = self.step
         wanted = min(len(candidates.token_ids), self.max_step_nodes)
         if len(self._node_seconds) <= wanted:
@@ -164,8 +164,8 @@ class Controller:
         """Takes in the tokens that this step gave, and its times: seconds without drafting, and those of
         drafting.
 
-        The time of steps with prompts teaches nothing here: prompts cost otherwise, and are not what is
-        decided.
+        The cost model and the speedup learn nothing from steps with prompts: prompts have other costs, and
+        the controller decides nothing about prompts.
         """
         step = self.step
         if not step.is_measured:

@@ -30,7 +30,8 @@ MAX_SURPRISE = 2.0  # one step moves a scale by at most this factor: a shared ma
 NUM_TERMS = 6  # terms of the formula above
 
 
-# A sequence that has num_cached tokens in the cache, the number of its tokens that run, ...
+# A chunk begins with a sequence, which has num_cached tokens in the cache, and the number of its tokens that
+# run. What follows in it does not matter here.
 Chunk = Sequence[Any]
 
 
@@ -141,8 +142,8 @@ class CostModel:
 
     Two scales are learned for each load class (1, 2-3, 4-7 ... sequences). One tells how far plain steps are
     from the profile, because of other work on the machine, sampling, or longer contexts. The other tells how
-    far the cost of nodes is from it, because trees have uneven widths. A load class without measured steps
-    borrows the scales of the nearest class.
+    far the cost of nodes is from the profile, because trees have uneven widths. A load class without measured
+    steps borrows the scales of the nearest class.
     """
 
     def __init__(
@@ -151,9 +152,8 @@ class CostModel:
         coefficients: Floats | None = None,
         about: dict[str, Any] | None = None,
     ) -> None:
-        """coefficients: of the formula, where they are known already.
-
-        about: what was profiled, for people.
+        """coefficients: the formula's coefficients, where they are known already. about: what was profiled,
+        for people.
         """
         self.profile = profile
         self.about = about or {}
@@ -261,7 +261,7 @@ class TokenCurve(NamedTuple):
 def _token_curve(profile: Profile) -> TokenCurve:
     """Makes the curve from the profiled steps of one sequence.
 
-    It never falls; the charge for any tree is taken out.
+    The curve never falls. The seconds that a tree of any size adds are subtracted first.
     """
     first, step = profile.stairs or (np.inf, 1.0)
     measured = [(s, t) for s, t in zip(profile.shapes, profile.seconds, strict=True) if s.sequences == 1]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 PRIOR = 8.0  # accepted nodes that each source begins with
 MEMORY_STEPS = 256.0  # after about this many steps, accepted nodes are forgotten
-PROBE_EVERY = 16  # a source that does not earn its time is used once in so many steps, to see if it would
+PROBE_EVERY = 16  # steps after which a source that does not earn its time is tried again
 
 
 class Earnings:

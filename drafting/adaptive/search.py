@@ -1,7 +1,7 @@
 """Grows candidate trees: finds earlier occurrences of the last tokens, and lets what followed them vote.
 
 The compiled half of the adaptive proposer. Does not know how histories end, nor how scores are learned. An
-occurrence is a place in the arena (chains.py): the place of the token that followed.
+occurrence of some tokens is given as a place in the arena (chains.py): that of the token after them.
 
 Worked example. A history says 1 2 3 4 1 2 3 5 1 2 3, and 9 9 1 2 3 5 6 is a finished history. The root is the
 last 3.
@@ -49,8 +49,8 @@ from drafting.adaptive.layout import (
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32, UInt8
 
-FEW_POINTERS = 16  # a node with fewer occurrences than these looks for its own
-LONG_MATCH = 16  # unless one of them is this long
+FEW_POINTERS = 16  # a node that gets fewer occurrences than this from its parent follows the chains itself
+LONG_MATCH = 16  # but a node with a match of at least this length does not
 # A node gets no candidates if even one this likely would survive less often than asked for.
 MAX_CERTAINTY = 0.7
 
@@ -105,7 +105,7 @@ def _keep(growth: Growth, recent: Int32, gap: int, size: int, walk: int, first: 
     """Follows the chains from places_WC[0] and lists what follows matches of recent[gap:size] in
     pointers[first:].
 
-    Chains overlap; each occurrence is taken from the first chain that should have it. Returns where the list
+    An occurrence may lie on several chains; it is listed for the first of them only. Returns where the list
     ends.
     """
     arena = growth.arena
@@ -256,8 +256,8 @@ def _tally(growth: Growth, node: Any, token: int, num_successors: int, first: in
 
 @compiled_lean
 def _num_successors(growth: Growth, node: Any, token: int) -> int:
-    """How many successors of the bigram table are worth a look; the n-th likeliest comes at most once in n
-    times.
+    """How many successors of the bigram table are worth a look: the n-th likeliest has a probability of at
+    most 1 / n.
     """
     if token >= len(growth.model.bigram_VR):
         return 0

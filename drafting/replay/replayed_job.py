@@ -1,7 +1,7 @@
 """Recorded outputs fed through the drafters as if a model produced them, by the engine's own decisions.
 
-Rows are admitted, prefilled in chunks and decoded as the engine does it. With the costs of a machine this is
-a whole job on a machine that is not there, whose steps take the predicted seconds; without them it counts
+Rows are admitted, prefilled in chunks and decoded as the engine does it. With a cost model it simulates
+a whole job on that model's machine, whose steps take the predicted seconds. Without a cost model it counts
 what drafting gives. What is left out: limits of memory, prefixes that only begin alike (equal prompts are
 computed once), and reading and writing.
 """
@@ -49,7 +49,7 @@ class Figures:
 
     @property
     def tokens_per_second(self) -> float:
-        """Output tokens by all of the time."""
+        """Output tokens divided by all of the time."""
         return self.counts.tokens / self.seconds
 
 
