@@ -25,7 +25,10 @@ class PoolConfig:
         check(PoolConfig, vars(self), "pool.")
 
     def rows_per_worker(self, max_running: int | None) -> int:
-        """The unfinished rows with which a worker begins no other shard. max_running: model.max_running."""
+        """The number of unfinished rows from which on a worker begins no further shard.
+
+        max_running: the setting model.max_running.
+        """
         return 2 * (max_running or default_max_running(self.gpus_per_worker > 0))
 
     def shards_per_worker(self, rows_per_shard: int, max_running: int | None) -> int:

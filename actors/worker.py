@@ -43,7 +43,8 @@ PROMPTS_SCHEMA = pa.schema(
 class WorkerJob:
     """What every worker of a job does. output: folder of the parts.
 
-    max_shards: taken at once; max_rows: unfinished ones with which no further shard is begun.
+    max_shards: how many shards a worker takes at once. max_rows: with this many unfinished rows, a worker
+    begins no further shard.
     """
 
     output: OutputFolder

@@ -48,7 +48,7 @@ def _compiled(function: Function, options: dict[str, Any]) -> Function:
 
 
 def _digest(file: Path) -> str:
-    """Of the outermost folder around a file that is a package."""
+    """The digest of the outermost package that contains a file."""
     folder = file.parent
     while (folder.parent / "__init__.py").exists():
         folder = folder.parent

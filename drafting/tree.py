@@ -228,7 +228,7 @@ def _walk(token_ids: Int32, parents: Int32, target_ids: Int32) -> Int32:
 
 @compiled
 def _prune(nodes: NodeArrays, offsets: Int64, keep: NDArray[np.bool_]) -> tuple[NodeArrays, Int64]:
-    """The nodes that are kept; their parents are counted among these."""
+    """The kept nodes; the numbers of their parents count kept nodes only."""
     kept = np.flatnonzero(keep)
     kept_offsets = np.zeros(len(offsets), np.int64)
     new_parents = np.empty(len(kept), np.int32)

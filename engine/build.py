@@ -34,7 +34,8 @@ from engine.scheduler import Scheduler
 from engine.step_profile import profile_steps
 
 logger = logging.getLogger(__name__)
-# Of the memory free after the weights; the rest is for activations and the other processes.
+# The cache gets this share of the memory that is free once the weights are loaded. The rest is for
+# activations and other processes.
 CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
 
 
@@ -94,8 +95,10 @@ def _compile_drafting() -> None:
 
 
 def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int) -> int:
-    """Pages of the cache: as many as asked for, else as many as can be used within a share of what is free;
-    least may take most of it.
+    """Pages of the cache: as many as the settings say, else `wanted` pages or what a share of the free memory
+    holds.
+
+    To reach `least` pages, the cache may take most of the free memory.
     """
     if config.cache_tokens:
         return -(-config.cache_tokens // config.page_size)

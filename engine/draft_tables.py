@@ -93,9 +93,9 @@ def build_bigram(
 ) -> Int32 | None:
     """Successors int32 [V, R] of every token x: the top of last_logits([prefix, x]), best first.
 
-    None, with a notice, when the whole would take longer than max_seconds: batches grow from 8 rows, and the
-    estimate is made from those that are of full size or took a second, so that a start-up cost is not taken
-    for the speed.
+    Returns None, and logs it, when the table would take longer than max_seconds. Batches grow from 8 rows;
+    only a batch of full size, or one that took a second, is used for the estimate, so that the cost of
+    starting up does not distort it.
     """
     if any(not 0 <= token < vocab_size for token in prefix_ids):
         raise ValueError(f"prefix_ids is {list(prefix_ids)}; ids of this model go from 0 to {vocab_size - 1}")

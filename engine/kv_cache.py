@@ -56,9 +56,8 @@ class KVCache:
         self._value_slots = [side.view(-1, side.shape[3]) for side in self.values]
         self._key_pages = [side.view(-1, page_size * side.shape[3]) for side in self.keys]
         self._value_pages = [side.view(-1, page_size * side.shape[3]) for side in self.values]
-        # Room for gathered K and V, used by one attention call after the other: memory that is new each time
-        # costs more than the copy, where engine/model/allocator.py does not keep it (beyond 32 MB, or with
-        # other C libraries).
+        # Buffers for gathered K and V, which every attention call reuses. Fresh memory costs more than the
+        # copy where engine/model/allocator.py does not keep it: beyond 32 MB, or without glibc.
         self._gathered = [torch.empty(0, dtype=dtype, device=device) for _ in range(2)]
 
     @staticmethod

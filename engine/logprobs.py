@@ -53,8 +53,8 @@ def _path_logprobs(
 
 
 def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
-    """Of all sequences' paths: the row of logits that gave each token, the tokens, and where each sequence's
-    begin and end [B + 1].
+    """For the paths of all sequences: the row of logits that gave each token, the tokens, and the bounds of
+    each sequence's tokens [B + 1].
     """
     num_sequences = len(verified.bonus)
     num_nodes = len(verified.nodes)

@@ -114,7 +114,7 @@ class EngineLoop:
                 self._callers[request.id] = caller
 
         self._commands.put(add)
-        if not self.alive:  # asked only now: what is put before the end is answered by the end
+        if not self.alive:  # checked after the put: what is put before the loop ends is answered by _end
             raise EngineDead(f"the engine has ended: {self.fault or 'closed'}") from self.fault
 
     def _abort(self, request_id: str, caller: _Caller) -> None:

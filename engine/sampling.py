@@ -95,8 +95,8 @@ def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
     wanted = uniform[:, None] * cumulative[:, -1:]
     # right=True: the first token whose cumulative share is above u; a token of probability 0 is never it.
     tokens = torch.searchsorted(cumulative, wanted, right=True)
-    # Rounding can make u x the sum the sum itself: then the last token that was kept, where the sum is
-    # reached.
+    # Rounding can make u x sum equal to the sum. Then the last kept token is drawn: the token at which the
+    # sum is reached.
     return torch.minimum(tokens, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))[:, 0]
 
 

@@ -29,10 +29,10 @@ class Sequence:
         self.last_token = request.prompt_ids[-1]
         self.num_cached = 0
         self.page_ids: list[int] = []
-        # Of its first full pages, as far as they were needed: engine/prefix_cache.py.
+        # Keys of its first full pages, as many as were needed so far (engine/prefix_cache.py).
         self.page_keys: list[bytes] = []
-        self.num_published = 0  # pages that others can find, or that were found
-        self.awaited_key: bytes | None = None  # of the first page that was not found
+        self.num_published = 0  # its pages that other sequences can find, or that it has found
+        self.awaited_key: bytes | None = None  # the key of the first page that was not found
         self.was_admitted = False
         self.draft_state: Any = None  # what the proposer knows of it, of its first num_drafted tokens
         self.num_drafted = 0

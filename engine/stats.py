@@ -139,7 +139,7 @@ class PhaseTimer:
         self._last = now
 
     def split(self) -> tuple[float, float]:
-        """Seconds of the step since its start, without drafting, and those of drafting."""
+        """The seconds since the step began, in two parts: without drafting, and drafting alone."""
         seconds = self._clock() - self._started
         wall = sum(self._step.values()) or 1.0
         drafting = seconds * sum(self._step[phase] for phase in DRAFTING) / wall

@@ -59,8 +59,8 @@ def _kept(
 def _keep_first(
     probabilities: NDArray[np.float64], keep: NDArray[np.bool_], most: int, most_share: float
 ) -> None:
-    """Of the tokens kept so far only those before which fewer than `most` come, with less than most_share in
-    all.
+    """Narrows `keep`: a token stays if fewer than `most` kept tokens rank before it, and if their
+    probabilities add up to less than most_share.
     """
     octaves = np.minimum(EXPONENT_OF_1 - (probabilities.view(np.int64) >> 52), NUM_OCTAVES - 1)
     counts = np.zeros(NUM_OCTAVES, np.int64)

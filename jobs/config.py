@@ -19,7 +19,7 @@ from typing import Any, TypeVar, get_type_hints
 import jsonargparse
 import yaml
 
-# Short names of flags; the first of the long names that a job has is meant.
+# Short names of flags. Each stands for the first of its long names that the job has.
 ALIASES = {
     "input": ("input.path",),
     "output": ("output.path",),

@@ -39,7 +39,7 @@ def _acceptance_rate(counts: dict[str, Any]) -> str:
 
 
 def _print_sweep(figures: dict[str, Any]) -> None:
-    """A line for each least survival, and tokens per call read between them."""
+    """A line for each min_survival, then tokens per call at given nodes per call, interpolated."""
     for run in figures["sweep"]:
         tokens = f"tokens per call {run['tokens_per_call']:.3f}"
         print(f"min survival {run['min_survival']:<6g} {tokens}  nodes per call {run['nodes_per_call']:.2f}")

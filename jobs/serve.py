@@ -100,7 +100,7 @@ def check_address(host: str, port: int) -> None:
 
 
 def demand_of(config: ServeConfig) -> Demand:
-    """What the replicas need that the endpoint always runs."""
+    """What the replicas need that always run (serve.min_replicas)."""
     return Demand(
         subject=f"{config.min_replicas} replicas need",
         num_workers=config.min_replicas,
@@ -209,8 +209,8 @@ def deployment_messages() -> Iterator[Callable[[], list[str]]]:
 def start_failure(messages: list[str]) -> str:
     """The error in Serve's messages, each of which ends with the last line of a replica's traceback.
 
-    Serve starts a replica three times and on a busy machine kills one before it has read what that one
-    raised: then an earlier message tells.
+    On a busy machine Serve may kill a replica before it has read that replica's error. Then an earlier
+    message holds the error.
     """
     last_lines = [
         lines[-1].strip()

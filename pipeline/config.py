@@ -74,12 +74,12 @@ class OutputConfig:
     generated_ids: bool = False
     """Add the token ids of the output."""
     samples: bool = False
-    """Add the column samples also when only rows' own settings ask for it; generation.n above 1 brings it
-    anyway.
+    """Add the column samples even if only rows' own settings ask for it. With generation.n above 1 it is
+    added anyway.
     """
     logprobs: bool = False
-    """Add the column logprobs also when only rows' own settings ask for it; generation.logprobs brings it
-    anyway.
+    """Add the column logprobs even if only rows' own settings ask for it. With generation.logprobs it is
+    added anyway.
     """
 
     def __post_init__(self) -> None:

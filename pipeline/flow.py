@@ -79,8 +79,9 @@ def runs_of_shards(shards: list[int], units: list[int], size: int) -> list[tuple
 
 
 def root_cause(story: str) -> str:
-    """In one line what a Ray error began with: ours are ValueErrors, which say all; others are named.
+    """The first cause of a Ray error, in one line.
 
+    Our own errors are ValueErrors, whose text says all; any other is shown with the name of its type.
     Only the text of another process's error reaches the driver: its traceback, then Ray's own errors about
     it.
     """

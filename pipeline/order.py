@@ -58,8 +58,8 @@ def _units(pieces: pa.Table) -> list[Unit]:
 
 
 def _small(units: list[Unit]) -> set[Unit]:
-    """The smallest, as long as they are less than half of what units hold on average, and together a small
-    share of the input.
+    """The smallest units: each holds less than half of an average unit's bytes, and together they hold a
+    small share of the input only.
 
     Bytes and not rows are compared: a few long rows keep a worker busy, too.
     """

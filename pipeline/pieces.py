@@ -12,7 +12,9 @@ from rows.storage import first_line
 
 
 class PieceReader:
-    """schema: of the whole input; carried: the columns that are kept; strict: the schema has all columns."""
+    """schema: all columns of the input; carried: the columns that are kept. strict: a column that the schema
+    lacks is an error of its row.
+    """
 
     def __init__(self, source: InputConfig, schema: pa.Schema, carried: pa.Schema, strict: bool) -> None:
         self.source = source

@@ -2,9 +2,9 @@
 
 Made by the driver, once per run.
 
-A shard is a *piece* of one file, a run of its rows, or the pieces that some small files are. A *unit* is what
-one prepare task reads at a time: a shard, the shards of some whole Parquet row groups, or those of a
-compressed file.
+A *piece* is a run of rows of one file. A shard is one piece, or several small files of one piece each. A
+*unit* is what one prepare task reads at a time: one shard, all shards of some whole Parquet row groups, or
+all shards of a compressed file.
 """
 
 import difflib

@@ -26,7 +26,8 @@ from rows.text_codec import load_codec
 class PrepareJob:
     """What every prepare task of a job does.
 
-    schema: of the whole input; carried: the columns kept; strict: they are all there are.
+    schema: all columns of the input; carried: the columns that are kept. strict: a column that the schema
+    lacks is an error of its row.
     """
 
     model: ModelConfig

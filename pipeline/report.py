@@ -92,7 +92,7 @@ def by_size(counts: dict[str, float]) -> dict[str, float]:
 
 
 def first_number(name: str) -> int:
-    """That of a range: 4 of 4-7, 32 of 32+, 0 of none."""
+    """The number that the name of a range begins with: 4 for 4-7, 32 for 32+, 0 for none."""
     return 0 if name == "none" else int(name.rstrip("+").split("-")[0])
 
 

@@ -16,8 +16,8 @@ from pipeline.plan import Plan
 from rows.output_folder import RUN_FOLDER, OutputFolder
 
 RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parquet", "report.json"))
-# Settings of these groups decide what the rows say, but not those named here: places may move (plan and model
-# are known by their content), and how much runs at once may be tuned between two starts.
+# The settings of IDENTITY_GROUPS decide what the rows say, except those in NOT_IDENTITY. Places may move,
+# since plan and model are known by their content; how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
 HOW_FAST = ("input.order", "input.group_column")
 PLACES = ("input.path", "output.path")

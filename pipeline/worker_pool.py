@@ -1,7 +1,7 @@
 """How Ray runs the pool of workers: their resources, the shards in flight, and what happens when one dies.
 
-Retries. Ray Data starts a worker that has died again, and repeats the calls it had, without a limit: a
-machine may go away at any time, and a repeated call returns the summary of a part that was written before. A
+Retries. If a worker dies, Ray Data starts another and repeats the calls it had, without a limit, since a
+machine may go away at any time. A repeated call returns the summary of a part that was already written. A
 worker whose engine fails ends its own process (actors/engine_process.py) and puts the fault on record in the
 output. A worker that starts reads the record first and raises when there are pool.max_engine_faults faults,
 which ends the job.

@@ -39,8 +39,8 @@ class Detokenizer:
         return self._decode(self._before + self._held)[len(self._decode(self._before)) :]
 
     def _ends_a_run(self, token_id: int) -> bool:
-        # A token without text (special, or beyond the vocabulary) does not: the tokenizer decodes as if it
-        # were not there.
+        # A token without text (special, or beyond the vocabulary) does not end a run of byte tokens, because
+        # the tokenizer decodes as if it were not there.
         token = self._tokenizer.id_to_token(token_id)
         return token is not None and not token.startswith("<0x") and self._decode([token_id]) != ""
 

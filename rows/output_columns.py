@@ -42,7 +42,10 @@ class Generated:
     stops: StopStrings | None = None
 
     def text(self, completion: Completion, decode: Callable[[Sequence[int]], str]) -> str:
-        """A completion's text, up to the stop string that ended it; one that ended otherwise holds none."""
+        """A completion's text, cut at the stop string that ended it.
+
+        The text of a completion that ended otherwise holds no stop string.
+        """
         text = decode(completion.token_ids)
         return self.stops.cut(text) if self.stops else text
 
@@ -69,8 +72,8 @@ class OutputColumns:
     def of(
         generation: GenerationConfig, prefix: str, generated_ids: bool, samples: bool, logprobs: bool
     ) -> "OutputColumns":
-        """The columns of a job: what its generation settings ask for has its column without being asked for
-        again.
+        """The columns of a job. What its generation settings ask for gets a column, even if that column is
+        not asked for separately.
         """
         return OutputColumns(
             prefix, generated_ids, samples or generation.n > 1, logprobs or generation.logprobs is not None

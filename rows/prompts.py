@@ -25,8 +25,8 @@ class RowError(ValueError):
 class PromptColumns:
     """The columns that mean something.
 
-    messages: a chat, used in place of the prompt when it is named. either: a row has one of both.
-    group: rows with the same value resemble each other.
+    messages: the column of chats; if it is set, it is used instead of the prompt. either: each row has
+    either a prompt or messages. group: rows with equal values in this column resemble each other.
     """
 
     prompt: str = "prompt"

@@ -1,5 +1,5 @@
-"""A row through the engine: its settings become one request per sample, and their completions what the row
-gave.
+"""Runs a row through the engine: its settings become one request per sample, and the completions of these
+requests become the row's result.
 """
 
 import asyncio
@@ -50,10 +50,10 @@ class RowGenerator:
 
 
 def sample_requests(request: Request, num_samples: int) -> list[Request]:
-    """A request per sample, in one group, the row's if it has one: the first as it is alone, the others with
-    seeds made of its seed and their number.
+    """One request per sample, all in one group: the row's own, if it has one.
 
-    Greedy samples are all the same: one request stands for them.
+    The first request is what a single sample would get; each other has a seed made from the first one's seed
+    and its own number. Greedy samples are equal, so one request stands for all of them.
     """
     if num_samples == 1 or request.sampling.temperature == 0:
         return [request]

@@ -20,8 +20,9 @@ class StopStrings:
     include: bool = False
 
     def cut(self, text: str) -> str:
-        """The text up to the stop string that is completed first, of those completed together the longest;
-        whole if it has none.
+        """The text up to the stop string that is completed first, or the whole text if it has none.
+
+        If several are completed by the same character, the longest counts.
         """
         starts = ((text.rstrip("\ufffd").find(stop), stop) for stop in self.texts)
         found = [(start + len(stop), start) for start, stop in starts if start >= 0]
@@ -39,7 +40,8 @@ class StopStringCheck:
         self._texts = texts
         self._detokenizer = Detokenizer(tokenizer)
         self._room = max(map(len, texts)) - 1
-        self._tail = ""  # the last characters given out: as many as a stop string may begin in
+        # The last characters given out, in which a stop string may begin that is not complete yet.
+        self._tail = ""
 
     def __call__(self, token_id: int) -> bool:
         """Whether the text holds a stop string with this token."""

@@ -69,8 +69,8 @@ class AdaptiveProposer:
     def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = 0.0) -> CandidateTrees:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes.
 
-        Nodes survive with at least min_survival; the fewer, the less time this takes. The next call
-        overwrites what learn needs.
+        Every node has a survival of at least min_survival; fewer nodes take less time. Call learn before
+        the next propose, which overwrites what learn needs.
         """
         if len(states) * layout.MAX_CANDIDATES > len(self._scratch.candidates):
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
@@ -133,8 +133,9 @@ class AdaptiveProposer:
         self.arena.drop(state)
 
     def clear(self) -> None:
-        """Forgets what texts said: all finished histories, and biases; not how far each source is to be
-        trusted.
+        """Forgets what texts said: all finished histories and the biases.
+
+        Keeps how far each source is to be trusted.
         """
         self.arena.clear()
         self.calibration.biases[:] = 0

@@ -140,7 +140,8 @@ def _empty(num_segments: int) -> Arena:
 def _doubled(old: Arena) -> Arena:
     """Doubles the segments and the heads.
 
-    A head lies at the low bits of a hash. With one bit more it is in one of two places, so both get it.
+    The index of a head is the low bits of a hash. Doubling adds a bit to the index, so a head belongs at one
+    of two indices, and it is copied to both.
     """
     num_segments = len(old.segments)
     num_free = int(old.num_free[0])

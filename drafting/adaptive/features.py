@@ -46,8 +46,9 @@ SAID_CLASS = np.searchsorted((1, 2, 3, 5, 10), np.arange(256), side="right")  # 
 
 @compiled_lean
 def set_buckets(candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch) -> int:
-    """Writes the buckets of a candidate, and its source and longest match; returns its kind, a number of
-    both.
+    """Writes the buckets, the source and the longest match of a candidate.
+
+    Returns its kind: one number made from the source and the longest match.
     """
     num_scopes = 0
     for voter in range(NUM_VOTERS):
@@ -88,9 +89,9 @@ def _share_class(share: float) -> int:
 def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> None:
     """Writes the entry of a candidate in each bias.
 
-    last and pair are hashes of the last token and of the last two. The biases know: the last token; it and
-    the kind; the last two and the kind; the candidate and the kind; the last token and the candidate; all
-    three and the kind.
+    last is a hash of the last token, pair one of the last two tokens. The six biases are keyed by: last
+    token; last token and kind; last two tokens and kind; candidate and kind; last token and candidate; last
+    two tokens, candidate and kind.
     """
     drafted = mix(0, token)
     pair = mix(pair, kind)
@@ -103,8 +104,9 @@ def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> 
 def prior() -> NDArray[np.float32]:
     """Weights of all buckets, float32 [NUM_TABLES, NUM_BUCKETS], before anything was seen.
 
-    Longer matches, larger shares and better ranks are likelier. These are straight lines through what four
-    kinds of recorded text taught; each also helps the kinds it was not taken from.
+    Longer matches, larger shares and better ranks are likelier. The weights
+    are straight lines through what was learned from four kinds of recorded text. Lines from three of these
+    kinds also help the fourth.
     """
     weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
     lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]

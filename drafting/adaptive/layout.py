@@ -20,8 +20,8 @@ MAX_CHILDREN = 24  # candidates that follow one node
 MAX_CANDIDATES = 512  # candidates of one tree
 NUM_SAID = 1 << 12  # counters of the tokens that a history has said
 
-# Where an occurrence lies: in the history itself, in a history of its group, in any history. A source has the
-# number of its scope, and the bigram table the number after them.
+# Where an occurrence lies: in the history itself, in a history of its group, in any history. The number
+# of a scope is also the number of its source; the bigram table is the source with the next number.
 OWN = 0
 GROUP = 1
 ALL = 2
@@ -46,8 +46,8 @@ SEGMENT = record(int32="next previous", int64="history group")
 # An occurrence: the place of the token that followed, and how many tokens before it match.
 POINTER = record(int32="place match scope gap")
 # Node 0 is the root. Its pointers are [first, last) and its candidates [first_candidate, last_candidate);
-# `candidate` is the one that became this node, `best` the likeliest of its own that is no node yet, `longest`
-# its longest match.
+# candidate: the candidate that became this node. best: the likeliest of this node's candidates that has not
+# become a node. longest: this node's longest match.
 NODE = record(
     int32="first last candidate depth first_candidate last_candidate best longest",
     float32="survival best_survival",
@@ -60,7 +60,8 @@ class Arena(NamedTuple):
     """The tokens of all histories, int32 [P], in linked segments, and the chains through them.
 
     free[: num_free[0]] are unused segments. said_HN uint8 [histories, NUM_SAID] counts how often a running
-    history has said a token, prompt included; a token's counter has the number of its low bits.
+    history has said a token, prompt included; the index of a token's counter is the low bits of
+    its id.
     """
 
     tokens: Int32

@@ -28,7 +28,7 @@ NUM_SUCCESSORS = 16  # successors of a token in a bigram table that mode adaptiv
 
 
 class VerifyLikely(VerifyAll):
-    """Verifies candidates whose survival is at least `least`: the best choice where all nodes cost the same."""
+    """Verifies candidates whose survival is at least `least`: the best choice if all nodes cost the same."""
 
     def __init__(self, least: float) -> None:
         self.least = least

@@ -20,8 +20,9 @@ SETTINGS = {M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: (1 << 31) - 1, M_TOP_P
 
 
 def keep_freed_memory() -> bool:
-    """For this process, from now on; False where the C library is another one (musl, macOS) and nothing
-    changes.
+    """Makes this process keep the memory it frees, from now on.
+
+    Returns False, and changes nothing, where the C library is not glibc (musl, macOS).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

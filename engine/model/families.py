@@ -138,10 +138,10 @@ def check_supported(model_type: str) -> None:
 
 
 def check_own_code(settings: Mapping[str, Any], trusted: bool) -> bool:
-    """Whether a model (settings: its config.json) is run by code that comes with it; the probe and the parity
-    check judge that.
+    """Whether a model is run by code that comes with it; settings: its config.json.
 
-    Raises ValueError for a model that has no other code and is not trusted.
+    The probe and the parity check judge such code. Raises ValueError for a model that can run by its own code
+    only, where that code is not trusted.
     """
     code = settings.get("auto_map")
     code = code.get("AutoModelForCausalLM") if isinstance(code, dict) else None

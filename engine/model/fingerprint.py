@@ -1,7 +1,7 @@
-"""Which model it is: a digest of a folder's files, with its adapter and quantisation.
+"""The fingerprint of a model: a digest of its folder's files, its adapter and its quantisation.
 
-A run is continued, and draft tables are found again, only with the same fingerprint. Standard library only:
-the driver asks for it.
+A run is continued only if the fingerprint is unchanged, and draft tables are found by it. Standard library
+only: the driver asks for it.
 """
 
 import hashlib

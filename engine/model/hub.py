@@ -14,8 +14,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 # Everything but weights: settings, tokenizer, chat template, the model's own code.
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
-# Of these the first kind that a repository has. Not *.safetensors: some carry their weights a second time in
-# another layout.
+# Patterns of weight files: the first that has files in a repository is used. It is not *.safetensors, since
+# some repositories carry their weights a second time in another layout.
 MODEL_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 

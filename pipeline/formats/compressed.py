@@ -12,7 +12,8 @@ from typing import Any
 from rows.storage import locate
 
 SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
-# a damaged archive gives nothing of the chunk it breaks in
+# Bytes read at once. In a damaged archive the whole chunk that contains the damage is lost, so chunks of
+# compressed files are small.
 CHUNK = 8 << 20
 COMPRESSED_CHUNK = 256 << 10
 

@@ -95,7 +95,7 @@ class CsvRows(TextFormat):
     ) -> None:
         """known: columns whose type is not string.
 
-        json_columns: their cells hold JSON. names: without a header.
+        json_columns: columns whose cells hold JSON. names: the column names of files without a header.
         """
         super().__init__(schema_rows)
         self.known = known

@@ -23,7 +23,8 @@ COMPLETIONS = "/v1/completions"
 MESSAGE = pa.struct([(name, pa.string()) for name in ("role", "content", "name")])
 STRINGS = [(name, pa.string()) for name in ("custom_id", "url", "model", "prompt")]
 SCHEMA = pa.schema([*STRINGS, ("messages", pa.list_(MESSAGE)), ("sampling", SAMPLING_TYPE)])
-# Fields of OpenAI's that cannot change a text, and values with which others ask for nothing
+# NO_EFFECT: OpenAI's fields that cannot change a text. HARMLESS: of other fields, the values that ask for
+# nothing.
 NO_EFFECT = {
     "model", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "service_tier",
     "metadata", "store", "parallel_tool_calls",
