@@ -115,10 +115,9 @@ def main() -> None:
     lines = args.prompts.read_text(encoding="utf-8").split("\n")
     prompts = [tokenizer(json.loads(line)["prompt"]).input_ids for line in lines if line]
     folders = {"old": args.old, "new": ROOT}
-    checkouts = {
-        version: Checkout(folder, str(Path(args.model).resolve()), prompts)
-        for version, folder in folders.items()
-    }
+    # The processes have other working folders; a hub name stays as it is.
+    model = str(Path(args.model).resolve()) if Path(args.model).is_dir() else args.model
+    checkouts = {version: Checkout(folder, model, prompts) for version, folder in folders.items()}
     table = Table(*["set", "running", *RATIOS, "outputs that differ from old plain"])
     cells = []
     for running in args.running:

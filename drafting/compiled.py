@@ -1,4 +1,5 @@
-"""How this package compiles its loops: with numba, without the GIL, and kept on disk.
+"""How this package compiles its loops: with numba, without the GIL, and kept on disk; and the types of the
+records that these loops read.
 
 A compiled function holds what it calls and every constant it names, from other files too, while numba's disk
 cache asks for the time stamp of the function's own file alone. It also fails on an older cache file that

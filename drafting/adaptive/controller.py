@@ -27,8 +27,8 @@ MIN_GAIN = 0.04
 TRIAL_STEPS = 4  # steps that draft after a pause before the next pause is decided
 MEMORY_STEPS = 16  # the gain is a mean over about this many of the latest steps that drafted
 MAX_PAUSE = 128  # steps
-# Steps that find nothing to verify lose drafting time only. Their pauses are just long enough to keep that
-# loss below this share.
+# A step that finds nothing to verify loses drafting time only. The pause after it is at most as long as it
+# takes for that loss to be this share of the time.
 MAX_LOSS = 0.002
 # While drafting pays, REFRESH_STEPS of this many steps are plain, to learn what plain steps cost.
 REFRESH_EVERY = 128

@@ -104,9 +104,8 @@ def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> 
 def prior() -> NDArray[np.float32]:
     """Weights of all buckets, float32 [NUM_TABLES, NUM_BUCKETS], before anything was seen.
 
-    Longer matches, larger shares and better ranks are likelier. The weights
-    are straight lines through what was learned from four kinds of recorded text. Lines from three of these
-    kinds also help the fourth.
+    Longer matches, larger shares and better ranks are likelier. The weights are straight lines through what
+    was learned from four kinds of recorded text. Lines from three of these kinds also help the fourth.
     """
     weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
     lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]

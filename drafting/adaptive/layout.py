@@ -60,8 +60,7 @@ class Arena(NamedTuple):
     """The tokens of all histories, int32 [P], in linked segments, and the chains through them.
 
     free[: num_free[0]] are unused segments. said_HN uint8 [histories, NUM_SAID] counts how often a running
-    history has said a token, prompt included; the index of a token's counter is the low bits of
-    its id.
+    history has said a token, prompt included; the index of a token's counter is the low bits of its id.
     """
 
     tokens: Int32

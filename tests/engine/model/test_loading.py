@@ -187,10 +187,7 @@ def test_a_missing_folder_is_named(tmp_path):
     [
         (lambda f: (f / "config.json").unlink(), "Should have a `model_type` key in its config.json"),
         (lambda f: (f / "config.json").write_text("{nope"), "not a valid JSON file"),
-        (
-            lambda f: (f / "config.json").write_text("[]"),
-            "give a hub name or a folder in Hugging Face format",
-        ),
+        (lambda f: (f / "config.json").write_text("[]"), "Unrecognized model"),
         (lambda f: change_config(f, model_type="wombat"), "model type `wombat`"),
         (lambda f: change_config(f, num_attention_heads="four"), "expected int, got str"),
         (lambda f: (f / "model.safetensors").unlink(), "no file named model.safetensors"),
