@@ -32,9 +32,11 @@ offline: setup
 serve: setup
 	$(BIN)/python jobs/serve.py --config jobs/configs/serve-demo.yaml
 
-# The quick tests go first: what they find, the slow ones need not wait for.
+# The quick tests go first: what they find, the slow ones need not wait for. Compiled code does not check its
+# indices, so what uses it runs a second time with checks.
 test: setup
 	$(BIN)/python -m pytest
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -q tests/drafting tests/engine tests/rows
 	$(BIN)/python -m pytest -m '(ray or slow or browser) and not gpu' --durations=10
 
 check: setup

@@ -28,6 +28,7 @@ REPEATS = 20
 def steps(name: str) -> dict[str, float]:
     """Seconds of a step of each shape, in this process."""
     from engine import step_profile
+    from engine.cache_size import StepLimits
     from engine.config import ModelConfig
     from engine.kv_cache import KVCache
     from engine.model import loading
@@ -40,7 +41,7 @@ def steps(name: str) -> dict[str, float]:
         setattr(KVCache, "_gather", gather_anew)  # noqa: B010, a plain assignment needs an ignore
     vars(step_profile)["Sampling"] = lambda: Sampling(temperature=0.8, seed=1)
     loaded = loading.load_model(ModelConfig(path=str(DEMO / "model"), dtype="float32", device="cpu"))
-    runner = ModelRunner(loaded, num_pages=4096, page_size=16, max_running=64, max_nodes=1)
+    runner = ModelRunner(loaded, num_pages=4096, page_size=16, limits=StepLimits(64, 1))
     found = {}
     for sequences, context in SHAPES:
         times = [step_profile._time_step(runner, sequences, 0, context) for _ in range(REPEATS + 3)][3:]

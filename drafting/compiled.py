@@ -6,6 +6,10 @@ cache asks for the time stamp of the function's own file alone. It also fails on
 mentions a class which was renamed since. So the names of the cache files carry a digest of all source files
 of the package: any change to one of them makes all functions compile again, and older cache files are never
 read.
+
+Machine code does not check the indices that it is given: a wrong one reads other memory. With
+NUMBA_BOUNDSCHECK=1 every function is compiled with checks, and a wrong index raises IndexError; `make test`
+runs the tests of these functions that way.
 """
 
 from collections.abc import Callable
@@ -18,6 +22,7 @@ import numba
 import numpy as np
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+BOUNDS_ARE_CHECKED = bool(getattr(numba.config, "BOUNDSCHECK", None))
 MARK = ".source-"  # comes before the digest in the names of cache files
 
 
@@ -39,11 +44,20 @@ def compiled_lean(function: Function) -> Function:
     return _compiled(function, {"_nrt": False})
 
 
+def compiled_sums(function: Function) -> Function:
+    """The function as machine code that may add up in any order, or it could not use vector instructions."""
+    return _compiled(function, {"error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}})
+
+
 def _compiled(function: Function, options: dict[str, Any]) -> Function:
     dispatcher = numba.njit(cache=True, nogil=True, **options)(function)
     if dispatcher is not function:  # as it is with NUMBA_DISABLE_JIT
         file = dispatcher._cache._cache_file
         name = file._index_name.removesuffix(".nbi") + MARK + _digest(Path(function.__code__.co_filename))
+        if getattr(
+            numba.config, "BOUNDSCHECK", None
+        ):  # numba's cache would mix up functions with and without checks
+            name += ".checked"
         dispatcher._cache._cache_file = type(file)(file._cache_path, name, file._source_stamp)
     return cast(Function, dispatcher)
 

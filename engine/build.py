@@ -20,12 +20,11 @@ from drafting.proposer import Proposer
 from drafting.speculation import NoSpeculation, Speculation, VerifyAll
 from drafting.tables import Tables
 from engine import draft_tables as tables
+from engine.cache_size import StepLimits, num_cache_pages
 from engine.config import ModelConfig, default_max_running
 from engine.engine import Engine
-from engine.kv_cache import KVCache
 from engine.model.fingerprint import model_fingerprint
 from engine.model.loading import LoadedModel, load_model
-from engine.model.memory_available import available_memory
 from engine.model.probe import check_parity
 from engine.model_runner import ModelRunner
 from engine.page_pool import PagePool
@@ -34,9 +33,6 @@ from engine.scheduler import Scheduler
 from engine.step_profile import profile_steps
 
 logger = logging.getLogger(__name__)
-# The cache gets this share of the memory that is free once the weights are loaded. The rest is for
-# activations and other processes.
-CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
 
 
 def build_engine(
@@ -52,21 +48,13 @@ def build_engine(
 def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | None) -> Engine:
     """An engine over a loaded model, with the cache that config asks for or that fits."""
     max_running = config.max_running or default_max_running(loaded.device.type == "cuda")
-    pages_per_sequence = -(-loaded.max_context // config.page_size)
-    num_pages = _num_pages(loaded, config, pages_per_sequence, max_running * pages_per_sequence)
-    if num_pages < pages_per_sequence:
-        raise ValueError(
-            f"the K/V cache holds {num_pages * config.page_size} tokens, less than one sequence of "
-            f"{loaded.max_context}; "
-            "lower model.max_context, raise model.cache_tokens, or use a machine with more memory"
-        )
     adaptive = isinstance(proposer, AdaptiveProposer)
     max_nodes = proposer.max_nodes if proposer else 0
+    limits = StepLimits(max_running, max_nodes, MAX_STEP_NODES if adaptive else None)
+    num_pages = num_cache_pages(loaded, config, limits)
     # In a small cache of its own: it must not depend on the page size or the context that were asked for.
-    parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, max_running=1, max_nodes=4))
-    runner = ModelRunner(
-        loaded, num_pages, config.page_size, max_running, max_nodes, MAX_STEP_NODES if adaptive else None
-    )
+    parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, limits=StepLimits(1, 4)))
+    runner = ModelRunner(loaded, num_pages, config.page_size, limits)
     scheduler = Scheduler(
         PagePool(num_pages, config.page_size), max_running, config.prefill_chunk, config.prefix_cache
     )
@@ -92,23 +80,6 @@ def _compile_drafting() -> None:
     proposer.learn(states, candidates, np.array([2, 3], np.int32), np.array([0, 2]))
     proposer.recycle(np.array([1], np.int32), likeliest_successors(torch.zeros(1, 4), 2))
     proposer.finish(states[0])
-
-
-def _num_pages(loaded: LoadedModel, config: ModelConfig, least: int, wanted: int) -> int:
-    """Pages of the cache: as many as the settings say, else `wanted` pages or what a share of the free memory
-    holds.
-
-    To reach `least` pages, the cache may take most of the free memory.
-    """
-    if config.cache_tokens:
-        return -(-config.cache_tokens // config.page_size)
-    if loaded.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(loaded.device)
-    else:
-        free = available_memory()
-    page_bytes = KVCache.bytes_per_token(loaded.layer_shapes, loaded.dtype) * config.page_size
-    share, most = (int(free * part) // page_bytes for part in (CACHE_SHARE.get(loaded.device.type, 0.4), 0.9))
-    return min(wanted, max(share, min(least, most)))
 
 
 def build_proposer(

@@ -9,7 +9,9 @@ import numpy as np
 
 from drafting.tree import DraftTrees
 from engine.request import Event, Logprobs, SequenceStats
+from engine.sampling import NOT_FINITE
 from engine.scheduler import Chunk
+from engine.sequence import Sequence
 from engine.verify import Verified
 
 
@@ -22,6 +24,7 @@ def commit(
 ) -> list[Event]:
     """One event for each sequence whose last token was in the step.
 
+    A sequence whose logits are not finite at the end of its path fails, after the tokens of that path.
     ending: the chunks that end with the last token of their sequence, in the order of trees and verified.
     """
     if not len(trees.token_ids):
@@ -34,8 +37,12 @@ def commit(
     verified_counts = _count_sources(trees, len(source_names))
     for index, (sequence, _, _) in enumerate(ending):
         path = slice(offsets[index], offsets[index + 1])
-        tokens = [*node_tokens[path], bonus[index]]
+        tokens = node_tokens[path]
+        if bonus[index] != NOT_FINITE:
+            tokens.append(bonus[index])
         num_taken = sequence.append(tokens)
+        if bonus[index] == NOT_FINITE and not sequence.finish_reason:
+            fail_not_finite(sequence)
         if not sequence.finish_reason:
             sequence.num_cached += path.stop - path.start
         accepted = [source_names[source] for source in node_sources[path][:num_taken]]
@@ -50,10 +57,21 @@ def _commit_plain(ending: list[Chunk], tokens: list[int], logprobs: list[Logprob
     """A step without nodes is the commonest one, and needs neither paths nor sources."""
     events = []
     for (sequence, _, _), token, own in zip(ending, tokens, logprobs, strict=True):
+        if token == NOT_FINITE:
+            fail_not_finite(sequence)
+            events.append(sequence.event([], (), own and own.first(0)))
+            continue
         sequence.append_one(token)
         sequence.stats.num_steps += 1
         events.append(sequence.event([token], (None,), own))
     return events
+
+
+def fail_not_finite(sequence: Sequence) -> None:
+    """Ends a sequence whose numbers overflow, with an error that says where and what to do."""
+    place = sequence.num_output + 1
+    remedy = "use model.dtype bfloat16 or float32; if it is one of these, the weights are damaged"
+    sequence.fail(f"the model's logits are not finite at output token {place}: {remedy}")
 
 
 def _count(stats: SequenceStats, verified: dict[str, int], accepted: list[str]) -> None:

@@ -17,13 +17,13 @@ from drafting.adaptive.cost_model import StepShape
 from drafting.outcomes import CandidateCounts
 from drafting.speculation import NoSpeculation, Speculation
 from drafting.tree import CandidateTrees, DraftTrees, Int32, prune
-from engine.commit import commit
+from engine.check_request import check_request
+from engine.commit import commit, fail_not_finite
 from engine.logprobs import path_logprobs
 from engine.model_runner import ModelRunner
-from engine.prompt_length import check_prompt_length
 from engine.recycling import likeliest_successors
 from engine.request import Completion, Event, Request
-from engine.sampling import target_sampling, target_tokens
+from engine.sampling import NOT_FINITE, target_sampling, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
 from engine.stats import EngineStats, PhaseTimer, phase, step_clock
@@ -36,7 +36,8 @@ class Step:
 
     chunks: the tokens that run. ending: the chunks that end with the last token of their sequence. sequences:
     the sequences of these chunks; each gets a token, and the fields below are in their order. inputs: the
-    plan on the device.
+    plan on the device. failed: sequences that get no token, because their prompt made numbers that are not
+    finite.
     """
 
     chunks: list[Chunk]
@@ -50,6 +51,7 @@ class Step:
     targets: NDArray[np.int64]
     verified: Verified
     events: list[Event]
+    failed: list[Sequence]
 
 
 class Engine:
@@ -78,17 +80,8 @@ class Engine:
         return bool(self.scheduler.waiting or self.scheduler.running)
 
     def add(self, request: Request) -> None:
-        """Queues a request; raises ValueError for one that cannot run."""
-        check_prompt_length(len(request.prompt_ids), self.max_context)
-        low = min(request.prompt_ids)
-        high = max(request.prompt_ids)
-        if low < 0 or high >= self.vocab_size:
-            wrong = low if low < 0 else high
-            raise ValueError(
-                f"the prompt holds token id {wrong}; ids of this model go from 0 to {self.vocab_size - 1}"
-            )
-        if request.max_tokens < 1:
-            raise ValueError(f"max_tokens is {request.max_tokens}; it must be at least 1")
+        """Queues a request; raises ValueError for one that cannot run, whatever is wrong with it."""
+        check_request(request, self.max_context, self.vocab_size)
         if self.scheduler.find(request.id):
             raise ValueError(f"request id {request.id!r} is already running; give each request its own id")
         stop_ids = request.stop_ids | (frozenset() if request.ignore_eos else self.eos_ids)
@@ -110,15 +103,16 @@ class Engine:
         if step.chunks:
             self._propose(step)
             self._choose(step)
-            self._plan(step)
-            self._forward(step)
-            self._sample(step)
-            self._verify(step)
+            self._run(step)
+            if self._are_spoilt_by_nodes(step):
+                self.runner.clear_staging()
+                step.trees = DraftTrees.empty(len(step.sequences))
+                self._run(step)
             self._commit(step)
             self._learn(step)
             self._retire(step)
             self._count(step)
-        return step.events
+        return step.events + [sequence.event([], ()) for sequence in step.failed]
 
     def generate(self, requests: Iterable[Request]) -> list[Completion]:
         """Runs requests to their ends; completions come in the order of the requests."""
@@ -145,6 +139,7 @@ class Engine:
         step.ending = [chunk for chunk in step.chunks if chunk.last]
         step.sequences = [chunk.sequence for chunk in step.ending]
         step.events = []
+        step.failed = []
 
     @phase("propose")
     def _propose(self, step: Step) -> None:
@@ -175,8 +170,25 @@ class Engine:
                 max_depths[index] = max(0, self.scheduler.reserve(sequence, wanted) - sequence.num_tokens)
         step.trees = prune(trees, trees.depths <= max_depths.repeat(np.diff(trees.offsets)))
 
+    def _run(self, step: Step) -> None:
+        """From the tokens and nodes of a step to the tokens that they give."""
+        self._plan(step)
+        self._forward(step)
+        self._sample(step)
+        self._verify(step)
+
+    def _are_spoilt_by_nodes(self, step: Step) -> bool:
+        """Whether a sequence that has nodes got logits that are not finite.
+
+        NaN comes through the mask that hides a wrong node from the others, so only a step without nodes shows
+        what the sequence itself gives.
+        """
+        has_nodes = np.diff(step.trees.offsets) > 0
+        return bool((has_nodes & (step.verified.bonus == NOT_FINITE)).any())
+
     @phase("plan")
     def _plan(self, step: Step) -> None:
+        self.runner.clear_pages(self.scheduler.pool.collect_unclean())
         step.plan = self.runner.plan(step.chunks, step.trees)
         step.inputs = self.runner.inputs(step.plan)
 
@@ -197,10 +209,14 @@ class Engine:
         """Gives the accepted tokens to their sequences, and their K/V its final place in the cache."""
         asked = [sequence.request.logprobs for sequence in step.sequences]
         logprobs = path_logprobs(step.logits, step.trees, step.verified, asked)
+        overflowed = self.runner.overflowed(step.chunks)
         self.runner.keep_accepted(step.plan, step.sequences, step.verified)
         for sequence, num_tokens, _ in step.chunks:
             sequence.num_cached += num_tokens
         step.events = commit(step.ending, step.trees, step.verified, logprobs, self.speculation.source_names)
+        step.failed = [sequence for sequence in overflowed if not sequence.finish_reason]
+        for sequence in step.failed:
+            fail_not_finite(sequence)
 
     @phase("learn")
     def _learn(self, step: Step) -> None:
@@ -219,7 +235,7 @@ class Engine:
     @phase("retire")
     def _retire(self, step: Step) -> None:
         """Lets others find the pages that were filled, and frees those of finished sequences."""
-        self.scheduler.publish(step.chunks)
+        self.scheduler.publish([chunk for chunk in step.chunks if not chunk.sequence.error])
         for sequence in [sequence for sequence in self.scheduler.running if sequence.finish_reason]:
             self.speculation.finish(sequence)
             self.scheduler.retire(sequence)

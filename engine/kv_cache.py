@@ -22,8 +22,10 @@ class KVCache:
     """keys, values: per layer [1, Hkv, num_pages * S, D].
 
     The pages of a head follow each other. So (head, page) pairs are gathered as [B, Hkv, L, D] in one copy,
-    and a sequence whose pages follow each other is read in place. Zeroed at first: a masked slot must never
-    hold a NaN.
+    and a sequence whose pages follow each other is read in place.
+
+    A masked slot must never hold another sequence's numbers: if they are NaN or infinite, they come through
+    the mask. So a page is cleared before a sequence begins to fill it.
     """
 
     def __init__(
@@ -79,6 +81,21 @@ class KVCache:
             to_slots = torch.from_numpy(self.head_slots(target, num_heads)).to(stack.device)
             slots = stack.view(-1, size)
             slots.index_copy_(0, to_slots, slots.index_select(0, from_slots))
+
+    def clear(self, pages: Ints) -> None:
+        """Fills pages [N] with zeros, in every layer."""
+        indices = torch.from_numpy(pages).to(self.keys[0].device)
+        for (heads, _), stack in self._stacks.items():
+            stack.view(len(stack) * heads, self.num_pages, -1).index_fill_(1, indices, 0)
+
+    def are_finite(self, slots: Ints) -> NDArray[np.bool_]:
+        """Whether the last layer's keys in slots [N] are finite, bool [N].
+
+        What is NaN or infinite in one layer makes the keys of all later layers NaN.
+        """
+        keys = self.keys[-1][0].index_select(1, torch.from_numpy(slots).to(self.keys[-1].device))
+        found: NDArray[np.bool_] = keys.isfinite().all(-1).all(0).cpu().numpy()
+        return found
 
     def gather(self, layer: int, head_pages: Tensor) -> tuple[Tensor, Tensor]:
         """K and V of (head, page) pairs [N], as [N, S * D]; the next call overwrites them."""

@@ -66,7 +66,7 @@ def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
     rows[ends[:-1]] = trees.offsets[:-1] + np.arange(num_sequences)
     rows[places + 1] = verified.nodes + owners + 1
     token_ids[places] = trees.token_ids[verified.nodes]
-    token_ids[ends[1:] - 1] = verified.bonus
+    token_ids[ends[1:] - 1] = np.maximum(verified.bonus, 0)  # a row that fails gets no bonus
     return rows, token_ids, ends
 
 

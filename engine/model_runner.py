@@ -14,6 +14,7 @@ from torch import Tensor
 
 from drafting.tree import DraftTrees
 from engine import attention
+from engine.cache_size import StepLimits
 from engine.kv_cache import KVCache
 from engine.model.loading import LoadedModel
 from engine.request import Request
@@ -24,26 +25,13 @@ from engine.verify import Verified
 
 
 class ModelRunner:
-    """A model and its cache: num_pages committed pages, and staging pages for draft nodes.
+    """A model and its cache: num_pages committed pages, and staging pages for the nodes that limits allow."""
 
-    There is room for max_nodes nodes of each of max_running sequences, or for max_step_nodes in one step.
-    """
-
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        num_pages: int,
-        page_size: int,
-        max_running: int,
-        max_nodes: int,
-        max_step_nodes: int | None = None,
-    ) -> None:
+    def __init__(self, loaded: LoadedModel, num_pages: int, page_size: int, limits: StepLimits) -> None:
         self.loaded = loaded
         self.page_size = page_size
         self.num_pages = num_pages
-        staging_pages = max_running * -(-max_nodes // page_size)
-        if max_step_nodes is not None:  # each sequence's nodes begin in a page of their own
-            staging_pages = min(staging_pages, max_running + max_step_nodes // page_size)
+        staging_pages = limits.staging_pages(page_size)
         self.cache = KVCache(
             loaded.layer_shapes, num_pages + staging_pages, page_size, loaded.dtype, loaded.device
         )
@@ -82,6 +70,37 @@ class ModelRunner:
         with attention.current(inputs["ngram_step"]):
             logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
         return logits
+
+    @torch.inference_mode()
+    def clear_pages(self, page_ids: list[int]) -> None:
+        """Clears the pages that a sequence is about to fill; see KVCache."""
+        if page_ids:
+            self.cache.clear(np.array(page_ids, np.int64))
+
+    @torch.inference_mode()
+    def clear_staging(self) -> None:
+        """Clears all staging pages, where the K/V of a node may be infinite or NaN; see KVCache."""
+        self.cache.clear(np.arange(self.num_pages, self.cache.num_pages))
+
+    @torch.inference_mode()
+    def overflowed(self, chunks: list[Chunk]) -> list[Sequence]:
+        """The sequences of which a chunk that just ran holds K/V that is not finite.
+
+        Chunks of one token are left out: their logits show it. In a longer chunk it spoils the tokens
+        before it as well, because NaN comes through a mask, and other sequences may have the same beginning.
+        """
+        several = [chunk for chunk in chunks if chunk.num_tokens > 1]
+        if not several:
+            return []
+        slots = [self._slots(c.sequence, c.sequence.num_cached, c.num_tokens) for c in several]
+        finite = np.split(self.cache.are_finite(np.concatenate(slots)), np.cumsum([*map(len, slots)]))
+        return [chunk.sequence for chunk, own in zip(several, finite, strict=False) if not own.all()]
+
+    def _slots(self, sequence: Sequence, first: int, count: int) -> NDArray[np.int64]:
+        """The slots of tokens first .. first + count - 1 of a sequence."""
+        positions = np.arange(first, first + count)
+        pages = np.array(sequence.page_ids, np.int64)[positions // self.page_size]
+        return pages * self.page_size + positions % self.page_size
 
     def keep_accepted(self, plan: StepPlan, sequences: list[Sequence], verified: Verified) -> None:
         """Moves the K/V of accepted nodes to the slots after the last token of their sequence."""

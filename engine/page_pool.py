@@ -22,6 +22,7 @@ class PagePool:
         # By page, when it was given back; the longest unused comes first.
         self._idle: OrderedDict[int, int] = OrderedDict()
         self._clock = 0
+        self._unclean: list[int] = []  # pages that were handed out since the last call of collect_unclean
 
     @property
     def num_free(self) -> int:
@@ -40,7 +41,14 @@ class PagePool:
             after = self._take_one(after)
             self._num_holders[after] = 1
             page_ids.append(after)
+        self._unclean += page_ids
         return page_ids
+
+    def collect_unclean(self) -> list[int]:
+        """The pages that were handed out since the last call: they hold what their last holder wrote."""
+        unclean = self._unclean
+        self._unclean = []
+        return unclean
 
     def give_back(self, page_ids: list[int], last_first: bool = False) -> None:
         """Ends a holder's hold on its pages.

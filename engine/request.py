@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "error"]
 # Sees every output token of one sequence, in order; True when the output ends with it.
 StopCheck = Callable[[int], bool]
 
@@ -107,12 +107,17 @@ class Logprobs:
         return Logprobs(*map(np.concatenate, arrays))
 
 
+class RequestFailed(ValueError):
+    """A request that had begun cannot go on; says why. The others go on."""
+
+
 class Event(NamedTuple):  # a frozen dataclass takes four times as long to make, and every token makes one
     """New tokens of one request.
 
     sources: for each token the source that drafted it, None = the model's own. finish_reason: None while the
     request goes on. stop = an eos or stop token came, or a stop check said so; length = max_tokens or the
-    context is full. stats: with the last event only. logprobs: of a request that asks for them.
+    context is full; error = the request cannot go on, and `error` says why; the event may then be without
+    tokens. stats: with the last event only. logprobs: of a request that asks for them.
     """
 
     request_id: str
@@ -121,17 +126,19 @@ class Event(NamedTuple):  # a frozen dataclass takes four times as long to make,
     finish_reason: FinishReason | None = None
     stats: SequenceStats | None = None
     logprobs: Logprobs | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class Completion:
-    """A finished request: all its output tokens."""
+    """A finished request: all its output tokens, and the error that ended it, if one did."""
 
     request_id: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     stats: SequenceStats
     logprobs: Logprobs | None = None
+    error: str | None = None
 
     @staticmethod
     def of(events: Sequence[Event]) -> "Completion":
@@ -141,4 +148,4 @@ class Completion:
         parts = [event.logprobs for event in events if event.logprobs is not None]
         token_ids = tuple(chain.from_iterable(event.token_ids for event in events))
         logprobs = Logprobs.joined(parts) if parts else None
-        return Completion(last.request_id, token_ids, last.finish_reason, last.stats, logprobs)
+        return Completion(last.request_id, token_ids, last.finish_reason, last.stats, logprobs, last.error)

@@ -20,6 +20,12 @@ from engine.request import Sampling
 from engine.sequence import Sequence
 from engine.top_k_top_p import kept_by_rank
 
+# In place of a target token: the logits hold NaN or infinity, or are all minus infinity.
+NOT_FINITE = -1
+# Rows are drawn in pieces of this many logits, because each logit takes up to 7 float64 numbers.
+LOGITS_AT_ONCE = 1 << 22
+BYTES_PER_DRAWN_LOGIT = 7 * 8
+
 
 @dataclass(frozen=True)
 class TargetSampling:
@@ -46,23 +52,40 @@ def target_sampling(sequences: list[Sequence], trees: DraftTrees) -> TargetSampl
 def target_tokens(logits: Tensor, rows: TargetSampling | None) -> NDArray[np.int64]:
     """logits [R, V] -> target token of each row, int64 [R]; of equal logits the lowest id wins.
 
-    rows: None = all are greedy.
+    rows: None = all are greedy. A row whose largest logit is not finite gets NOT_FINITE; NaN counts as larger
+    than any number, and single tokens may have minus infinity.
     """
     logits = logits.float()
-    # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
-    targets: NDArray[np.int64] = (
-        logits.numpy().argmax(-1) if logits.device.type == "cpu" else logits.argmax(-1).cpu().numpy()
-    )
+    targets = _likeliest(logits)
     if rows is not None:
         _draw_rows(logits, rows, targets)
     return targets
 
 
+def _likeliest(logits: Tensor) -> NDArray[np.int64]:
+    if logits.device.type == "cpu":
+        # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
+        values = logits.numpy()
+        best: NDArray[np.int64] = values.argmax(-1)
+        best[~np.isfinite(values[np.arange(len(best)), best])] = NOT_FINITE
+        return best
+    ids = logits.argmax(-1)
+    largest = logits.gather(1, ids[:, None])[:, 0]
+    found: NDArray[np.int64] = ids.masked_fill(~largest.isfinite(), NOT_FINITE).cpu().numpy()
+    return found
+
+
 @torch.inference_mode()
 def _draw_rows(logits: Tensor, rows: TargetSampling, targets: NDArray[np.int64]) -> None:
-    """Replaces the targets of the rows that are not greedy."""
-    drawn = [index for index, sampling in enumerate(rows.sampling) if sampling.temperature > 0]
-    if drawn:
+    """Replaces the targets of the rows that are not greedy and whose logits are finite."""
+    all_drawn = [
+        index
+        for index, (sampling, target) in enumerate(zip(rows.sampling, targets.tolist(), strict=True))
+        if sampling.temperature > 0 and target != NOT_FINITE
+    ]
+    rows_at_once = max(1, LOGITS_AT_ONCE // logits.shape[1])
+    for first in range(0, len(all_drawn), rows_at_once):
+        drawn = all_drawn[first : first + rows_at_once]
         sampling = [rows.sampling[index] for index in drawn]
         uniform = uniforms([s.seed for s in sampling], rows.positions[drawn])
         own = logits if len(drawn) == len(logits) else logits[drawn]

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.request import Event, FinishReason, Logprobs, Request, SequenceStats
+from engine.request import Event, FinishReason, Logprobs, Request, SequenceStats, StopCheck
+
+
+def _stop_check(request: Request) -> StopCheck | None:
+    """The request's own check of its output; raises ValueError when it cannot be made."""
+    try:
+        return request.make_stop_check() if request.make_stop_check else None
+    except Exception as error:  # it is the caller's code
+        raise ValueError(f"no stop check could be made: {type(error).__name__}: {error}") from error
 
 
 class Sequence:
@@ -20,7 +28,7 @@ class Sequence:
     def __init__(self, request: Request, stop_ids: frozenset[int], max_context: int) -> None:
         self.request = request
         self.stop_ids = stop_ids
-        self.stop_check = request.make_stop_check() if request.make_stop_check else None
+        self.stop_check = _stop_check(request)
         self.num_prompt = len(request.prompt_ids)
         self.max_tokens_total = min(self.num_prompt + request.max_tokens, max_context)
         self._buffer = np.empty(self.max_tokens_total, np.int32)
@@ -37,6 +45,7 @@ class Sequence:
         self.draft_state: Any = None  # what the proposer knows of it, of its first num_drafted tokens
         self.num_drafted = 0
         self.finish_reason: FinishReason | None = None
+        self.error: str | None = None  # why it failed
         self.stats = SequenceStats(num_prompt_tokens=self.num_prompt)
 
     @property
@@ -76,13 +85,25 @@ class Sequence:
         return len(token_ids)
 
     def append_one(self, token: int) -> None:
-        """Takes a token, which may end the sequence."""
+        """Takes a token, which may end the sequence; a stop check that raises fails this sequence alone."""
         self._buffer[self.num_tokens] = self.last_token = token
         self.num_tokens += 1
-        if token in self.stop_ids or (self.stop_check and self.stop_check(token)):
+        try:
+            stops = token in self.stop_ids or (self.stop_check and self.stop_check(token))
+        except Exception as error:  # it is the caller's code
+            self.fail(
+                f"the stop check raised {type(error).__name__} at output token {self.num_output}: {error}"
+            )
+            return
+        if stops:
             self.finish_reason = "stop"
         elif self.num_tokens == self.max_tokens_total:
             self.finish_reason = "length"
+
+    def fail(self, error: str) -> None:
+        """Ends the sequence with an error; the tokens that it has remain its output."""
+        self.finish_reason = "error"
+        self.error = error
 
     def event(
         self, token_ids: list[int], sources: tuple[str | None, ...], logprobs: Logprobs | None = None
@@ -91,4 +112,6 @@ class Sequence:
         if self.finish_reason:
             self.stats.num_generated_tokens = self.num_output
         stats = self.stats if self.finish_reason else None
-        return Event(self.request.id, tuple(token_ids), sources, self.finish_reason, stats, logprobs)
+        return Event(
+            self.request.id, tuple(token_ids), sources, self.finish_reason, stats, logprobs, self.error
+        )

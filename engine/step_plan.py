@@ -296,8 +296,9 @@ def _arrays(
 ) -> tuple[Ints, bool, Ints, Masks]:
     """tokens, in_order and pages of an AttentionCall, and its masks [W, B, Q, L]; windows [W], 0 = unlimited.
 
-    A sequence with fewer staging pages than the widest sequence of the call gets page 0 in their place. Page
-    0 is always inside the cache, and the mask hides it.
+    A sequence with fewer pages than the longest of the call, or with fewer nodes than the widest, gets its
+    own first page in their place, and the mask hides it. A page of another sequence will not do: a NaN in
+    it would come through the mask, because NaN times zero is NaN.
     """
     num_committed = 0
     num_nodes = 0
@@ -307,7 +308,7 @@ def _arrays(
         num_nodes = max(num_nodes, spans[c].num_nodes)
         width = max(width, spans[c].width)
     tokens = np.empty((len(members), width), np.int64)
-    pages = np.zeros((len(members), num_committed + -(-num_nodes // page_size)), np.int64)
+    pages = np.empty((len(members), num_committed + -(-num_nodes // page_size)), np.int64)
     shape = (len(windows), len(members), width, pages.shape[1] * page_size)
     masks = np.full(shape, -np.inf, np.float32)
     in_order = True
@@ -317,6 +318,7 @@ def _arrays(
         in_order = in_order and span.width == width and follows
         for q in range(width):
             tokens[b, q] = span.first + min(q, span.width - 1)
+        pages[b] = page_table[c, 0]
         for p in range(span.num_pages):
             pages[b, p] = page_table[c, p]
         for p in range(-(-span.num_nodes // page_size)):

@@ -42,6 +42,7 @@ def profile_steps(
         seconds.append(min(times))
         if time.perf_counter() - started > max_seconds and len(shapes) > 3:
             break
+    runner.clear_staging()
     packed = runner.loaded.device.type == "cpu"
     return Profile(shapes, seconds, (MAX_EXACT_ROWS, ROWS_STEP) if packed else None)
 

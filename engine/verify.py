@@ -19,7 +19,8 @@ class Verified(NamedTuple):
     """What the target agrees with.
 
     nodes int64 [A]: accepted nodes, from root to leaf, as indices into the packed trees; sequence b owns
-    nodes[offsets[b] : offsets[b + 1]]. bonus int64 [B]: the target's own token after each path.
+    nodes[offsets[b] : offsets[b + 1]]. bonus int64 [B]: the target's own token after each path, or
+    NOT_FINITE (engine/sampling.py), which no node equals.
     """
 
     nodes: Ints

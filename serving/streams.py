@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.request import Event, Request, SequenceStats
+from engine.request import Event, Request, RequestFailed, SequenceStats
 from rows.detokenizer import Detokenizer
 from rows.text_codec import TextCodec
 from serving.errors import ApiError
@@ -80,6 +80,8 @@ async def _text(backend: Backend, index: int, request: Request) -> AsyncGenerato
                     yield TextDelta(index, text + detokenizer.held(), event.finish_reason, event.stats)
                 elif text:
                     yield TextDelta(index, text)
+    except RequestFailed as error:
+        raise ApiError(500, str(error)) from error
     except ValueError as error:
         raise ApiError(400, str(error)) from error
     except RuntimeError as error:

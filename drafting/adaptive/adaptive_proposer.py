@@ -17,7 +17,7 @@ from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.earnings import Earnings
 from drafting.adaptive.features import NUM_FEATURES
 from drafting.adaptive.layout import Int64, Model, Records, Scratch, WeighedCandidates
-from drafting.bigram import recycle_successors
+from drafting.bigram import empty_table, recycle_successors
 from drafting.compiled import compiled
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32, NodeArrays, empty_nodes
@@ -48,7 +48,7 @@ class AdaptiveProposer:
         self.max_depth = max_nodes
         self.arena = TokenArena(corpus_tokens)
         self.calibration = Calibration()
-        self.bigram = tables.bigram.copy() if tables.bigram is not None else np.empty((1, 0), np.int32)
+        self.bigram = tables.bigram.copy() if tables.bigram is not None else empty_table(0, 0)
         self._home = home
         self._num_learned = 0
         if home:

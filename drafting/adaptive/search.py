@@ -261,7 +261,8 @@ def _num_successors(growth: Growth, node: Any, token: int) -> int:
     """
     if token >= len(growth.model.bigram_VR):
         return 0
-    most = 2 if node.longest >= LONG_MATCH else growth.model.bigram_VR.shape[1]
+    num_ranks = int(growth.model.bigram_VR.shape[1])
+    most = min(2, num_ranks) if node.longest >= LONG_MATCH else num_ranks
     return min(most, int(node.survival / growth.floor))
 
 

@@ -7,11 +7,12 @@ models.
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from drafting.compiled import compiled_sums
 
 FUSED_DTYPES = (torch.float32, torch.float64)  # what numba knows
 TOLERANCE = 1e-5
@@ -62,8 +63,7 @@ def _fits(norm: Any) -> bool:
     )
 
 
-# The order of a sum is the compiler's to choose, or it could not use vector instructions.
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"})
+@compiled_sums
 def _normalise(rows: NDArray[Any], weight: NDArray[Any], epsilon: np.float32, result: NDArray[Any]) -> None:
     num_columns = rows.shape[1]
     for r in range(len(rows)):

@@ -16,6 +16,7 @@ from transformers.models.mistral import modeling_mistral
 
 from engine import attention
 from engine.build import engine_for
+from engine.cache_size import StepLimits
 from engine.config import ModelConfig
 from engine.model.loading import inspect_model, load_model
 from engine.model.probe import check_parity
@@ -157,7 +158,7 @@ def test_attention_that_differs_unseen_by_the_probe_is_refused_by_the_parity_che
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 def test_the_parity_check_passes_in_every_dtype(dtype):
     loaded = inspect_model(tiny_model("llama", dtype=getattr(torch, dtype), initializer_range=0.05))
-    parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, max_running=1, max_nodes=4))
+    parity = check_parity(ModelRunner(loaded, num_pages=3, page_size=4, limits=StepLimits(1, 4)))
     assert 0 <= parity <= {"float64": 1e-5, "float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}[dtype]
 
 
