@@ -183,8 +183,10 @@ class Engine:
         NaN comes through the mask that hides a wrong node from the others, so only a step without nodes shows
         what the sequence itself gives.
         """
-        has_nodes = np.diff(step.trees.offsets) > 0
-        return bool((has_nodes & (step.verified.bonus == NOT_FINITE)).any())
+        if not len(step.trees.token_ids):
+            return False
+        not_finite = step.verified.bonus == NOT_FINITE
+        return bool(not_finite.any() and (not_finite & (np.diff(step.trees.offsets) > 0)).any())
 
     @phase("plan")
     def _plan(self, step: Step) -> None:
