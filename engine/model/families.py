@@ -122,6 +122,15 @@ REFUSALS = (
 )  # fmt: skip
 
 
+# By rope type. Beyond their first length these models change all rotary angles, also those of the other
+# sequences in a step: a text would depend on its neighbours. So their context ends there. The first length of
+# `dynamic` is max_position_embeddings.
+CHANGING_ROPES = ("longrope", "su", "dynamic")
+# These change no angle, whatever the length. Model cards say to add them to config.json and to leave
+# max_position_embeddings as it was trained, so the context is the factor times the first length.
+STRETCHED_ROPES = ("yarn", "linear")
+
+
 def check_supported(model_type: str) -> None:
     """Raises ValueError for a `model_type` (of config.json) that does not run here, with the reason and what
     to use instead.
@@ -162,25 +171,32 @@ def context_of(settings: Mapping[str, Any], asked: int | None) -> int | None:
     """Positions per sequence, by config.json and model.max_context; None = unknown.
 
     Raises ValueError for more than there are.
-
-    Beyond the first length of a longrope model all its rotary angles change, also those of the other
-    sequences in a step: a text would depend on its neighbours. So its context ends there.
     """
     settings = {**settings, **(settings.get("text_config") or {})}
     made_for = settings.get("max_position_embeddings") or settings.get("n_positions")
     rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    changes = None
-    if rope.get("rope_type", rope.get("type")) in ("longrope", "su"):
-        changes = settings.get("original_max_position_embeddings") or rope.get(
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind in CHANGING_ROPES:
+        first = settings.get("original_max_position_embeddings") or rope.get(
             "original_max_position_embeddings"
         )
-    if changes and asked and asked > changes:
-        raise ValueError(
-            f"model.max_context is {asked}, but this model's rotary angles change for all rows beyond "
-            f"{changes} positions; lower it"
-        )
+        changes = min((length for length in (first, made_for) if length), default=None)
+        if changes and asked and asked > changes:
+            raise ValueError(
+                f"model.max_context is {asked}, but this model's rotary angles change for all rows beyond "
+                f"{changes} positions (rope type {kind}); lower it"
+            )
+        return asked or changes
+    if kind in STRETCHED_ROPES and made_for and not _says_stretched(settings):
+        first = rope.get("original_max_position_embeddings") if kind == "yarn" else None
+        made_for = max(made_for, int((first or made_for) * (rope.get("factor") or 1)))
     if made_for and asked and asked > made_for:
         raise ValueError(
             f"model.max_context is {asked}, but the model was made for {made_for} positions; lower it"
         )
-    return asked or min((length for length in (made_for, changes) if length), default=None)
+    return asked or made_for
+
+
+def _says_stretched(settings: Mapping[str, Any]) -> bool:
+    """Whether max_position_embeddings is the stretched length already, though its rope type is `linear`."""
+    return str(settings.get("model_type")).startswith("gemma3")

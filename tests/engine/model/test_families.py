@@ -101,6 +101,12 @@ LONGROPE = {
 }
 
 
+QWEN_YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+DEEPSEEK_YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
+GEMMA3 = {"rope_type": "linear", "factor": 8.0}
+
+
 @pytest.mark.parametrize(
     ("settings", "context"),
     [
@@ -123,7 +129,19 @@ LONGROPE = {
             },
             32,
         ),
-        ({"max_position_embeddings": 256, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 256),
+        ({"max_position_embeddings": 256, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 1024),
+        ({"max_position_embeddings": 256, "rope_parameters": {"rope_type": "linear", "factor": 2.0}}, 512),
+        # Qwen2.5's card: yarn is added to config.json, and the rest is left as it was.
+        ({"max_position_embeddings": 32768, "rope_scaling": QWEN_YARN}, 131072),
+        ({"max_position_embeddings": 40960, "rope_scaling": QWEN_YARN}, 131072),  # Qwen3's
+        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0}}, 131072),
+        # DeepSeek V3 and Llama 3.1 say the whole length themselves.
+        ({"max_position_embeddings": 163840, "rope_scaling": DEEPSEEK_YARN}, 163840),
+        ({"max_position_embeddings": 131072, "rope_scaling": LLAMA3}, 131072),
+        ({"model_type": "gemma3_text", "max_position_embeddings": 131072, "rope_scaling": GEMMA3}, 131072),
+        ({"max_position_embeddings": 131072, "rope_parameters": {"full_attention": GEMMA3}}, 131072),
+        # The angles of `dynamic` depend on the longest row of a step.
+        ({"max_position_embeddings": 256, "rope_scaling": {"type": "dynamic", "factor": 4.0}}, 256),
         ({}, None),
     ],
 )
@@ -132,9 +150,28 @@ def test_a_models_context_ends_where_its_positions_or_its_rotary_angles_do(setti
     assert context_of(settings, 16) == 16
     if context:
         with pytest.raises(
-            ValueError, match=f"model.max_context is 1000, but .* {context} positions; lower it"
+            ValueError, match=f"model.max_context is 1000000, but .* {context} positions.*; lower it"
         ):
-            context_of(settings, 1000)
+            context_of(settings, 1_000_000)
+
+
+@pytest.mark.parametrize("kind", ["yarn", "linear"])
+def test_a_stretched_model_gives_the_text_of_generate_beyond_the_length_it_was_trained_for(
+    kind, monkeypatch
+) -> None:
+    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10_000.0}
+    if kind == "yarn":
+        rope["original_max_position_embeddings"] = 32
+    monkeypatch.setitem(TINY, "qwen2", {"max_position_embeddings": 32, "rope_parameters": rope})
+    reference = tiny_family("qwen2", "sdpa")
+    cases = [
+        Case(f"{n}", p, tuple(reference_greedy(reference, list(p), 120 - len(p))))
+        for n, p in enumerate(random_prompts(3, seed=0))
+    ]
+    engine = make_engine(tiny_family("qwen2"), mixed_proposer(5, 4, cases), max_running=3)
+    assert engine.max_context == 128
+    for case, completion in zip(cases, engine.generate([case.request() for case in cases]), strict=True):
+        assert completion.token_ids == case.token_ids
 
 
 def test_a_longrope_model_gives_the_text_of_generate_within_its_first_context(monkeypatch) -> None:
