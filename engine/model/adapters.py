@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from engine.config import ModelConfig
 from engine.model.hub import ADAPTER_WEIGHTS, local_folder
 
@@ -62,4 +64,19 @@ def _merged(model: Any, folder: str) -> Any:
         raise ValueError(
             f"{len(wrong)} of its weights are missing or have no place in the model, first {wrong[0]}"
         )
+    _untie_adapted(model)
     return adapted.merge_and_unload(safe_merge=True)
+
+
+def _untie_adapted(model: Any) -> None:
+    """Gives the output layer a weight of its own where an adapter changes one of two tied embeddings.
+
+    Merged into the weight that both share, the change of one would change the other as well.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    own, output = (getattr(layer, "base_layer", layer) for layer in layers)
+    if any(isinstance(layer, BaseTunerLayer) for layer in layers) and output.weight is own.weight:
+        output.weight = nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+        model.config.get_text_config().tie_word_embeddings = False

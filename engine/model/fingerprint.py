@@ -5,15 +5,20 @@ only: the driver asks for it.
 """
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from engine.config import ModelConfig
 from engine.model.hub import local_folder
-from engine.model.safetensors_headers import check_whole
+from engine.model.safetensors_headers import check_whole, tensor_places
 
-NUM_SAMPLES = 1024
+WHOLE_BYTES = 1 << 16
 SAMPLE_BYTES = 4096
+NUM_SAMPLES = 16  # of each tensor; fewer where a file has so many that MAX_READS would not do
+MAX_READS = 1 << 14
+NUM_PARTS = 64  # into which files of another kind are cut
 WEIGHTS = ("*.safetensors", "*.bin")
 DESCRIPTIONS = ("*.json", "*.jinja", "*.model")
 
@@ -36,18 +41,17 @@ def describe(own: str, adapter: str | None, quantization: str | None) -> str:
 
 
 def folder_fingerprint(folder: Path, setting: str) -> str:
-    """16 hex digits of a folder's files: descriptions whole, weights by size and evenly spread samples.
+    """16 hex digits of a folder's files: descriptions whole, weights by size and by samples of every tensor.
 
-    Raises ValueError, which names the setting, for a folder without weights or with a file that was cut
-    short.
+    A tensor of up to WHOLE_BYTES counts whole, of a larger one up to NUM_SAMPLES evenly spread pieces. So a
+    change of a whole matrix is always seen, and one of single rows may not be. Of `.bin` files every byte
+    counts, through the checksums that their archive keeps. Raises ValueError, which names the setting, for a
+    folder without weights or with a file that was cut short.
     """
     weights = sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
     if not weights:
         remedy = "give a folder in Hugging Face format"
         raise ValueError(f"{setting} {str(folder)!r} has no weights ({' or '.join(WEIGHTS)}); {remedy}")
-    for path in weights:
-        if path.suffix == ".safetensors":
-            check_whole(path)
     descriptions = (path for pattern in DESCRIPTIONS for path in folder.glob(pattern))
     digest = hashlib.sha256()
     for path in sorted({*descriptions, *weights}):
@@ -58,11 +62,28 @@ def folder_fingerprint(folder: Path, setting: str) -> str:
 
 
 def _samples(path: Path) -> Iterator[bytes]:
-    size = path.stat().st_size
+    if path.suffix == ".safetensors":
+        check_whole(path)
+        yield from _samples_of_parts(path, tensor_places(path))
+    elif zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                yield f"{entry.filename} {entry.file_size} {entry.CRC}\0".encode()
+    else:
+        size = path.stat().st_size
+        bounds = [size * part // NUM_PARTS for part in range(NUM_PARTS + 1)]
+        yield from _samples_of_parts(path, list(pairwise(bounds)))
+
+
+def _samples_of_parts(path: Path, places: list[tuple[int, int]]) -> Iterator[bytes]:
+    """Samples of each part [first, end) of a file."""
+    num_samples = max(2, min(NUM_SAMPLES, MAX_READS // max(1, len(places))))
     with path.open("rb") as file:
-        if size <= NUM_SAMPLES * SAMPLE_BYTES:
-            yield file.read()
-            return
-        for index in range(NUM_SAMPLES):
-            file.seek(index * (size - SAMPLE_BYTES) // (NUM_SAMPLES - 1))
-            yield file.read(SAMPLE_BYTES)
+        for first, end in places:
+            if end - first <= WHOLE_BYTES:
+                file.seek(first)
+                yield file.read(end - first)
+                continue
+            for index in range(num_samples):
+                file.seek(first + index * (end - first - SAMPLE_BYTES) // (num_samples - 1))
+                yield file.read(SAMPLE_BYTES)

@@ -15,6 +15,13 @@ def read_header(path: Path) -> dict[str, dict[str, Any]]:
     return _read(path)[0]
 
 
+def tensor_places(path: Path) -> list[tuple[int, int]]:
+    """Where the tensors of a file lie, as offsets [first, end) in the file, in the order of their names."""
+    tensors, header_size = _read(path)
+    offsets = [tensors[name]["data_offsets"] for name in sorted(tensors)]
+    return [(8 + header_size + first, 8 + header_size + end) for first, end in offsets]
+
+
 def check_whole(path: Path) -> None:
     """Raises ValueError for a file that a broken download or copy has cut short."""
     tensors, header_size = _read(path)

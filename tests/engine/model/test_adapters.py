@@ -79,6 +79,43 @@ def test_an_adapted_model_gives_the_text_of_pefts_merged_model(
     assert (sum(engine.stats.accepted.values()) > 0) == (mode != "off")
 
 
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "lm_head"]},
+        {"target_modules": ["embed_tokens", "lm_head"]},
+        {"target_modules": ["q_proj", "lm_head"], "use_dora": True},
+        {"target_modules": ["q_proj", "embed_tokens"], "ensure_weight_tying": True},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6, 9]},
+        {"target_modules": ["q_proj"], "bias": "all"},
+    ],
+    ids=str,
+)
+def test_an_adapter_of_the_embeddings_gives_the_logits_that_it_gives_unmerged(
+    settings: dict[str, Any], tied: bool, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    ids = torch.tensor([[5, 6, 7, 9, 30]])
+    config = LoraConfig(r=4, lora_alpha=16, init_lora_weights=False, **settings)
+    torch.manual_seed(1)
+    unmerged = get_peft_model(tiny_model("llama", "sdpa", tie_word_embeddings=tied), config)
+    with torch.no_grad():
+        for parameter in unmerged.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+        wanted = unmerged(input_ids=ids).logits
+    unmerged.save_pretrained(tmp_path)
+    model = tiny_model("llama", "sdpa", tie_word_embeddings=tied)
+    merged = adapters.merge_adapter(model, ModelConfig(path="model", adapter=str(tmp_path)))
+    with torch.no_grad():
+        assert (merged(input_ids=ids).logits - wanted).abs().max() < 1e-9
+
+
 def test_draft_tables_of_an_adapted_model_are_its_own(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model")
     one, other = (str(save_adapter(tmp_path / name, seed=seed)) for name, seed in (("one", 1), ("other", 2)))
