@@ -30,23 +30,29 @@ _LIKELY = pa.struct([("token_id", pa.int32()), ("logprob", pa.float32())])
 _LOGPROBS = pa.list_(pa.struct([*_LIKELY, ("top", pa.list_(_LIKELY))]))
 
 
+# The text of token ids behind a context (rows/text_codec.py TextCodec.decode).
+Decode = Callable[[Sequence[int], Sequence[int]], str]
+
+
 @dataclass(frozen=True)
 class Generated:
     """What a row gave.
 
-    completions: those decoded, one for all samples of a greedy row; stops: what its texts are cut at.
+    completions: those decoded, one for all samples of a greedy row; stops: what its texts are cut at;
+    context: the end of its prompt, behind which they are decoded.
     """
 
     completions: Sequence[Completion]
     num_samples: int = 1
     stops: StopStrings | None = None
+    context: Sequence[int] = ()
 
-    def text(self, completion: Completion, decode: Callable[[Sequence[int]], str]) -> str:
+    def text(self, completion: Completion, decode: Decode) -> str:
         """A completion's text, cut at the stop string that ended it.
 
         The text of a completion that ended otherwise holds no stop string.
         """
-        text = decode(completion.token_ids)
+        text = decode(completion.token_ids, self.context)
         return self.stops.cut(text) if self.stops else text
 
     def total(self, count: str) -> int:
@@ -116,7 +122,7 @@ class OutputColumns:
             {"logprobs": _LOGPROBS} if self.logprobs else {}
         )
 
-    def table(self, results: Sequence[Generated | str], decode: Callable[[Sequence[int]], str]) -> pa.Table:
+    def table(self, results: Sequence[Generated | str], decode: Decode) -> pa.Table:
         """One row per result: what it gave, or the error of a row that gave nothing."""
         done = [None if isinstance(result, str) else result for result in results]
         completions = self._completions([row for row in done if row], decode)
@@ -139,9 +145,7 @@ class OutputColumns:
         names = [name.removeprefix(self.prefix) for name in self.schema.names]
         return pa.Table.from_pydict({self.prefix + name: columns[name] for name in names}, schema=self.schema)
 
-    def _completions(
-        self, rows: Sequence[Generated], decode: Callable[[Sequence[int]], str]
-    ) -> dict[str, pa.Array]:
+    def _completions(self, rows: Sequence[Generated], decode: Decode) -> dict[str, pa.Array]:
         """What samples have, a value for each completion of all rows."""
         completions = [completion for row in rows for completion in row.completions]
         columns = {

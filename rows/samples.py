@@ -46,7 +46,7 @@ class RowGenerator:
             completions = await asyncio.gather(*map(self.loop.complete, requests))
         except ValueError as error:  # the output has no place for it, or the engine cannot run it
             return str(error)
-        return Generated(completions, settings["n"], stops)
+        return Generated(completions, settings["n"], stops, self.codec.context(prompt.token_ids))
 
 
 def sample_requests(request: Request, num_samples: int) -> list[Request]:
@@ -73,4 +73,6 @@ def _stopping(request: Request, stops: StopStrings | None, codec: TextCodec) -> 
             f"stop needs a tokenizer that comes as a tokenizer.json, and this model's is a {kind}; "
             "use stop_token_ids"
         )
-    return replace(request, make_stop_check=lambda: StopStringCheck(stops.texts, codec.tokenizer))
+    return replace(
+        request, make_stop_check=lambda: StopStringCheck(stops.texts, codec.tokenizer, request.prompt_ids)
+    )

@@ -6,6 +6,7 @@ An output ends at the first token after which its decoded text holds a stop stri
 text's end do not count: they may be half a character.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,12 +34,13 @@ class StopStrings:
 class StopStringCheck:
     """Sees one sequence's output tokens in order (engine/request.py StopCheck).
 
-    Costs as much per token however long the text is.
+    Costs as much per token however long the text is. prompt_ids: of the sequence; a stop string in the
+    prompt, or one that begins there, does not count.
     """
 
-    def __init__(self, texts: tuple[str, ...], tokenizer: Any) -> None:
+    def __init__(self, texts: tuple[str, ...], tokenizer: Any, prompt_ids: Sequence[int] = ()) -> None:
         self._texts = texts
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, prompt_ids)
         self._room = max(map(len, texts)) - 1
         # The last characters given out, in which a stop string may begin that is not complete yet.
         self._tail = ""
@@ -47,5 +49,5 @@ class StopStringCheck:
         """Whether the text holds a stop string with this token."""
         text = self._tail + self._detokenizer.push([token_id])
         self._tail = text[max(0, len(text) - self._room) :]
-        seen = text + self._detokenizer.held().rstrip("\ufffd")
+        seen = self._detokenizer.joined(text, self._room + 1)
         return any(stop in seen for stop in self._texts)

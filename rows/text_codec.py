@@ -11,6 +11,7 @@ from typing import Any
 from engine.config import ModelConfig
 from engine.model.hub import local_folder
 from rows.chat_template import render_chat
+from rows.detokenizer import context_of
 
 
 class TextCodec:
@@ -49,11 +50,21 @@ class TextCodec:
         """Messages through the model's chat template; raises ChatTemplateError."""
         return render_chat(self.tokenizer, messages)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """The text of generated ids, special tokens left out."""
-        return self.tokenizer.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    def context(self, prompt_ids: Sequence[int]) -> list[int]:
+        """The tokens at the end of a prompt behind which its output is decoded."""
+        return context_of(self.tokenizer, prompt_ids)
+
+    def decode(self, token_ids: Sequence[int], context: Sequence[int] = ()) -> str:
+        """The text of generated ids, special tokens left out.
+
+        context: of their prompt. At the start of a text some tokenizers drop a space, which belongs to the
+        first word of an output.
+        """
+        both, before = (
+            self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            for ids in ((*context, *token_ids), context)
         )
+        return both[len(before) :]
 
     def show(self, token_ids: Sequence[int]) -> str:
         """The text of a prompt's ids, special tokens shown."""

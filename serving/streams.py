@@ -71,7 +71,7 @@ async def _pump(
 
 
 async def _text(backend: Backend, index: int, request: Request) -> AsyncGenerator[TextDelta, None]:
-    detokenizer = Detokenizer(backend.codec.tokenizer)
+    detokenizer = Detokenizer(backend.codec.tokenizer, request.prompt_ids)
     try:
         async with aclosing(backend.stream(request)) as events:
             async for event in events:

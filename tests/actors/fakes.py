@@ -24,6 +24,9 @@ class ByteCodec(TextCodec):
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
 
+    def context(self, prompt_ids: Sequence[int]) -> list[int]:
+        return []
+
     def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
         return [[1, *text.encode()] for text in texts]
 
@@ -32,7 +35,7 @@ class ByteCodec(TextCodec):
             raise ChatTemplateError("the chat template refused the messages: no such role; fix them")
         return "".join(f"<{m['role']}>{m['content']}" for m in messages)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
+    def decode(self, token_ids: Sequence[int], context: Sequence[int] = ()) -> str:
         return bytes(token_ids).decode()
 
 

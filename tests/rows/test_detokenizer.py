@@ -1,5 +1,7 @@
 """Streamed text: never half a character, and all pieces joined are the tokenizer's own decoding."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from rows.detokenizer import Detokenizer
+from rows.stop_strings import StopStringCheck
 from tests.serving.fakes import EOS, ByteCodec
 
 BYTES = ByteCodec()
@@ -29,9 +32,17 @@ def fallback_codec() -> ByteCodec:
 FALLBACK = fallback_codec()
 
 
-def streamed(codec: ByteCodec, *steps: list[int]) -> list[str]:
+def ends_at(
+    codec: ByteCodec, token_ids: Sequence[int], *texts: str, prompt: Sequence[int] = ()
+) -> int | None:
+    """How many tokens an output has when one of the texts ends it, None when none does."""
+    check = StopStringCheck(texts, codec.tokenizer, prompt)
+    return next((count for count, token_id in enumerate(token_ids, 1) if check(token_id)), None)
+
+
+def streamed(codec: ByteCodec, *steps: list[int], prompt: Sequence[int] = ()) -> list[str]:
     """The pieces that a client would get for these events."""
-    detokenizer = Detokenizer(codec.tokenizer)
+    detokenizer = Detokenizer(codec.tokenizer, prompt)
     return [*(detokenizer.push(step) for step in steps), detokenizer.held()]
 
 
@@ -76,6 +87,64 @@ def test_a_token_without_text_does_not_end_a_run_of_byte_tokens() -> None:
     assert streamed(FALLBACK, [257], [0x41], [260], [0xE4]) == ["b", "", "", "", "\ufffd\ufffd"]
 
 
+def test_the_first_word_of_an_output_keeps_its_space() -> None:
+    """Token 256 is ' a'. Decoded alone it is 'a': the decoder drops the space at the start of a text."""
+    assert FALLBACK.decode([256]) == "a"
+    assert streamed(FALLBACK, [256], [256], prompt=[257]) == [" a", " a", ""]
+    assert FALLBACK.decode([256, 256], FALLBACK.context([257])) == " a a"
+
+
+def test_an_output_behind_a_prompt_without_text_begins_the_text() -> None:
+    for prompt in ([], [260], [260, 260]):  # 260 is beyond the vocabulary
+        assert streamed(FALLBACK, [256], prompt=prompt) == ["a", ""]
+        assert FALLBACK.decode([256], FALLBACK.context(prompt)) == "a"
+
+
+def test_tokens_without_text_between_prompt_and_output_change_nothing() -> None:
+    assert streamed(FALLBACK, [256], prompt=[257, 260, 260]) == [" a", ""]
+    assert FALLBACK.context([256, 257, 260, 260]) == [257]
+
+
+def test_the_context_of_a_prompt_that_ends_with_bytes_is_their_run_and_the_word_before() -> None:
+    assert FALLBACK.context([257, 256, 0xE4, 260, 0xBD]) == [256, 0xE4, 0xBD]
+    assert streamed(FALLBACK, [0x41], [256], prompt=[257, 0x42]) == ["", "A a", ""]
+
+
+@pytest.mark.parametrize(
+    ("codec", "token_ids"),
+    [
+        (FALLBACK, [0x41] * 4000),
+        (FALLBACK, [0xFF] * 4000),
+        (FALLBACK, list("你".encode()) * 1333),
+        (FALLBACK, [260] * 4000),
+        (BYTES, [EOS] * 4000),
+        (BYTES, [5000] * 4000),
+        (BYTES, [0xFF] * 4000),
+        (BYTES, [0xE4, 0xBD] * 2000),
+        (BYTES, [0xF0, 0x9F, 0x98] * 1333),
+    ],
+    ids=["bytes", "wrong bytes", "characters", "unknown", "special", "beyond", "marks", "halves", "parts"],
+)
+def test_a_token_costs_the_same_however_long_its_run_is(
+    codec: ByteCodec, token_ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_decoded = 0
+    decode = Detokenizer._decode
+
+    def counted(self: Detokenizer, ids: list[int]) -> str:
+        nonlocal num_decoded
+        num_decoded += len(ids)
+        return decode(self, ids)
+
+    monkeypatch.setattr(Detokenizer, "_decode", counted)
+    text = "".join(streamed(codec, *([token_id] for token_id in token_ids)))
+    assert text == codec.decode(token_ids)
+    assert num_decoded <= 200 * len(token_ids)
+    num_decoded = 0
+    assert ends_at(codec, token_ids, "stop", "more") is None
+    assert num_decoded <= 400 * len(token_ids)
+
+
 @given(st.text(), st.data())
 def test_any_text_arrives_unchanged_however_it_is_cut(text: str, data: st.DataObject) -> None:
     token_ids = list(text.encode())
@@ -97,3 +166,30 @@ def test_whatever_the_tokens_the_pieces_joined_are_the_decoding_of_all(
     codec: ByteCodec, steps: list[list[int]]
 ) -> None:
     assert "".join(streamed(codec, *steps)) == codec.decode([token_id for step in steps for token_id in step])
+
+
+WORDS_AND_BYTES = st.lists(st.sampled_from([256, 257, 258, 260, 0x41, 0xE4, 0xBD, 0xA0, 0xFF]), max_size=12)
+
+
+@given(WORDS_AND_BYTES, WORDS_AND_BYTES)
+def test_prompt_and_output_joined_are_the_decoding_of_both(prompt: list[int], output: list[int]) -> None:
+    """Where the prompt ends with a word: in a run of byte tokens the output may change the prompt's text."""
+    prompt = [*prompt, 257]
+    pieces = streamed(FALLBACK, *([token_id] for token_id in output), prompt=prompt)
+    text = FALLBACK.decode(output, FALLBACK.context(prompt))
+    assert "".join(pieces) == text
+    assert FALLBACK.decode(prompt) + text == FALLBACK.decode(prompt + output)
+
+
+LONG_RUNS = st.lists(
+    st.tuples(st.sampled_from([0x61, 0xE4, 0xBD, 0xA0, 0xFF, 0x80, 0xF0]), st.integers(1, 30)), max_size=5
+)
+
+
+@given(LONG_RUNS)
+def test_long_runs_of_wrong_bytes_are_cut_where_nothing_can_change_any_more(
+    runs: list[tuple[int, int]],
+) -> None:
+    token_ids = [byte for byte, count in runs for _ in range(count)]
+    pieces = streamed(BYTES, *([token_id] for token_id in token_ids))
+    assert "".join(pieces) == BYTES.decode(token_ids)

@@ -1,6 +1,7 @@
 """Parts and summaries: whole or absent, counts in the footer."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,6 +12,11 @@ from engine.request import Completion, SequenceStats
 from rows.output_columns import Generated, OutputColumns, summarize
 from rows.output_folder import OutputFolder
 from rows.parts import PartSummary, part_name
+
+
+def no_text(token_ids: Sequence[int], context: Sequence[int]) -> str:
+    return ""
+
 
 ANSWER = Generated(
     [Completion("0", (104, 105), "stop", SequenceStats(3, 2, 1, {"context": 4}, {"context": 1}))]
@@ -71,7 +77,7 @@ def test_summaries_add_up() -> None:
 
 def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
     columns = OutputColumns(prefix="out_", generated_ids=True)
-    both = columns.table([ANSWER, "no prompt"], lambda ids: bytes(ids).decode())
+    both = columns.table([ANSWER, "no prompt"], lambda ids, _: bytes(ids).decode())
     assert both.to_pylist() == [
         {
             "out_generated_text": "hi", "out_finish_reason": "stop", "out_num_prompt_tokens": 3,
@@ -86,7 +92,7 @@ def test_results_become_columns_with_fixed_types_even_when_all_fail() -> None:
             "out_accepted_by_source": [], "out_error": "no prompt", "out_generated_ids": None,
         },
     ]  # fmt: skip
-    assert columns.table(["a", "b"], str).schema == both.schema == columns.schema
+    assert columns.table(["a", "b"], no_text).schema == both.schema == columns.schema
 
 
 def test_samples_share_their_row_but_each_counts_what_it_found_in_the_prefix_cache() -> None:
@@ -112,7 +118,7 @@ def test_right_drafts_are_told_by_source_summed_over_samples() -> None:
         Completion("a", (1,), "length", SequenceStats(accepted=accepted))
         for accepted in ({"siblings": 2, "context": 1}, {"siblings": 3})
     )
-    table = OutputColumns().table([Generated([first, second], num_samples=2)], str)
+    table = OutputColumns().table([Generated([first, second], num_samples=2)], no_text)
     assert table["accepted_by_source"].to_pylist() == [[("context", 1), ("siblings", 5)]]
 
 

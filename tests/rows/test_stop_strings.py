@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rows.stop_strings import StopStringCheck, StopStrings
-from tests.rows.test_detokenizer import BYTES, FALLBACK
+from rows.stop_strings import StopStrings
+from tests.rows.test_detokenizer import BYTES, FALLBACK, ends_at
 from tests.serving.fakes import EOS, ByteCodec
-
-
-def ends_at(codec: ByteCodec, token_ids: Sequence[int], *texts: str) -> int | None:
-    """How many tokens an output has when one of the texts ends it, None when none does."""
-    check = StopStringCheck(texts, codec.tokenizer)
-    return next((count for count, token_id in enumerate(token_ids, 1) if check(token_id)), None)
 
 
 def oracle(codec: ByteCodec, token_ids: Sequence[int], *texts: str) -> int | None:
@@ -36,6 +30,28 @@ def test_a_stop_string_may_end_inside_a_token_and_begin_in_an_earlier_one() -> N
     """
     assert ends_at(FALLBACK, [257, 260, 256, 257], "b ") == 3
     assert ends_at(FALLBACK, [257, 260, 256, 257], "ab") == 4
+
+
+def test_a_stop_string_may_begin_with_the_space_of_the_first_word() -> None:
+    """Token 256 is ' a', 257 is 'b'."""
+    assert ends_at(FALLBACK, [256, 257], " a", prompt=[257]) == 1
+    assert ends_at(FALLBACK, [256, 257], " a") is None, "at the start of a text there is no space"
+
+
+def test_the_text_of_the_prompt_is_no_part_of_a_stop_string() -> None:
+    assert ends_at(FALLBACK, [257, 257], "ab", prompt=[256]) is None
+    assert ends_at(FALLBACK, [257, 257], " a", prompt=[257, 256]) is None
+    assert ends_at(BYTES, list(b"bc"), "ab", prompt=list(b"a")) is None
+
+
+def test_a_stop_string_may_lie_across_a_word_and_a_run_of_bytes_behind_it() -> None:
+    assert ends_at(FALLBACK, [257, *b"cdefg"], "bcd") == 3
+    assert ends_at(FALLBACK, [257, *b"cdefghij", 257], "jb") == 10
+    assert ends_at(FALLBACK, [257, *b"cdefghij", 257], "bh") is None
+
+
+def test_a_stop_string_inside_of_a_long_token_is_found_though_the_token_ends_with_half_a_character() -> None:
+    assert ends_at(BYTES, [*b"xstopyyyyyyyyyyyyy", 0xE4], "stop") == 5
 
 
 def test_a_stop_string_of_several_bytes_ends_at_its_last_byte_and_not_before() -> None:
@@ -93,6 +109,14 @@ def test_every_text_ends_where_the_oracle_ends_it(
     assert not any(stop in cut.rstrip("\ufffd") for stop in stops)
     assert (end is None) == (kept == cut)
     assert end is None or kept.removeprefix(cut) in stops
+
+
+@given(st.lists(st.sampled_from(["a", " ", "é", "你", "b"]), max_size=60).map("".join), STOPS)
+def test_a_stop_string_in_a_long_run_of_bytes_is_found_where_it_is_complete(
+    text: str, stops: list[str]
+) -> None:
+    token_ids = list(text.encode())
+    assert ends_at(FALLBACK, token_ids, *stops) == oracle(FALLBACK, token_ids, *stops)
 
 
 @pytest.mark.parametrize(
