@@ -40,6 +40,7 @@ class Generate:
         speculation: SpeculationConfig | None = None,
         prompt_column: str = "prompt",
         messages_column: str | None = None,
+        tools_column: str | None = "tools",
         sampling_column: str | None = "sampling",
         id_column: str | None = None,
         group_column: str | None = None,
@@ -58,7 +59,10 @@ class Generate:
         self.group_column = group_column
         self.codec = load_codec(config)
         self.reader = PromptReader(
-            self.codec, PromptColumns(prompt_column, messages_column, sampling_column, group=group_column)
+            self.codec,
+            PromptColumns(
+                prompt_column, messages_column, sampling_column, group=group_column, tools=tools_column
+            ),
         )
         loop = start_loop(config, speculation or SpeculationConfig())
         self.rows = RowGenerator(loop, self.generation, self.columns, self.codec)

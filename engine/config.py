@@ -8,6 +8,7 @@ docs/settings.md all derive from it, so that a new setting is one field.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from engine.settings import at_least, check, setting
 
@@ -86,10 +87,16 @@ class ModelConfig:
             )
 
 
-def _are_stops(texts: Sequence[object]) -> bool:
+def _are_stops(stop: Sequence[object]) -> bool:
+    texts = as_list(stop)
     return len(texts) <= MAX_STOPS and all(
         isinstance(text, str) and 1 <= len(text) <= MAX_STOP_LEN for text in texts
     )
+
+
+def as_list(stop: Any) -> Any:
+    """Stop texts as a list: OpenAI's API takes a single one as well."""
+    return [stop] if isinstance(stop, str) else stop
 
 
 def _are_ids(values: Sequence[object]) -> bool:
@@ -121,10 +128,13 @@ class GenerationConfig:
     """Drafts for a row: auto is as the section speculation says; off is plain decoding."""
     stop_token_ids: list[int] = setting([], "a list of token ids", _are_ids)
     """Token ids that end the output, besides the model's own. The stop token is kept in generated_ids."""
-    stop: list[str] = setting(
-        [], f"a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters", _are_stops, served=False
+    stop: list[str] | str = setting(
+        [],
+        f"a text or a list of at most {MAX_STOPS} texts of 1 to {MAX_STOP_LEN} characters",
+        _are_stops,
+        served=False,
     )
-    """Texts that end the output, which is cut before the one that came."""
+    """Texts that end the output, which is cut before the one that came; a single one needs no list."""
     include_stop: bool = setting(False, "true or false", served=False)
     """Cut the output after the stop text instead of before it."""
     n: int = setting(1, f"an integer of 1 to {MAX_SAMPLES}", lambda v: 1 <= v <= MAX_SAMPLES, served=False)
@@ -139,6 +149,7 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         check(GenerationConfig, vars(self), "generation.")
+        object.__setattr__(self, "stop", as_list(self.stop))
 
 
 SAMPLING_FIELDS = tuple(known.name for known in fields(GenerationConfig))

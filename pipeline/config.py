@@ -26,6 +26,10 @@ class InputConfig:
     """A column of chats (lists of role and content), which the model's template renders; used instead of the
     prompt.
     """
+    tools_column: str | None = "tools"
+    """A column with the tools of a chat, where the input has one: a list of functions as JSON schemas, or the
+    same as JSON in a text.
+    """
     sampling_column: str | None = "sampling"
     """A column with a struct of a row's own settings."""
     id_column: str | None = None

@@ -6,13 +6,14 @@ JSON has no schema, so types come from the first rows; a later value that does n
 of its row.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_type_hints
 
 import pyarrow as pa
 
-from engine.config import GenerationConfig
+from engine.config import GenerationConfig, as_list
 from engine.settings import shown
 
 _ARROW_TYPES = {
@@ -21,7 +22,7 @@ _ARROW_TYPES = {
     bool: pa.bool_(),
     str: pa.string(),
     list[int]: pa.list_(pa.int64()),
-    list[str]: pa.list_(pa.string()),
+    list[str] | str: pa.list_(pa.string()),
     int | None: pa.int64(),
 }
 # The struct of a row's own settings has the fields of GenerationConfig.
@@ -34,26 +35,31 @@ class Misfit(ValueError):
     """A value has no place in its column's type."""
 
 
-def learn(rows: Iterable[Mapping[str, Any]], known: Mapping[str, pa.DataType]) -> pa.Schema:
+def learn(
+    rows: Iterable[Mapping[str, Any]], known: Mapping[str, pa.DataType], mixed: Collection[str] = ()
+) -> pa.Schema:
     """The columns of JSON rows in the order they appear; known: types that do not depend on the rows.
 
-    Where values of one column disagree, the commonest type wins and takes in what can be merged with it.
+    Where values of one column disagree, the commonest type wins and takes in what can be merged with it. A
+    column in `mixed` becomes text instead, and holds its values as JSON (see fit_rows).
     """
     seen: dict[str, Counter[pa.DataType]] = {}
     for row in rows:
         for name, value in row.items():
             types = seen.setdefault(name, Counter())
             if name not in known:
-                types.update(_json_types(value))
-    return pa.schema([(name, known.get(name) or _commonest(types)) for name, types in seen.items()])
+                types[_json_type_or_none(value)] += 1
+    return pa.schema(
+        [(name, known.get(name) or _common_type(types, name in mixed)) for name, types in seen.items()]
+    )
 
 
-def _json_types(value: Any) -> list[pa.DataType]:
-    """The Arrow type of a JSON value, or nothing for a value that has none."""
+def _json_type_or_none(value: Any) -> pa.DataType | None:
+    """The Arrow type of a JSON value, if it has one."""
     try:
-        return [_json_type(value)]
+        return _json_type(value)
     except Misfit:
-        return []
+        return None
 
 
 def _json_type(value: Any) -> pa.DataType:
@@ -86,14 +92,15 @@ def merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
         raise Misfit(str(error)) from error
 
 
-def _commonest(types: Counter[pa.DataType]) -> pa.DataType:
+def _common_type(types: Counter[pa.DataType | None], may_be_mixed: bool) -> pa.DataType:
     merged = pa.null()
+    misfits = None in types
     for type_, _ in types.most_common():
         try:
-            merged = merge(merged, type_)
+            merged = merge(merged, type_) if type_ is not None else merged
         except Misfit:
-            continue  # the rows that hold this type get an error
-    return merged
+            misfits = True  # the rows that hold this type get an error
+    return pa.string() if misfits and may_be_mixed else merged
 
 
 def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
@@ -117,11 +124,12 @@ def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
 
 
 def fit_rows(
-    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool
+    rows: Sequence[Mapping[str, Any]], schema: pa.Schema, strict: bool, mixed: Collection[str] = ()
 ) -> tuple[pa.Table, list[str | None]]:
     """JSON rows as a table of the schema, and for each row what did not fit (there the table holds null).
 
-    strict: a column that the schema lacks is an error too; otherwise the user has chosen the columns.
+    strict: a column that the schema lacks is an error too; otherwise the user has chosen the columns. mixed:
+    columns that hold lists and objects as JSON, where their type is text.
     """
     errors: list[str | None] = [None] * len(rows)
     remedy = "fix the row, or raise input.schema_rows so that types are learned from more rows"
@@ -130,7 +138,7 @@ def fit_rows(
         values: list[Any] = []
         for index, row in enumerate(rows):
             try:
-                values.append(_fit(row.get(field.name), field.type))
+                values.append(_fit(_carried(row, field, field.name in mixed), field.type))
             except Misfit as error:
                 values.append(None)
                 errors[index] = (
@@ -146,6 +154,16 @@ def fit_rows(
                 f"{remedy}"
             )
     return pa.Table.from_arrays(columns, schema=schema) if columns else _no_columns(len(rows)), errors
+
+
+def _carried(row: Mapping[str, Any], field: pa.Field, is_mixed: bool) -> Any:
+    """The value of a column as it is kept."""
+    value = row.get(field.name)
+    if is_mixed and pa.types.is_string(field.type) and isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    if field.type == SAMPLING_TYPE and isinstance(value, dict) and "stop" in value:
+        return {**value, "stop": as_list(value["stop"])}
+    return value
 
 
 def _no_columns(num_rows: int) -> pa.Table:

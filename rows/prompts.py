@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from engine.config import SAMPLING_FIELDS, GenerationConfig, check_generation
+from engine.config import SAMPLING_FIELDS, GenerationConfig, as_list, check_generation
 from engine.prompt_length import PromptLengthError, check_prompt_length
 from engine.request import Request, Sampling
 from engine.settings import shown
-from rows.chat_template import ChatTemplateError
+from rows.chat_messages import ChatTemplateError, without_none
 from rows.text_codec import TextCodec
 
 
@@ -25,8 +25,9 @@ class RowError(ValueError):
 class PromptColumns:
     """The columns that mean something.
 
-    messages: the column of chats; if it is set, it is used instead of the prompt. either: each row has
-    either a prompt or messages. group: rows with equal values in this column resemble each other.
+    messages: the column of chats; if it is set, it is used instead of the prompt. tools: the column of the
+    tools that a chat may use, where there is one. either: each row has either a prompt or messages. group:
+    rows with equal values in this column resemble each other.
     """
 
     prompt: str = "prompt"
@@ -34,6 +35,7 @@ class PromptColumns:
     sampling: str | None = "sampling"
     either: bool = False
     group: str | None = None
+    tools: str | None = "tools"
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class PromptReader:
 
     def _text(self, row: Mapping[str, Any]) -> str:
         if self.columns.messages and self._is_chat(row):
-            text = self._rendered(self.columns.messages, row.get(self.columns.messages))
+            tools = row.get(self.columns.tools) if self.columns.tools else None
+            text = self._rendered(self.columns.messages, row.get(self.columns.messages), tools)
         else:
             text = _plain(self.columns.prompt, row.get(self.columns.prompt))
         try:
@@ -93,7 +96,7 @@ class PromptReader:
             raise RowError(f"the prompt is not valid Unicode: {where}; fix the row") from error
         return text
 
-    def _rendered(self, column: str, messages: Any) -> str:
+    def _rendered(self, column: str, messages: Any, tools: Any) -> str:
         is_chat = isinstance(messages, list) and all(
             isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages
         )
@@ -101,7 +104,7 @@ class PromptReader:
             wanted = "it must be a list of messages, each with role and content"
             raise RowError(f"column {column!r} is {shown(messages)}; {wanted}")
         try:
-            return self.codec.render([_without_none(message) for message in messages])
+            return self.codec.render(messages, tools)
         except ChatTemplateError as error:
             raise RowError(f"column {column!r}: {error}") from error
 
@@ -130,7 +133,7 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
     if not isinstance(given, dict):
         wanted = "it must be a struct of settings (input.sampling_column: null ignores it)"
         raise RowError(f"column {column!r} is {shown(given)}; {wanted}")
-    settings = _without_none(given)
+    settings = without_none(given)
     for name in settings:
         if name not in SAMPLING_FIELDS:
             nearest = difflib.get_close_matches(name, SAMPLING_FIELDS, 1, 0)[0]
@@ -141,7 +144,7 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
         check_generation(settings, f"{column}.")
     except ValueError as error:
         raise RowError(str(error)) from error
-    return settings
+    return settings | {"stop": as_list(settings["stop"])} if "stop" in settings else settings
 
 
 def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, seed: int) -> Request:
@@ -165,8 +168,3 @@ def row_seed(job_seed: int, *place: str | int) -> int:
     text = "\0".join(str(part) for part in (job_seed, *place))
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    # Parquet fills in every field of a struct; an absent one reads as None.
-    return {name: value for name, value in values.items() if value is not None}

@@ -46,9 +46,9 @@ class TextCodec:
             return []
         return self.tokenizer(list(texts), truncation=False, add_special_tokens=False)["input_ids"]
 
-    def render(self, messages: Sequence[dict[str, Any]]) -> str:
-        """Messages through the model's chat template; raises ChatTemplateError."""
-        return render_chat(self.tokenizer, messages)
+    def render(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
+        """Messages and tools through the model's chat template; raises ChatTemplateError."""
+        return render_chat(self.tokenizer, messages, tools)
 
     def context(self, prompt_ids: Sequence[int]) -> list[int]:
         """The tokens at the end of a prompt behind which its output is decoded."""

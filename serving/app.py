@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from engine.config import GenerationConfig
 from engine.prompt_length import PromptLengthError, check_prompt_length
-from rows.chat_template import ChatTemplateError
+from rows.chat_messages import ChatTemplateError
 from rows.prompts import Prompt, make_request
 from rows.text_codec import TextCodec
 from serving.errors import ApiError, install_handlers
@@ -126,7 +126,7 @@ def prompt_ids(codec: TextCodec, prompt: str | list[int]) -> list[int]:
 def chat_ids(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
     """The tokens of a chat, up to where the assistant answers."""
     try:
-        text = codec.render([message.for_template() for message in messages])
+        text = codec.render([message.model_dump(exclude_unset=True) for message in messages])
     except ChatTemplateError as error:
         code = None if codec.tokenizer.chat_template else "no_chat_template"
         raise ApiError(400, str(error), "messages", code) from error

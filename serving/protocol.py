@@ -129,28 +129,15 @@ class CompletionBody(GenerationBody):
     suffix: Annotated[Any, _unsupported("")] = None
 
 
-class TextPart(BaseModel):
-    """A piece of a message's content."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    type: Literal["text"]
-    text: str
-
-
 class Message(BaseModel):
-    """One turn of a chat."""
+    """One turn of a chat; rows/chat_messages.py checks contents and calls, as it does for the batch job."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Any = None
     name: str | None = None
-
-    def for_template(self) -> dict[str, str]:
-        """The message as chat templates take it: the content one text."""
-        content = (
-            self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        )
-        return {"role": self.role, "content": content} | ({"name": self.name} if self.name else {})
+    tool_calls: Any = None
+    tool_call_id: str | None = None
 
 
 class ChatBody(GenerationBody):

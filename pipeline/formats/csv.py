@@ -99,7 +99,7 @@ class CsvRows(TextFormat):
         """
         super().__init__(schema_rows)
         self.known = known
-        self.json_columns = json_columns
+        self.json_columns = self.mixed = json_columns
         self.names = names
         self.has_header = names is None
 
@@ -125,7 +125,8 @@ class CsvRows(TextFormat):
 
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
         """Strings, whatever the values look like, so that 007 stays 007 and no file differs from another."""
-        found = learn(({name: row.get(name) for name in self.json_columns} for row in rows), self.known)
+        cells = ({name: row.get(name) for name in self.json_columns} for row in rows)
+        found = learn(cells, self.known, self.mixed)
         types = {name: found.field(name).type for name in self.json_columns if name in found.names}
         return pa.schema([(name, self.known.get(name) or types.get(name, pa.string())) for name in names])
 

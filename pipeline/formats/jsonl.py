@@ -14,10 +14,11 @@ from pipeline.schema import learn
 class JsonLines(TextFormat):
     """Lines end at the byte \\n, not at other characters that Unicode calls the end of a line."""
 
-    def __init__(self, schema_rows: int, known: Mapping[str, pa.DataType]) -> None:
-        """known: columns whose type does not depend on the rows."""
+    def __init__(self, schema_rows: int, known: Mapping[str, pa.DataType], mixed: Sequence[str]) -> None:
+        """known: columns whose type does not depend on the rows; mixed: see pipeline/schema.py learn."""
         super().__init__(schema_rows)
         self.known = known
+        self.mixed = mixed
 
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
         """The object of a line; raises BadRow."""
@@ -25,7 +26,7 @@ class JsonLines(TextFormat):
 
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
         """Columns and types as the rows show them."""
-        return learn(rows, self.known)
+        return learn(rows, self.known, self.mixed)
 
 
 def parse_object(line: bytes, first: bool = False) -> dict[str, Any]:

@@ -6,6 +6,7 @@ What would change the text and cannot be done is an error of the row that names 
 it has no effect. The job's model answers: body.model is carried, not obeyed.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,19 @@ from pipeline.schema import SAMPLING_TYPE
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-MESSAGE = pa.struct([(name, pa.string()) for name in ("role", "content", "name")])
+FUNCTION = pa.struct([("name", pa.string()), ("arguments", pa.string())])
+TOOL_CALL = pa.struct([("id", pa.string()), ("type", pa.string()), ("function", FUNCTION)])
+MESSAGE = pa.struct(
+    [
+        *[(name, pa.string()) for name in ("role", "content", "name", "tool_call_id")],
+        ("tool_calls", pa.list_(TOOL_CALL)),
+    ]
+)
 STRINGS = [(name, pa.string()) for name in ("custom_id", "url", "model", "prompt")]
-SCHEMA = pa.schema([*STRINGS, ("messages", pa.list_(MESSAGE)), ("sampling", SAMPLING_TYPE)])
+SCHEMA = pa.schema(
+    [*STRINGS, ("messages", pa.list_(MESSAGE)), ("tools", pa.string()), ("sampling", SAMPLING_TYPE)]
+)
+MESSAGE_FIELDS = ("role", "content", "name", "tool_calls", "tool_call_id")
 # NO_EFFECT: OpenAI's fields that cannot change a text. HARMLESS: of other fields, the values that ask for
 # nothing.
 NO_EFFECT = {
@@ -81,8 +92,10 @@ def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
         )
     name, read = ("messages", _messages) if url == CHAT else ("prompt", _prompt)
     given = {key: value for key, value in body.items() if value is not None}
+    tools = given.pop("tools", None) if url == CHAT else None
     sampling = _sampling({key: value for key, value in given.items() if key not in {*NO_EFFECT, name}})
-    return {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
+    row = {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
+    return row | {"tools": json.dumps(tools, ensure_ascii=False) if tools else None}
 
 
 def _prompt(prompt: Any) -> Any:
@@ -105,12 +118,12 @@ def _messages(messages: Any) -> Any:
     return [_message(message, f"body.messages[{index}]") for index, message in enumerate(messages)]
 
 
-def _message(message: dict[str, Any], place: str) -> dict[str, str]:
-    """Role, content as one text, and the name where there is one."""
+def _message(message: dict[str, Any], place: str) -> dict[str, Any]:
+    """Role, content as one text, name, and what a message of tools has besides."""
     given = {name: value for name, value in message.items() if value is not None}
-    unknown = sorted(set(given) - {"role", "content", "name"})
+    unknown = sorted(set(given) - {*MESSAGE_FIELDS})
     if unknown:
-        raise BadRow(f"{place}.{unknown[0]} is not supported; a message has role, content and name")
+        raise BadRow(f"{place}.{unknown[0]} is not supported; a message has {', '.join(MESSAGE_FIELDS)}")
     if isinstance(parts := given.get("content"), list):
         if not all(
             isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
@@ -118,7 +131,8 @@ def _message(message: dict[str, Any], place: str) -> dict[str, str]:
         ):
             raise BadRow(f"{place}.content is {shown(parts)}; only parts of type text are supported")
         given["content"] = "".join(part["text"] for part in parts)
-    for name in ("role", "content", *(["name"] if "name" in given else [])):
+    wanted = {"role", *({"content"} if not given.get("tool_calls") else ()), *given} - {"tool_calls"}
+    for name in (name for name in MESSAGE_FIELDS if name in wanted):
         if not isinstance(given.get(name), str):
             raise BadRow(f"{place}.{name} is {shown(given.get(name))}; it must be a string")
     return given

@@ -19,7 +19,7 @@ def make_format(name: str, config: InputConfig) -> InputFormat:
     if name == "parquet":
         return ParquetFormat()
     if name == "csv":
-        json_columns = [column for column in (config.messages_column, config.sampling_column) if column]
+        json_columns = [column for column in (*_chat_columns(config), config.sampling_column) if column]
         return CsvRows(config.schema_rows, sampling, json_columns, config.csv_columns)
     if name == "text":
         return PlainText(config.schema_rows, config.prompt_column)
@@ -27,7 +27,15 @@ def make_format(name: str, config: InputConfig) -> InputFormat:
         return OpenAIBatch(config.schema_rows)
     assert name == "jsonl", name
     prompt = {} if config.messages_column else {config.prompt_column: pa.string()}
-    return JsonLines(config.schema_rows, {**prompt, **sampling})
+    return JsonLines(config.schema_rows, {**prompt, **sampling}, _chat_columns(config))
+
+
+def _chat_columns(config: InputConfig) -> list[str]:
+    """The columns of chats and of their tools. A content may be a text in one message and a list in the next,
+    and every tool has parameters of its own.
+    """
+    columns = [config.messages_column, config.tools_column] if config.messages_column else []
+    return [column for column in columns if column]
 
 
 def prompt_columns(config: InputConfig) -> PromptColumns:
@@ -35,5 +43,9 @@ def prompt_columns(config: InputConfig) -> PromptColumns:
     if config.format == "openai_batch":
         return PromptColumns("prompt", "messages", "sampling", either=True, group=config.group_column)
     return PromptColumns(
-        config.prompt_column, config.messages_column, config.sampling_column, group=config.group_column
+        config.prompt_column,
+        config.messages_column,
+        config.sampling_column,
+        group=config.group_column,
+        tools=config.tools_column if config.messages_column else None,
     )

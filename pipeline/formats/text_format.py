@@ -34,6 +34,7 @@ class TextFormat(ABC):
     # What a format may say
 
     has_header = False  # whether the first row names the columns
+    mixed: Sequence[str] = ()  # columns whose values may have no common type (pipeline/schema.py)
 
     def columns(self, header: bytes) -> list[str]:
         """The names of the columns, where rows do not bring them. Raises BadRow."""
@@ -124,7 +125,7 @@ class TextFormat(ABC):
             except BadRow as bad:
                 rows.append(bad.row)
                 errors.append(str(bad))
-        carried, misfits = fit_rows(rows, columns.carried, columns.strict)
+        carried, misfits = fit_rows(rows, columns.carried, columns.strict, self.mixed)
         return Rows(carried, rows, errors, misfits, places)
 
     def _text(self, piece: Mapping[str, Any]) -> bytes:

@@ -5,13 +5,14 @@ No model, no Ray.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from drafting.config import SpeculationConfig
 from drafting.outcomes import CandidateCounts
 from engine.config import ModelConfig
 from engine.request import Completion, Request, SequenceStats
 from engine.stats import EngineStats
-from rows.chat_template import ChatTemplateError
+from rows.chat_messages import ChatTemplateError
 from rows.text_codec import TextCodec
 
 
@@ -30,7 +31,7 @@ class ByteCodec(TextCodec):
     def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
         return [[1, *text.encode()] for text in texts]
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
+    def render(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
         if messages[0]["role"] == "nobody":
             raise ChatTemplateError("the chat template refused the messages: no such role; fix them")
         return "".join(f"<{m['role']}>{m['content']}" for m in messages)

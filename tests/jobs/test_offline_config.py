@@ -116,7 +116,7 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         (["--generation.n", "0"], "generation.n is 0; it must be an integer of 1 to 1000"),
         (
             ["--generation.stop", '[""]'],
-            "generation.stop is ['']; it must be a list of at most 64 texts of 1 to 1000 characters",
+            "generation.stop is ['']; it must be a text or a list of at most 64 texts of 1 to 1000",
         ),
         (
             ["--generation.logprobs", "21"],

@@ -2,7 +2,8 @@
 
 import pytest
 
-from rows.chat_template import ChatTemplateError, render_chat
+from rows.chat_messages import ChatTemplateError
+from rows.chat_template import render_chat
 from tests.serving.fakes import ByteCodec
 
 USER = {"role": "user", "content": "hi"}

@@ -248,13 +248,27 @@ async def test_a_missing_parameter_is_named() -> None:
     [
         ([], "messages"),
         ("hi", "messages"),
-        ([{"role": "user"}], "messages.0.content"),
+        ([{"role": "user"}], "messages"),
+        ([{"role": "user", "content": None}], "messages"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "messages"),
         ([{"role": "robot", "content": "x"}], "messages.0.role"),
-        ([{"role": "user", "content": "x", "tool_calls": []}], "messages.0.tool_calls"),
+        ([{"role": "user", "content": "x", "tool_calls": [{}]}], "messages"),
     ],
 )
 async def test_messages_that_are_none_are_refused_at_their_place(messages: Any, param: str) -> None:
     assert (await refusal({"model": "tiny", "messages": messages}, "/v1/chat/completions"))["param"] == param
+
+
+async def test_messages_of_tools_reach_the_template() -> None:
+    """This template writes a content out, so an absent one shows as None."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "3"},
+    ]
+    [request] = (await sent({"model": "tiny", "messages": messages}, path="/v1/chat/completions")).requests
+    assert bytes(request.prompt_ids) == b"<user>ab<assistant><tool>3<assistant>"
 
 
 async def test_messages_that_the_template_does_not_take_are_refused_in_its_words() -> None:

@@ -88,8 +88,7 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
                 tools=[{}],
                 response_format={"type": "json_object"},
             ),
-            "body sets response_format ({'type': 'json_object'}), tools ([{}]), which is not supported; "
-            "leave it out",
+            "body sets response_format ({'type': 'json_object'}), which is not supported; leave it out",
         ),
         (request(prompt="p", logprobs=False, top_logprobs=2), "body sets top_logprobs (2), which is not "
                                                               "supported; leave it out"),
@@ -113,7 +112,12 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
         ),
         (
             request(CHAT, messages=[{"role": "assistant", "tool_calls": []}]),
-            "body.messages[0].tool_calls is not supported; a message has role, content and name",
+            "body.messages[0].content is null; it must be a string",
+        ),
+        (
+            request(CHAT, messages=[{"role": "user", "content": "x", "audio": {}}]),
+            "body.messages[0].audio is not supported; a message has role, content, name, tool_calls, "
+            "tool_call_id",
         ),
         (request(CHAT, messages=[{"content": "x"}]), "body.messages[0].role is null; it must be a string"),
         (request("/v1/embeddings", input="x"), f"url is '/v1/embeddings'; it must be {CHAT} or "

@@ -1,0 +1,106 @@
+"""Chats in files: contents of texts and parts, calls of tools, and tools, in every format."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import prepare
+from rows.text_codec import TextCodec
+from tests.pipeline.reading import prepared, told
+from tests.serving.fakes import ByteCodec
+
+PARTS = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+TEMPLATE = (
+    "{% if tools %}{{ tools[0].function.name }}:{% endif %}{% for m in messages %}<{{ m.role }}>"
+    "{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.arguments.x }}{% endfor %}"
+    "{% endfor %}"
+)
+TOOLS = [{"type": "function", "function": {"name": "add"}}]
+
+
+@pytest.fixture(autouse=True)
+def codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tokenizer with a real template, whose tokens are bytes."""
+
+    def load(model: Any) -> TextCodec:
+        return ByteCodec(TEMPLATE)
+
+    monkeypatch.setattr(prepare, "load_codec", load)
+
+
+def write_lines(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def test_a_content_may_be_a_text_in_one_message_and_parts_in_the_next(tmp_path: Path) -> None:
+    mixed = [{"role": "system", "content": "s"}, {"role": "user", "content": PARTS}]
+    plain = [{"role": "user", "content": "x"}]
+    image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]}]
+    path = write_lines(tmp_path / "a.jsonl", *({"chat": chat} for chat in (mixed, plain, image)))
+    rows = prepared(path, messages_column="chat")
+    assert told(rows) == [
+        "<system>s<user>ab",
+        "<user>x",
+        "column 'chat': messages[0].content[0] is of type 'image_url'; only parts of type text, with a text, "
+        "are supported",
+    ]
+    # No Arrow type holds all three, so the column is carried as JSON; nothing of it is lost.
+    assert [json.loads(row["carried"]["chat"]) for row in rows] == [mixed, plain, image]
+
+
+def test_chats_of_one_shape_are_carried_as_they_are(tmp_path: Path) -> None:
+    chat = [{"role": "user", "content": PARTS}]
+    [row] = prepared(write_lines(tmp_path / "a.jsonl", {"chat": chat}), messages_column="chat")
+    assert (told([row]), row["carried"]["chat"]) == (["<user>ab"], chat)
+
+
+def test_calls_and_tools_reach_the_template_from_json_lines_and_csv(tmp_path: Path) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "add", "arguments": '{"x": 5}'}}
+    chat = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "6"},
+    ]
+    lines = write_lines(tmp_path / "a.jsonl", {"chat": chat, "tools": TOOLS}, {"chat": chat, "tools": None})
+    wanted = "<user>hi<assistant>5<tool>6"
+    assert told(prepared(lines, messages_column="chat")) == [f"add:{wanted}", wanted]
+    cells = [json.dumps(value).replace('"', '""') for value in (chat, TOOLS)]
+    (tmp_path / "b.csv").write_text(f'chat,functions\n"{cells[0]}","{cells[1]}"\n')
+    rows = prepared(tmp_path / "b.csv", messages_column="chat", tools_column="functions")
+    assert told(rows) == [f"add:{wanted}"]
+
+
+def test_structs_of_parquet_are_chats_without_their_null_fields(tmp_path: Path) -> None:
+    arguments = {"x": 5}
+    chat = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": arguments}}]},
+    ]
+    table = pa.Table.from_pylist([{"chat": chat, "tools": json.dumps(TOOLS)}])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert told(prepared(tmp_path / "a.parquet", messages_column="chat")) == ["add:<user>hi<assistant>5"]
+
+
+def test_the_tools_of_a_batch_request_reach_the_template(tmp_path: Path) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": TOOLS}
+    request = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    rows = prepared(write_lines(tmp_path / "a.jsonl", request), format="openai_batch")
+    assert told(rows) == ["add:<user>hi"]
+    assert json.loads(rows[0]["carried"]["tools"]) == TOOLS
+
+
+def test_a_tools_column_without_chats_means_nothing(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p", "tools": "hammer"})
+    assert told(prepared(path)) == ["p"]
+
+
+def test_a_stop_may_be_a_single_text_in_a_rows_settings(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p", "sampling": {"stop": "\n"}})
+    [row] = prepared(path)
+    assert (json.loads(row["sampling"]), row["error"]) == ({"stop": ["\n"]}, None)
+    assert row["carried"]["sampling"]["stop"] == ["\n"]
