@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from engine.config import ModelConfig
 from engine.model.hub import ADAPTER_WEIGHTS, local_folder
 
@@ -74,9 +72,10 @@ def _untie_adapted(model: Any) -> None:
     Merged into the weight that both share, the change of one would change the other as well.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from torch.nn import Parameter
 
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     own, output = (getattr(layer, "base_layer", layer) for layer in layers)
     if any(isinstance(layer, BaseTunerLayer) for layer in layers) and output.weight is own.weight:
-        output.weight = nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+        output.weight = Parameter(output.weight.detach().clone(), requires_grad=False)
         model.config.get_text_config().tie_word_embeddings = False

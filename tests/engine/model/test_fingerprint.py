@@ -40,8 +40,8 @@ def test_a_change_of_any_single_matrix_changes_it(name: str, folder: Path, tmp_p
 def test_two_matrices_that_change_places_change_it(folder: Path, tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     other = shutil.copytree(folder, tmp_path / "model")
-    first, last = weights["layers.0.large"], weights["layers.4.large"]
-    save_file({**weights, "layers.0.large": last, "layers.4.large": first}, other / "model.safetensors")
+    swapped = {"layers.0.large": weights["layers.4.large"], "layers.4.large": weights["layers.0.large"]}
+    save_file({**weights, **swapped}, other / "model.safetensors")
     assert folder_fingerprint(other, "model.path") != folder_fingerprint(folder, "model.path")
 
 
