@@ -90,7 +90,7 @@ def run(config: OfflineConfig) -> None:
     output = OutputFolder(config.output.path)
     previous = read_record(output)
     resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None
-    plan = make_plan(config.input, config.pool.num_workers, resolved)
+    plan = make_plan(config.input, config.pool.num_workers, resolved, config.output.columns)
     if plan.chats:
         check_template(model, "the input")
     prepare = make_prepare_job(config, plan, model.max_context)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from engine.settings import at_least, check, setting
 
-FORMATS = ("auto", "jsonl", "parquet", "csv", "text", "openai_batch")
+FORMATS = ("auto", "jsonl", "json", "parquet", "csv", "text", "openai_batch")
 ORDERS = ("as_is", "longest_first", "by_folder")
 
 
@@ -19,7 +19,9 @@ class InputConfig:
     path: str | list[str]
     """A file, folder, glob or URI, or a list of them."""
     format: str = setting("auto", f"one of {', '.join(FORMATS)}", FORMATS.__contains__)
-    """auto goes by each file's name; or jsonl, parquet, csv, text, openai_batch (which is never guessed)."""
+    """auto goes by each file's name; or jsonl, json (a list of objects, or JSON lines), parquet, csv, text,
+    openai_batch (which is never guessed).
+    """
     prompt_column: str = "prompt"
     """The column of the prompts."""
     messages_column: str | None = None

@@ -19,6 +19,7 @@ from rows.storage import first_line, is_uri, locate
 SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".csv": "csv",
     ".txt": "text",
     ".parquet": "parquet",
@@ -84,6 +85,8 @@ def _list_one(path: str, format_: str) -> list[InputFile]:
         raise ValueError(f"input.path {path!r} cannot be read: {first_line(error)}") from error
     if not named and format_ == "auto":  # a folder may hold a README; a glob that matches one is a mistake
         infos = [i for i in infos if _known(i.path)[0]]
+        # Data sets come with descriptions in JSON beside them.
+        infos = [i for i in infos if _known(i.path)[0] != "json"] or infos
     if not infos:
         raise ValueError(
             f"input.path {path!r} holds no files to read; "

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pipeline.config import InputConfig
 from pipeline.formats.base import Columns, InputFormat, Rows
 from pipeline.formats.registry import make_format, prompt_columns
+from pipeline.partitions import fill
 from rows.storage import first_line
 
 
@@ -29,8 +30,10 @@ class PieceReader:
         if name not in self._formats:
             self._formats[name] = make_format(name, self.source)
         try:
-            return self._formats[name].read(piece, self.columns)
+            rows = self._formats[name].read(piece, self.columns)
         except (OSError, pa.ArrowInvalid) as error:
             place = f"rows {piece['first_row']:,} to {piece['first_row'] + piece['num_rows'] - 1:,}"
             what = f"{piece['path']} cannot be read at {place}"
             raise ValueError(f"{what}: {first_line(error)}; write the file again") from error
+        partitions = dict(piece["partitions"])
+        return fill(rows, partitions, self.columns.schema) if partitions else rows

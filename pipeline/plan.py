@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.formats.base import ScannedFile
+from pipeline.formats.registry import prompt_columns
+from pipeline.partitions import partition_schema, partitions_of
 from pipeline.scan import scan_files
 from pipeline.schema import unify
 from rows.output_columns import OutputColumns
@@ -36,6 +38,7 @@ PIECES_SCHEMA = pa.schema(
         ("format", pa.string()),
         ("compression", pa.string()),
         ("names", pa.list_(pa.string())),  # CSV only: of all columns
+        ("partitions", pa.map_(pa.string(), pa.string())),  # columns that the file's folders give
         ("first_row", pa.int64()),  # within the file
         ("num_rows", pa.int64()),
         ("first_byte", pa.int64()),  # text only, within the decompressed text
@@ -71,9 +74,16 @@ class Plan:
         return self.pieces.filter(pc.invert(pc.is_in(self.pieces["shard"], pa.array(done, pa.int64()))))
 
 
-def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None = None) -> Plan:
-    """Lists, counts and cuts the input; rows_per_shard: what a run that is continued has resolved
-    `auto` to.
+def make_plan(
+    config: InputConfig,
+    num_workers: int,
+    rows_per_shard: int | None = None,
+    columns: Sequence[str] | None = None,
+) -> Plan:
+    """Lists, counts and cuts the input.
+
+    rows_per_shard: what a run that is continued has resolved `auto` to. columns: those that are carried,
+    None = all.
     """
     given = rows_per_shard or (None if config.rows_per_shard == "auto" else int(config.rows_per_shard))
     stride = given or MIN_SHARD
@@ -85,10 +95,24 @@ def make_plan(config: InputConfig, num_workers: int, rows_per_shard: int | None 
         MAX_SHARD, max(MIN_SHARD, num_rows // (num_workers * SHARDS_PER_WORKER) // MIN_SHARD * MIN_SHARD)
     )
     pieces = pa.Table.from_pylist(list(_cut(scanned, stride, size)), schema=PIECES_SCHEMA)
-    schema = unify({scan.file.path: scan.schema for scan in scanned})
+    special = [name for name in vars(prompt_columns(config)).values() if isinstance(name, str)]
+    needed = None if columns is None else [*columns, *special, config.id_column or ""]
+    of_folders = partition_schema([_missing_columns(scan) for scan in scanned])
+    schema = unify({scan.file.path: _all_columns(scan, of_folders) for scan in scanned}, needed)
     files = [[scan.file.name, scan.file.format, scan.num_rows, scan.checksum] for scan in scanned]
     digest = hashlib.sha256(json.dumps([files, size, str(schema)]).encode()).hexdigest()[:16]
     return Plan(pieces, schema, num_rows, size, digest, any(scan.chats for scan in scanned))
+
+
+def _all_columns(scan: ScannedFile, of_folders: pa.Schema) -> pa.Schema:
+    """A file's columns and those of its folders; a column that is in the file too is the file's."""
+    return pa.schema([*scan.schema, *(of_folders.field(key) for key in _missing_columns(scan))])
+
+
+def _missing_columns(scan: ScannedFile) -> dict[str, str | None]:
+    """What the folders of a file say of its rows and the file does not."""
+    found = partitions_of(scan.file.name)
+    return {key: value for key, value in found.items() if key not in scan.schema.names}
 
 
 def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dict[str, Any]]:
@@ -105,6 +129,7 @@ def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dic
             "format": file.format,
             "compression": file.compression,
             "names": scan.names,
+            "partitions": list(_missing_columns(scan).items()),
         }
         small = scan.num_rows < size
         if small and scan.num_rows <= room and places:

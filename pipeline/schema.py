@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from engine.config import GenerationConfig, as_list
 from engine.settings import shown
+from pipeline.common_type import Misfit, common_type
 
 _ARROW_TYPES = {
     int: pa.int64(),
@@ -29,10 +30,6 @@ _ARROW_TYPES = {
 SAMPLING_TYPE = pa.struct(
     [(name, _ARROW_TYPES[type_]) for name, type_ in get_type_hints(GenerationConfig).items()]
 )
-
-
-class Misfit(ValueError):
-    """A value has no place in its column's type."""
 
 
 def learn(
@@ -78,18 +75,9 @@ def _json_type(value: Any) -> pa.DataType:
     if isinstance(value, list):
         merged = pa.null()
         for item in value:
-            merged = merge(merged, _json_type(item))
+            merged = common_type(merged, _json_type(item))
         return pa.list_(merged)
     return pa.struct([(name, _json_type(item)) for name, item in value.items()])
-
-
-def merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds values of both; raises Misfit when there is none."""
-    try:
-        schemas = [pa.schema([("value", type_)]) for type_ in (one, other)]
-        return pa.unify_schemas(schemas, promote_options="permissive").field("value").type
-    except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-        raise Misfit(str(error)) from error
 
 
 def _common_type(types: Counter[pa.DataType | None], may_be_mixed: bool) -> pa.DataType:
@@ -97,15 +85,17 @@ def _common_type(types: Counter[pa.DataType | None], may_be_mixed: bool) -> pa.D
     misfits = None in types
     for type_, _ in types.most_common():
         try:
-            merged = merge(merged, type_) if type_ is not None else merged
+            merged = common_type(merged, type_) if type_ is not None else merged
         except Misfit:
             misfits = True  # the rows that hold this type get an error
     return pa.string() if misfits and may_be_mixed else merged
 
 
-def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
-    """One schema for files (by name) that may lack columns; raises ValueError naming the files when types
-    cannot be merged.
+def unify(schemas: Mapping[str, pa.Schema], needed: Collection[str] | None = None) -> pa.Schema:
+    """One schema for files (by name) that may lack columns; raises ValueError naming the files when a column
+    has no common type in them.
+
+    needed: the columns that are read, None = all. Another one keeps its first type.
     """
     merged: dict[str, tuple[pa.DataType, str]] = {}
     for file, schema in schemas.items():
@@ -114,8 +104,10 @@ def unify(schemas: Mapping[str, pa.Schema]) -> pa.Schema:
         for field in schema:
             type_, first = merged.get(field.name, (pa.null(), file))
             try:
-                merged[field.name] = (merge(type_, field.type), first)
+                merged[field.name] = (common_type(type_, field.type), first)
             except Misfit as error:
+                if needed is not None and field.name not in needed:
+                    continue
                 remedy = "convert one of the files, or leave the column out with output.columns"
                 raise ValueError(
                     f"column {field.name!r} is {type_} in {first} and {field.type} in {file}; {remedy}"

@@ -38,6 +38,11 @@ def parse_object(line: bytes, first: bool = False) -> dict[str, Any]:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadRow(f"the line is not JSON: {error}; fix the row") from error
-    if not isinstance(row, dict):
-        raise BadRow(f"the line is a JSON {type(row).__name__}; it must be an object with named fields")
-    return row
+    return as_object(row, "line")
+
+
+def as_object(value: Any, what: str) -> dict[str, Any]:
+    """A JSON value that is a row; raises BadRow for another one."""
+    if not isinstance(value, dict):
+        raise BadRow(f"the {what} is a JSON {type(value).__name__}; it must be an object with named fields")
+    return value

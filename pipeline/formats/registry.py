@@ -1,10 +1,13 @@
 """The formats by name, as the settings want them."""
 
+from collections.abc import Callable
+
 import pyarrow as pa
 
 from pipeline.config import InputConfig
 from pipeline.formats.base import InputFormat
 from pipeline.formats.csv import CsvRows
+from pipeline.formats.json_array import JsonArray, JsonFile
 from pipeline.formats.jsonl import JsonLines
 from pipeline.formats.openai_batch import OpenAIBatch
 from pipeline.formats.parquet import ParquetFormat
@@ -25,9 +28,14 @@ def make_format(name: str, config: InputConfig) -> InputFormat:
         return PlainText(config.schema_rows, config.prompt_column)
     if name == "openai_batch":
         return OpenAIBatch(config.schema_rows)
-    assert name == "jsonl", name
     prompt = {} if config.messages_column else {config.prompt_column: pa.string()}
-    return JsonLines(config.schema_rows, {**prompt, **sampling}, _chat_columns(config))
+    how = (config.schema_rows, {**prompt, **sampling}, _chat_columns(config))
+    json_formats: dict[str, Callable[[], InputFormat]] = {
+        "jsonl": lambda: JsonLines(*how),
+        "json_array": lambda: JsonArray(*how),
+        "json": lambda: JsonFile(JsonLines(*how), JsonArray(*how)),
+    }
+    return json_formats[name]()
 
 
 def _chat_columns(config: InputConfig) -> list[str]:

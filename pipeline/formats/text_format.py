@@ -41,8 +41,12 @@ class TextFormat(ABC):
         return []
 
     def splitter(self) -> Splitter:
-        """What finds the ends of rows."""
+        """What finds the ends of rows in a file."""
         return NewlineSplitter()
+
+    def part_splitter(self, at_start: bool) -> Splitter:
+        """What finds them in a run of whole rows; at_start: with the first row of the file."""
+        return self.splitter()
 
     @abstractmethod
     def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
@@ -104,7 +108,7 @@ class TextFormat(ABC):
 
     def _sample(self, head: bytes, first: int, names: list[str]) -> Iterator[Mapping[str, Any]]:
         """The first rows; a bad one teaches nothing about types."""
-        for offset, row in split(head[first:], self.splitter()):
+        for offset, row in split(head[first:], self.part_splitter(at_start=True)):
             try:
                 yield self.parse(row, first + offset == 0, names)
             except BadRow:
@@ -117,7 +121,7 @@ class TextFormat(ABC):
         places = []
         rows = []
         errors: list[str | None] = []
-        for offset, line in split(self._text(piece), self.splitter()):
+        for offset, line in split(self._text(piece), self.part_splitter(piece["first_byte"] == 0)):
             places.append(piece["first_byte"] + offset)
             try:
                 rows.append(self.parse(line, places[-1] == 0, piece["names"]))

@@ -128,7 +128,7 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         ),
         (
             ["--input.format", "xml"],
-            "input.format is 'xml'; it must be one of auto, jsonl, parquet, csv, text, openai_batch",
+            "input.format is 'xml'; it must be one of auto, jsonl, json, parquet, csv, text, openai_batch",
         ),
         (["--input", ""], "input.path is empty; name a file, folder, glob or URI (--input)"),
         (["--limit", "0"], "input.limit is 0; it must be at least 1"),

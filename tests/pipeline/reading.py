@@ -15,7 +15,7 @@ from rows.output_columns import OutputColumns
 def prepared(path: Path | str, columns: list[str] | None = None, **settings: Any) -> list[dict[str, Any]]:
     """All rows of all shards: what is carried, and what the worker gets."""
     source = InputConfig(path=str(path), **settings)
-    plan = make_plan(source, 1)
+    plan = make_plan(source, 1, columns=columns)
     carried = carried_schema(plan, source, OutputConfig(path="x", columns=columns), OutputColumns())
     job = prepare.PrepareJob(ModelConfig(), source, plan.schema, carried, columns is None, 0, 100)
     rows = []

@@ -59,7 +59,7 @@ def test_files_of_several_paths_never_share_a_name(folder: Path) -> None:
         (
             "README.md",
             "the format of '{root}/README.md' is not known from its name; "
-            "set input.format: jsonl, parquet, csv, text, openai_batch",
+            "set input.format: jsonl, json, parquet, csv, text, openai_batch",
         ),
     ],
 )

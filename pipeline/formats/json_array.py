@@ -1,0 +1,131 @@
+"""A JSON list of objects, on one line or on many: every element is a row.
+
+A row ends at the comma behind its element. So commas are told apart by the brackets around them, and brackets
+by the strings around them: a list that is cut off, or has a quote too many, is refused when it is planned.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pipeline.files import InputFile
+from pipeline.formats.base import Columns, Rows, ScannedFile
+from pipeline.formats.compressed import open_text
+from pipeline.formats.jsonl import JsonLines, as_object
+from pipeline.formats.lines import BadFile, BadRow, Scan, Splitter, decode
+
+QUOTE = ord('"')
+BACKSLASH = ord("\\")
+# What a byte adds to the depth of brackets, and whether it means something outside of strings.
+DEPTH = np.zeros(256, np.int64)
+DEPTH[[ord("["), ord("{")]] = 1
+DEPTH[[ord("]"), ord("}")]] = -1
+IS_MARK = (DEPTH != 0) | (np.arange(256) == ord(","))
+DECODER = json.JSONDecoder()
+WHITE = " \t\r\n"
+PEEKED = 64 << 10
+MARK_OF_BYTES = b"\xef\xbb\xbf"  # the byte order mark, in UTF-8
+
+
+class ElementSplitter:
+    """Rows end behind the commas between the elements of a list. Raises BadFile for one left open."""
+
+    def __init__(self, has_start: bool = True, has_end: bool = True) -> None:
+        """Whether the text has the brackets that begin and end the list; a run of elements may have none."""
+        self.offset = 0  # of the chunk in the stream
+        self.depth = int(not has_start)
+        self.is_whole = has_start and has_end
+        self.is_open = False  # whether the chunk begins inside of a string
+        self.is_escaped = False  # whether the chunk's first byte follows a backslash that counts
+
+    def feed(self, chunk: bytes) -> np.ndarray:
+        """The commas of the chunk between elements."""
+        text = np.frombuffer(chunk, np.uint8)
+        quotes = self._quotes(text)
+        marks = np.flatnonzero(IS_MARK[text])
+        marks = marks[(np.searchsorted(quotes, marks) + self.is_open) % 2 == 0]
+        depths = self.depth + DEPTH[text[marks]].cumsum()
+        commas = marks[(text[marks] == ord(",")) & (depths == 1)]
+        self.is_open ^= len(quotes) % 2 == 1
+        self.depth = int(depths[-1]) if len(depths) else self.depth
+        if self.is_whole and (depths[:-1] < 1).any():
+            raise BadFile("something stands behind the end of the list; write the file again")
+        ends = commas + (self.offset + 1)
+        self.offset += len(chunk)
+        return ends
+
+    def _quotes(self, text: np.ndarray) -> np.ndarray:
+        """The quotes that begin or end a string: an odd number of backslashes makes one a letter."""
+        quotes = np.flatnonzero(text == QUOTE)
+        slashes = text == BACKSLASH
+        was_escaped = self.is_escaped
+        if not slashes.any():
+            self.is_escaped = False
+            return quotes[int(was_escaped and len(text) > 0 and text[0] == QUOTE) :]
+        places = np.arange(len(text))
+        # Of each place the nearest one before it that is no backslash, -1 = none in this chunk.
+        others = np.maximum.accumulate(np.where(slashes, -1, places))
+        runs = places - others  # of backslashes that end at a place
+        runs[others < 0] += was_escaped
+        self.is_escaped = bool(runs[-1] % 2)
+        before = np.concatenate([[int(was_escaped)], runs[:-1]])
+        return quotes[before[quotes] % 2 == 0]
+
+    def finish(self) -> np.ndarray:
+        """Nothing: the last row goes on to the end of the text."""
+        if self.is_whole and (self.is_open or self.depth):
+            what = "inside of a text" if self.is_open else f"{max(self.depth, 0)} brackets are open"
+            raise BadFile(f"its list is cut off or damaged: at the end {what}; write the file again")
+        return np.empty(0, np.int64)
+
+
+class JsonArray(JsonLines):
+    """The elements of a list; columns and types as the elements show them."""
+
+    def splitter(self) -> Splitter:
+        """Rows end at the commas between elements."""
+        return ElementSplitter()
+
+    def part_splitter(self, at_start: bool) -> Splitter:
+        """The same for some of the elements."""
+        return ElementSplitter(has_start=at_start, has_end=False)
+
+    def parse(self, row: bytes, first: bool, names: Sequence[str]) -> dict[str, Any]:
+        """The object that an element is; raises BadRow."""
+        text = decode(row, first).lstrip(WHITE)
+        if first:
+            text = text.removeprefix("[").lstrip(WHITE)
+        try:
+            element, end = DECODER.raw_decode(text)
+        except (ValueError, RecursionError) as error:
+            raise BadRow(f"the element is not JSON: {error}; fix it") from error
+        if text[end:].strip(WHITE) not in ("", "]"):
+            raise BadRow(f"the element has {text[end : end + 20]!r} behind it; fix it")
+        return as_object(element, "element")
+
+    def _find_rows(self, file: InputFile, stride: int, limit: int | None) -> tuple[Scan, bytes]:
+        found, head = super()._find_rows(file, stride, limit)
+        if head.removeprefix(MARK_OF_BYTES).split() in ([b"[]"], [b"[", b"]"]):
+            return Scan(0, [0], found.checksum), b""
+        return found, head
+
+
+class JsonFile:
+    """A `.json` file: a list of objects if it begins with a bracket, else JSON lines. Only scans."""
+
+    def __init__(self, lines: JsonLines, array: JsonArray) -> None:
+        self.by_format = {"jsonl": lines, "json_array": array}
+
+    def scan(self, file: InputFile, stride: int, limit: int | None) -> ScannedFile:
+        """The plan names the format that the file turned out to have."""
+        with open_text(file.path, file.compression) as stream:
+            head = stream.read(PEEKED).removeprefix(MARK_OF_BYTES).lstrip()
+        found = "json_array" if head.startswith(b"[") else "jsonl"
+        return self.by_format[found].scan(replace(file, format=found), stride, limit)
+
+    def read(self, piece: Mapping[str, Any], columns: Columns) -> Rows:
+        """Pieces are of the format that the scan has found."""
+        raise AssertionError(f"a piece of the format {piece['format']}")
