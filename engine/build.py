@@ -80,6 +80,7 @@ def _compile_drafting() -> None:
     proposer.learn(states, candidates, np.array([2, 3], np.int32), np.array([0, 2]))
     proposer.recycle(np.array([1], np.int32), likeliest_successors(torch.zeros(1, 4), 2))
     proposer.finish(states[0])
+    proposer.clear()
 
 
 def build_proposer(
