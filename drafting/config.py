@@ -53,7 +53,7 @@ class SpeculationConfig:
     """
     corpus_tokens: int = 1 << 20
     """Mode adaptive drafts from this many tokens of finished rows, the newest; 0 means from running rows
-    alone.
+    alone. A row counts one token more than it has, rounded up to a multiple of 4.
     """
 
     def __post_init__(self) -> None:

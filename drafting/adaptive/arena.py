@@ -1,50 +1,59 @@
 """The histories that drafts come from: running sequences, and finished ones as far as there is room.
 
-Owns which history has which index and segments, and which finished history is forgotten first. chains.py owns
-what is in the segments.
+Owns which history has which index, which finished history is forgotten first, and how the arrays grow.
+segments.py owns where a history lies, chains.py what is written there.
 """
 
-from collections import deque
+from array import array
 from collections.abc import Iterable
+from hashlib import blake2b
+from sys import getsizeof
 
 import numpy as np
 
 from drafting.adaptive.chains import append
 from drafting.adaptive.layout import (
     HISTORY,
+    MAX_ID,
     MAX_ORDER,
     NONE,
     NUM_CHAINS,
     NUM_SAID,
+    OWNER,
+    OWNER_TOKENS,
     SEGMENT,
     SEGMENT_TOKENS,
     Arena,
     Int64,
     Records,
+    Room,
 )
-from drafting.compiled import compiled
+from drafting.adaptive.segments import close, num_places, release, withdraw
 from drafting.tree import Int32
 
 FIRST_SEGMENTS = 256
 FIRST_HISTORIES = 16
+GROWTH = 0.25  # of the segments there are: room that is never used costs at most this share
 
 
 class TokenArena:
-    """Histories of tokens, indexed; of finished histories the newest max_finished_tokens are kept."""
+    """Histories of tokens, indexed; of finished ones the newest that fit in max_finished_places are kept.
 
-    def __init__(self, max_finished_tokens: int) -> None:
-        self.max_finished_tokens = max_finished_tokens
+    Each takes num_places of its length, so the limit bounds the memory however short histories are.
+    """
+
+    def __init__(self, max_finished_places: int) -> None:
+        self.max_finished_places = max_finished_places
+        self.num_finished_places = 0
         self.histories: Records = np.zeros(FIRST_HISTORIES, HISTORY)
-        self.arrays = _empty(FIRST_SEGMENTS)
-        self.num_finished_tokens = 0
-        self._finished: deque[tuple[int, int, int]] = deque()  # first segment, number of tokens, group
+        self.arrays, self.room = _grown(*_nothing(), FIRST_SEGMENTS)
+        # First places of finished histories, oldest first; those before `_oldest` are forgotten. An object
+        # for each would take more memory than a short history itself.
+        self._finished = array("i")
+        self._oldest = 0
         self._free = list(range(FIRST_HISTORIES))[::-1]
-        self._next_id = 1
+        self._last_id = 0
         self._recent = np.zeros(MAX_ORDER, np.int32)
-        self._next_group = 1
-        # Numbers of the groups that have histories. A number is never used again, since old segments bear it.
-        self._groups: dict[str, int] = {}
-        self._members: dict[int, tuple[str, int]] = {}  # by number: name, and how many histories
 
     def add(self, group: str) -> int:
         """Begins a history and returns its index."""
@@ -56,117 +65,112 @@ class TokenArena:
             )
             self._free = list(range(size, 2 * size))[::-1]
         index = self._free.pop()
-        self.histories[index] = (self._next_id, self._join(group), NONE, NONE, 0)
+        self._last_id = self._last_id % MAX_ID + 1
+        self.histories[index] = (self._last_id, group_number(group), NONE, NONE, 0)
         self.arrays.said_HN[index] = 0
-        self._next_id += 1
         return index
 
     def append(self, indices: Int64, token_ids: Int32, offsets: Int64) -> None:
         """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]."""
-        needed = len(token_ids) // SEGMENT_TOKENS + len(indices)
-        while self.arrays.num_free[0] < needed:
-            self.arrays = _doubled(self.arrays)
-        append(self.arrays, self.histories, indices, token_ids, offsets, self._recent)
+        missing = len(token_ids) // SEGMENT_TOKENS + len(indices) - int(self.room.num_free[0])
+        if missing > 0:
+            more = max(missing, int(GROWTH * len(self.arrays.segments)))
+            self.arrays, self.room = _grown(self.arrays, self.room, more)
+        append(self.arrays, self.room, self.histories, indices, token_ids, offsets, self._recent)
 
     def finish(self, index: int) -> None:
-        """Ends a history, which stays as an example for others."""
+        """Ends a history, which stays as an example for others if it is not too long to be kept."""
         history = self.histories[index]
-        self._finished.append((int(history["first_segment"]), int(history["length"]), int(history["group"])))
-        self.num_finished_tokens += int(history["length"])
+        places = num_places(int(history["length"]))
+        if history["length"] == 0 or places > self.max_finished_places:
+            self.drop(index)
+            return
+        close(self.arrays, self.room, int(history["last"]))
+        self._finished.append(int(history["first"]))
+        self.num_finished_places += places
         self._free.append(index)
-        self._forget(self.max_finished_tokens)
+        self._forget(self.max_finished_places)
 
     def drop(self, index: int) -> None:
         """Ends a history and forgets it."""
-        _release(self.arrays, int(self.histories[index]["first_segment"]))
-        self._leave(int(self.histories[index]["group"]))
+        withdraw(self.arrays, self.room, int(self.histories[index]["first"]))
         self._free.append(index)
 
     def clear(self) -> None:
         """Forgets all finished histories."""
         self._forget(0)
 
-    def _forget(self, max_tokens: int) -> None:
-        while self.num_finished_tokens > max_tokens:
-            first_segment, length, group = self._finished.popleft()
-            _release(self.arrays, first_segment)
-            self._leave(group)
-            self.num_finished_tokens -= length
-
-    def _join(self, name: str) -> int:
-        """Adds a history to a group and returns the number of the group; 0 = none."""
-        if not name:
-            return 0
-        if name not in self._groups:
-            self._groups[name] = self._next_group
-            self._next_group += 1
-        number = self._groups[name]
-        self._members[number] = (name, self._members.get(number, (name, 0))[1] + 1)
-        return number
-
-    def _leave(self, number: int) -> None:
-        """Takes a history out of a group; a group without histories is forgotten."""
-        if number:
-            name, count = self._members.pop(number)
-            if count > 1:
-                self._members[number] = (name, count - 1)
-            else:
-                del self._groups[name]
-
-    @property
-    def num_groups(self) -> int:
-        """How many groups have histories."""
-        return len(self._members)
+    def _forget(self, max_places: int) -> None:
+        while self.num_finished_places > max_places:
+            length = release(self.arrays, self.room, self._finished[self._oldest])
+            self.num_finished_places -= num_places(length)
+            self._oldest += 1
+        if 2 * self._oldest > len(self._finished):
+            del self._finished[: self._oldest]
+            self._oldest = 0
 
     @property
     def num_bytes(self) -> int:
-        """Memory of tokens and chains, in bytes."""
-        return sum(array.nbytes for array in self.arrays) + self.histories.nbytes
+        """Memory of all that is kept of histories, in bytes."""
+        arrays = (*self.arrays, *self.room, self.histories)
+        return sum(each.nbytes for each in arrays) + getsizeof(self._finished)
 
 
-def _empty(num_segments: int) -> Arena:
-    places = num_segments * SEGMENT_TOKENS
-    return Arena(
-        tokens=np.full(places, NONE, np.int32),
-        segments=np.zeros(num_segments, SEGMENT),
-        chains_CP=np.full((NUM_CHAINS, places), NONE, np.int32),
-        heads_CH=np.full((NUM_CHAINS, places), NONE, np.int32),
-        free=np.arange(num_segments, dtype=np.int32)[::-1].copy(),
-        num_free=np.array([num_segments], np.int64),
+def group_number(name: str) -> int:
+    """The number of a group, from 1 on; 0 = none.
+
+    It is a digest of the name, so no table of names has to be kept. Of 10,000 groups two have the same number
+    once in 40 times, and their rows then count as siblings.
+    """
+    if not name:
+        return 0
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % MAX_ID + 1
+
+
+def _nothing() -> tuple[Arena, Room]:
+    """An arena without any segment, with one head for each chain."""
+    arrays = Arena(
+        tokens=np.empty(0, np.int32),
+        owners=np.empty(0, OWNER),
+        segments=np.empty(0, SEGMENT),
+        chains_CP=np.empty((NUM_CHAINS, 0), np.int32),
+        heads_CH=np.full((NUM_CHAINS, 1), NONE, np.int32),
         said_HN=np.zeros((FIRST_HISTORIES, NUM_SAID), np.uint8),
     )
+    none = np.empty(0, np.int32)
+    return arrays, Room(none, np.zeros(1, np.int64), none, np.zeros(1, np.int64))
 
 
-def _doubled(old: Arena) -> Arena:
-    """Doubles the segments and the heads.
+def _grown(old: Arena, room: Room, more: int) -> tuple[Arena, Room]:
+    """The arena with that many more segments, which are free, and with heads for them.
 
-    The index of a head is the low bits of a hash. Doubling adds a bit to the index, so a head belongs at one
-    of two indices, and it is copied to both.
+    The number of heads is the power of two that is nearest to that of places. The index of a head is the low
+    bits of a hash. Doubling adds a bit to the index, so a head belongs at one of two indices, and it is
+    copied to both.
     """
-    num_segments = len(old.segments)
-    num_free = int(old.num_free[0])
-    new = _empty(num_segments)
-    unused = np.zeros(num_segments - num_free, np.int32)
-    return old._replace(
-        tokens=np.concatenate([old.tokens, new.tokens]),
-        segments=np.concatenate([old.segments, new.segments]),
-        chains_CP=np.concatenate([old.chains_CP, new.chains_CP], 1),
-        heads_CH=np.concatenate([old.heads_CH, old.heads_CH], 1),
-        free=np.concatenate([old.free[:num_free], new.free + np.int32(num_segments), unused]),
-        num_free=np.array([num_free + num_segments], np.int64),
+    count = len(old.segments)
+    places = more * SEGMENT_TOKENS
+    heads_CH = old.heads_CH
+    while 3 * heads_CH.shape[1] < 2 * SEGMENT_TOKENS * (count + more):
+        heads_CH = np.concatenate([heads_CH, heads_CH], 1)
+    arrays = old._replace(
+        tokens=np.concatenate([old.tokens, np.full(places, NONE, np.int32)]),
+        owners=np.concatenate([old.owners, np.zeros(places // OWNER_TOKENS, OWNER)]),
+        segments=np.concatenate([old.segments, np.zeros(more, SEGMENT)]),
+        chains_CP=np.concatenate([old.chains_CP, np.full((NUM_CHAINS, places), NONE, np.int32)], 1),
+        heads_CH=heads_CH,
     )
+    num_free = int(room.num_free[0])
+    new = np.arange(count, count + more, dtype=np.int32)[::-1]  # what is last is taken first
+    room = room._replace(
+        free=np.concatenate([room.free[:num_free], new, np.zeros(count - num_free, np.int32)]),
+        num_free=np.array([num_free + more], np.int64),
+        open=np.concatenate([room.open, np.zeros(more, np.int32)]),
+    )
+    return arrays, room
 
 
 def history_indices(states: Iterable[int]) -> Int64:
     """The indices of histories as an array."""
     return np.fromiter(states, np.int64)
-
-
-@compiled
-def _release(arena: Arena, segment: int) -> None:
-    """Frees the segments of a history, from its first one on; their tokens are found no more."""
-    while segment >= 0:
-        arena.tokens[segment * SEGMENT_TOKENS : (segment + 1) * SEGMENT_TOKENS] = NONE
-        arena.free[arena.num_free[0]] = segment
-        arena.num_free[0] += 1
-        segment = arena.segments[segment].next

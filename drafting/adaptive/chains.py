@@ -1,8 +1,8 @@
-"""The tokens of all histories in linked segments, and the chains to where the last tokens occurred before.
+"""How histories are written, and the chains to where the last tokens occurred before.
 
-Owns how histories are written, followed and hashed. Does not know what is looked for, nor how histories end.
-A place is a token's index in the arena. Chain c links each place to the earlier one that followed the same
-ORDERS[c] tokens in the same scope. Links may be stale or collide, so every use compares tokens.
+Owns what is written at a place, and hashes. Does not know which places there are (segments.py), nor what is
+looked for. A place is a token's index in the arena. Chain c links each place to the earlier one that followed
+the same ORDERS[c] tokens in the same scope. Links may be stale or collide, so every use compares tokens.
 """
 
 from typing import Any
@@ -12,17 +12,17 @@ import numpy as np
 from drafting.adaptive.layout import (
     GROUP,
     MAX_ORDER,
-    NONE,
     NUM_CHAINS,
     NUM_SAID,
     ORDERS,
     OWN,
     SCOPES,
-    SEGMENT_TOKENS,
     Arena,
     Int64,
     Records,
+    Room,
 )
+from drafting.adaptive.segments import new_place, place_before
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32
 
@@ -47,26 +47,10 @@ def head_of(heads_CH: Int32, chain: int, history: Any, recent: Int32) -> int:
 
 
 @compiled_lean
-def place_after(arena: Arena, place: int) -> int:
-    """The next place of a history; negative where there is none."""
-    if (place + 1) & (SEGMENT_TOKENS - 1):
-        return place + 1
-    return int(arena.segments[place // SEGMENT_TOKENS].next * SEGMENT_TOKENS)
-
-
-@compiled_lean
-def place_before(arena: Arena, place: int) -> int:
-    """The place before, in the history; negative where there is none."""
-    if place & (SEGMENT_TOKENS - 1):
-        return place - 1
-    return int(arena.segments[place // SEGMENT_TOKENS].previous * SEGMENT_TOKENS + SEGMENT_TOKENS - 1)
-
-
-@compiled_lean
 def write_recent(arena: Arena, place: int, out: Int32) -> int:
     """Writes the tokens that end at `place`, newest first; returns how many there are."""
     for i in range(len(out)):
-        if place < 0:
+        if place < 0 or arena.tokens[place] < 0:
             return i
         out[i] = arena.tokens[place]
         place = place_before(arena, place)
@@ -75,9 +59,15 @@ def write_recent(arena: Arena, place: int, out: Int32) -> int:
 
 @compiled_lean
 def append(
-    arena: Arena, histories: Records, indices: Int64, token_ids: Int32, offsets: Int64, recent: Int32
+    arena: Arena,
+    room: Room,
+    histories: Records,
+    indices: Int64,
+    token_ids: Int32,
+    offsets: Int64,
+    recent: Int32,
 ) -> None:
-    """Adds token_ids[offsets[i] : offsets[i + 1]] to history indices[i]; segments must be free.
+    """Adds token_ids[offsets[i] : offsets[i + 1]] to history indices[i]; there must be free segments for it.
 
     recent int32 [MAX_ORDER] is scratch.
     """
@@ -86,7 +76,7 @@ def append(
         said = arena.said_HN[indices[i]]
         size = write_recent(arena, history.last, recent)
         for t in range(offsets[i], offsets[i + 1]):
-            place = _new_place(arena, history)
+            place = new_place(arena, room, history)
             arena.tokens[place] = token_ids[t]
             counter = token_ids[t] & (NUM_SAID - 1)
             said[counter] = min(said[counter] + 1, 255)
@@ -99,26 +89,3 @@ def append(
             recent[1] = recent[0]
             recent[0] = token_ids[t]
             size = min(size + 1, MAX_ORDER)
-
-
-@compiled_lean
-def _new_place(arena: Arena, history: Any) -> int:
-    place = history.last + 1
-    if place % SEGMENT_TOKENS == 0:
-        arena.num_free[0] -= 1
-        number = arena.free[arena.num_free[0]]
-        previous = history.last // SEGMENT_TOKENS
-        segment = arena.segments[number]
-        segment.next = NONE
-        segment.previous = previous
-        segment.history = history.id
-        segment.group = history.group
-        if previous >= 0:
-            arena.segments[previous].next = number
-        else:
-            history.first_segment = number
-        place = number * SEGMENT_TOKENS
-        arena.tokens[place : place + SEGMENT_TOKENS] = NONE
-    history.last = place
-    history.length += 1
-    return int(place)

@@ -14,7 +14,8 @@ from drafting.tree import Int32, UInt8
 Records = NDArray[np.void]
 Int64 = NDArray[np.int64]
 NONE = -1
-SEGMENT_TOKENS = 64  # a history owns whole segments of the arena
+SEGMENT_TOKENS = 64  # places of a segment
+OWNER_TOKENS = 4  # places that one record of their owner speaks for: histories begin at multiples of this
 MAX_MATCH = 32  # tokens that are compared backwards
 MAX_CHILDREN = 24  # candidates that follow one node
 MAX_CANDIDATES = 512  # candidates of one tree
@@ -40,9 +41,13 @@ WALK = 16  # links of a chain that are followed for the root of a tree
 SHORT_WALK = 8  # links that are followed for another node, and for matches before the last token
 MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
 
-# id: unique among all histories that ever were. last: the place of the last token.
-HISTORY = record(int64="id group first_segment last length")
-SEGMENT = record(int32="next previous", int64="history group")
+MAX_ID = (1 << 31) - 1  # of histories and groups: owners keep both in 32 bits
+# id: from 1 to MAX_ID, and then from 1 again. first, last: the places of its first and last token, or NONE.
+HISTORY = record(int64="id group first last length")
+# next, previous: where the last history of a segment goes on, and where the first one comes from. histories:
+# how many have tokens here. used: the places that are taken, SEGMENT_TOKENS while a history may take more.
+SEGMENT = record(int32="next previous histories used")
+OWNER = record(int32="history group")
 # An occurrence: the place of the token that followed, and how many tokens before it match.
 POINTER = record(int32="place match scope gap")
 # Node 0 is the root. Its pointers are [first, last) and its candidates [first_candidate, last_candidate);
@@ -59,17 +64,30 @@ CANDIDATE = record(int32="parent token node depth rank", int16="source match", f
 class Arena(NamedTuple):
     """The tokens of all histories, int32 [P], in linked segments, and the chains through them.
 
-    free[: num_free[0]] are unused segments. said_HN uint8 [histories, NUM_SAID] counts how often a running
-    history has said a token, prompt included; the index of a token's counter is the low bits of its id.
+    Places without a token hold NONE. owners: whose each run of OWNER_TOKENS places is. said_HN uint8
+    [histories, NUM_SAID] counts how often a running history has said a token, prompt included; the index of
+    a token's counter is the low bits of its id.
     """
 
     tokens: Int32
+    owners: Records
     segments: Records
     chains_CP: Int32
     heads_CH: Int32
-    free: Int32
-    num_free: NDArray[np.int64]
     said_HN: UInt8
+
+
+class Room(NamedTuple):
+    """Where new tokens can go.
+
+    free[: num_free[0]] are segments without any history. open[: num_open[0]] are segments whose last history
+    has ended and left places, from `used` on; another history may begin there. Each int32 [segments].
+    """
+
+    free: Int32
+    num_free: Int64
+    open: Int32
+    num_open: Int64
 
 
 class Model(NamedTuple):

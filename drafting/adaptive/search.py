@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from drafting.adaptive.chains import head_of, mix, place_after, place_before, write_recent
+from drafting.adaptive.chains import head_of, mix, write_recent
 from drafting.adaptive.features import NUM_FEATURES, set_biases, set_buckets
 from drafting.adaptive.layout import (
     BIGRAM,
@@ -36,8 +36,8 @@ from drafting.adaptive.layout import (
     NONE,
     ORDERS,
     OWN,
+    OWNER_TOKENS,
     SCOPES,
-    SEGMENT_TOKENS,
     SHORT_WALK,
     WALK,
     Arena,
@@ -46,6 +46,7 @@ from drafting.adaptive.layout import (
     Records,
     Scratch,
 )
+from drafting.adaptive.segments import place_after, place_before
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32, UInt8
 
@@ -142,12 +143,11 @@ def _match(
     arena: Arena, history: Any, place: int, scope: int, recent: Int32, gap: int, size: int
 ) -> int:  # called most often, and every array of a Growth that is handed on costs time
     """How many tokens before a place are those of recent[gap:size]; 0 where the place is not in the scope."""
-    segment = arena.segments[place // SEGMENT_TOKENS]
+    owner = arena.owners[place // OWNER_TOKENS]
     match = 0
     # The scope of all histories leaves out the history itself and its group, which have chains of their own.
     in_scope = scope == OWN or (
-        segment.history != history.id
-        and (scope == GROUP or history.group == 0 or segment.group != history.group)
+        owner.history != history.id and (scope == GROUP or history.group == 0 or owner.group != history.group)
     )
     if in_scope:
         earlier = place_before(arena, place)

@@ -114,8 +114,8 @@ def test_aborted_rows_leave_nothing_in_the_proposer():
         engine.step()
     for case in cases[:4]:
         engine.abort(case.name)
-    arrays = proposer.arena.arrays
-    assert arrays.num_free[0] == len(arrays.free)
+    room = proposer.arena.room
+    assert room.num_free[0] == len(room.free)
 
 
 def test_the_likeliest_successors_are_those_of_topk_best_first():

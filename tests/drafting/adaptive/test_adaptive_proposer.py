@@ -157,7 +157,7 @@ def test_rows_without_a_group_are_no_siblings() -> None:
 
 
 def test_the_oldest_finished_rows_are_forgotten_first() -> None:
-    drafter = proposer(corpus_tokens=6)
+    drafter = proposer(corpus_tokens=8)  # a row takes one place more than it has tokens
     for last in (3, 4, 5):
         finished(drafter, 1, 2, last)
     assert sorted(first(found(drafter, 1, 2))) == [4, 5]
@@ -165,15 +165,19 @@ def test_the_oldest_finished_rows_are_forgotten_first() -> None:
     assert first(found(drafter, 1, 2)) == []
 
 
-def test_groups_without_rows_are_forgotten() -> None:
-    drafter = proposer(corpus_tokens=6)
+def test_of_many_groups_only_rows_that_are_kept_count_as_siblings() -> None:
+    drafter = proposer(corpus_tokens=8)
     for number in range(50):
-        finished(drafter, 1, 2, 3, group=f"group {number}")
-        drafter.drop(drafter.start(ids(1, 2), group="again"))
-    assert drafter.arena.num_groups == 2  # of the two rows that there is room for
-    assert nodes(found(drafter, 1, 2, group="group 49")) >= {(3, 0, "siblings")}
-    drafter.clear()
-    assert drafter.arena.num_groups == 0
+        finished(drafter, 1, 2, number, group=f"group {number}")
+    assert nodes(found(drafter, 1, 2, group="group 49")) == {(49, 0, "siblings"), (48, 0, "corpus")}
+    assert nodes(found(drafter, 1, 2, group="group 47")) == {(49, 0, "corpus"), (48, 0, "corpus")}
+
+
+def test_a_group_may_have_any_name_that_a_row_can_give_it() -> None:
+    drafter = proposer()
+    name = "\ud800"  # what json.loads makes of half a character; it has no UTF-8
+    finished(drafter, 1, 2, 3, group=name)
+    assert nodes(found(drafter, 1, 2, group=name)) == {(3, 0, "siblings")}
 
 
 def test_a_dropped_row_is_forgotten_at_once_and_its_room_is_used_again() -> None:
@@ -193,10 +197,39 @@ def test_rows_longer_than_a_block_and_more_than_the_arena_held_are_found_again()
     assert candidates.token_ids.tolist() == list(range(164, 180))
 
 
-def test_a_token_costs_less_than_40_bytes() -> None:
-    drafter = proposer(corpus_tokens=10**6)
-    drafter.start(np.zeros(200_000, np.int32))
-    assert drafter.arena.num_bytes / len(drafter.arena.arrays.tokens) < 40
+def test_no_draft_runs_from_one_row_into_the_next_of_its_segment() -> None:
+    drafter = proposer()
+    finished(drafter, *range(100, 120))
+    finished(drafter, 4, 5, 6)
+    places = (drafter.arena.arrays.tokens >= 0).nonzero()[0]
+    assert (places // layout.SEGMENT_TOKENS).tolist() == [0] * 23
+    # After a long match no node looks for occurrences of its own; it goes on where its parent's do.
+    assert nodes(found(drafter, *range(101, 118))) == {(118, 0, "corpus"), (119, 1, "corpus")}
+    assert found(drafter, 119, 4, 5).matches.tolist() == [2], "the 119 of the row before is no match"
+
+
+def test_no_draft_goes_where_a_dropped_row_went_on() -> None:
+    # The dropped row began in segment 0 and went on in segment 1. After it a row ends where segment 0 ends,
+    # and another one begins where segment 1 does.
+    drafter = proposer()
+    finished(drafter, 1, 2, 3)
+    drafter.drop(drafter.start(ids(*[4] * 100)))
+    finished(drafter, *range(100, 160))
+    finished(drafter, 9, 10)
+    assert drafter.arena.arrays.tokens[[63, 64]].tolist() == [159, 9]
+    assert nodes(found(drafter, *range(130, 159))) == {(159, 0, "corpus")}
+
+
+def test_rows_of_one_segment_are_told_apart_by_their_groups() -> None:
+    drafter = proposer()
+    finished(drafter, 1, 2, 3, group="a")
+    finished(drafter, 1, 2, 4)
+    finished(drafter, 1, 2, 5, group="b")
+    assert {node[::2] for node in nodes(found(drafter, 1, 2, group="b", depth=1))} == {
+        (3, "corpus"),
+        (4, "corpus"),
+        (5, "siblings"),
+    }
 
 
 def test_the_bigram_is_chained_from_every_leaf_and_recycled() -> None:
