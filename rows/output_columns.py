@@ -30,7 +30,7 @@ _LIKELY = pa.struct([("token_id", pa.int32()), ("logprob", pa.float32())])
 _LOGPROBS = pa.list_(pa.struct([*_LIKELY, ("top", pa.list_(_LIKELY))]))
 
 
-# The text of token ids behind a context (rows/text_codec.py TextCodec.decode).
+# The text of token ids after a context (rows/text_codec.py TextCodec.decode).
 Decode = Callable[[Sequence[int], Sequence[int]], str]
 
 
@@ -39,7 +39,7 @@ class Generated:
     """What a row gave.
 
     completions: those decoded, one for all samples of a greedy row; stops: what its texts are cut at;
-    context: the end of its prompt, behind which they are decoded.
+    context: the end of its prompt, after which they are decoded.
     """
 
     completions: Sequence[Completion]

@@ -11,7 +11,7 @@ from typing import Any
 from engine.config import ModelConfig
 from engine.model.hub import local_folder
 from rows.chat_template import render_chat
-from rows.detokenizer import context_of
+from rows.detokenizer import added_text, context_of
 
 
 class TextCodec:
@@ -51,7 +51,7 @@ class TextCodec:
         return render_chat(self.tokenizer, messages, tools)
 
     def context(self, prompt_ids: Sequence[int]) -> list[int]:
-        """The tokens at the end of a prompt behind which its output is decoded."""
+        """The tokens at the end of a prompt after which its output is decoded."""
         return context_of(self.tokenizer, prompt_ids)
 
     def decode(self, token_ids: Sequence[int], context: Sequence[int] = ()) -> str:
@@ -60,11 +60,11 @@ class TextCodec:
         context: of their prompt. At the start of a text some tokenizers drop a space, which belongs to the
         first word of an output.
         """
-        both, before = (
+        before, whole = (
             self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            for ids in ((*context, *token_ids), context)
+            for ids in (context, (*context, *token_ids))
         )
-        return both[len(before) :]
+        return added_text(before, whole)
 
     def show(self, token_ids: Sequence[int]) -> str:
         """The text of a prompt's ids, special tokens shown."""
