@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rows.detokenizer import Detokenizer
+from rows.detokenizer import MARK, Detokenizer
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StopStrings:
 
         If several are completed by the same character, the longest counts.
         """
-        starts = ((text.rstrip("\ufffd").find(stop), stop) for stop in self.texts)
+        starts = ((text.rstrip(MARK).find(stop), stop) for stop in self.texts)
         found = [(start + len(stop), start) for start, stop in starts if start >= 0]
         end, start = min(found, default=(len(text), len(text)))
         return text[: end if self.include else start]
@@ -41,13 +41,21 @@ class StopStringCheck:
     def __init__(self, texts: tuple[str, ...], tokenizer: Any, prompt_ids: Sequence[int] = ()) -> None:
         self._texts = texts
         self._detokenizer = Detokenizer(tokenizer, prompt_ids)
-        self._room = max(map(len, texts)) - 1
+        self._longest = max(map(len, texts))
         # The last characters given out, in which a stop string may begin that is not complete yet.
         self._tail = ""
 
     def __call__(self, token_id: int) -> bool:
         """Whether the text holds a stop string with this token."""
         text = self._tail + self._detokenizer.push([token_id])
-        self._tail = text[max(0, len(text) - self._room) :]
-        seen = self._detokenizer.joined(text, self._room + 1)
+        self._tail = self._end(text)
+        seen = self._detokenizer.joined(text, self._longest)
         return any(stop in seen for stop in self._texts)
+
+    def _end(self, text: str) -> str:
+        """What a stop string that is complete later can have of a text: one character less than all of it,
+        and marks at the end, which count only once something follows them.
+        """
+        solid = text.rstrip(MARK)
+        marks = text[len(solid) :]
+        return solid[max(0, len(solid) + 1 - self._longest) :] + marks[: self._longest]

@@ -9,13 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rows.stop_strings import StopStrings
-from tests.rows.test_detokenizer import BYTES, FALLBACK, ends_at
+from tests.rows.test_detokenizer import BYTES, FALLBACK, ends_at, fallback_codec
 from tests.serving.fakes import EOS, ByteCodec
 
+MARK_TOKEN = fallback_codec({"\ufffd": 260})  # token 260 is the replacement mark itself
 
-def oracle(codec: ByteCodec, token_ids: Sequence[int], *texts: str) -> int | None:
+
+def oracle(codec: ByteCodec, token_ids: Sequence[int], *texts: str, prompt: Sequence[int] = ()) -> int | None:
     """The same by decoding everything at every token."""
-    decoded = [codec.decode(token_ids[:count]).rstrip("\ufffd") for count in range(1, len(token_ids) + 1)]
+    context = codec.context(prompt)
+    outputs = (token_ids[:count] for count in range(1, len(token_ids) + 1))
+    decoded = [codec.decode(output, context).rstrip("\ufffd") for output in outputs]
     return next((count for count, text in enumerate(decoded, 1) if any(stop in text for stop in texts)), None)
 
 
@@ -66,6 +70,27 @@ def test_half_a_character_is_no_replacement_mark_but_a_wrong_byte_is_one_as_soon
     assert ends_at(BYTES, [0x61, 0xE4, 0x62, 0x63], "\ufffd") == 3
 
 
+def test_marks_at_the_end_are_no_part_of_a_stop_string_even_where_they_can_change_no_more() -> None:
+    """Else the output would end there and its text, in which such marks do not count, would not be cut."""
+    assert ends_at(BYTES, [0xFF] * 40, "\ufffd") is None
+    assert ends_at(BYTES, [*[0xFF] * 40, 0x61], "\ufffd") == 41
+    assert ends_at(BYTES, [0x62, *[0xFF] * 40, 0x61], "b\ufffd") == 42
+    assert ends_at(BYTES, [0x62, *[0xFF] * 40, 0x61], "b\ufffda") is None
+    assert ends_at(MARK_TOKEN, [260], "\ufffd") is None
+    assert ends_at(MARK_TOKEN, [260, 257], "\ufffd") == 2
+
+
+def test_a_long_run_of_bytes_that_the_prompt_spoils_is_marks_and_holds_no_stop_string() -> None:
+    assert FALLBACK.decode([0x41] * 40, FALLBACK.context([257, 0xFF])) == "\ufffd" * 40
+    assert ends_at(FALLBACK, [0x41] * 40, "AA", prompt=[257, 0xFF]) is None
+
+
+def test_a_long_run_of_bytes_whose_first_character_began_in_the_prompt_holds_stop_strings() -> None:
+    output = [0xBD, 0xA0, *b"abcdefghijklmnopqrs"]
+    assert FALLBACK.decode(output, FALLBACK.context([257, 0xE4])) == "你abcdefghijklmnopqrs"
+    assert ends_at(FALLBACK, output, "rs", prompt=[257, 0xE4]) == 21
+
+
 def test_special_tokens_have_no_text_and_do_not_part_a_stop_string() -> None:
     assert ends_at(BYTES, [0x61, EOS, 0x62], "ab") == 3
     assert ends_at(BYTES, [0x78, EOS, EOS], "<eos>") is None
@@ -99,10 +124,11 @@ def test_every_text_ends_where_the_oracle_ends_it(
     codec: ByteCodec, pieces: st.SearchStrategy[list[int]], data: st.DataObject
 ) -> None:
     token_ids = [token_id for piece in data.draw(st.lists(pieces, max_size=8)) for token_id in piece]
+    prompt = data.draw(pieces)
     stops = data.draw(STOPS)
-    end = oracle(codec, token_ids, *stops)
-    assert ends_at(codec, token_ids, *stops) == end
-    text = codec.decode(token_ids[:end])
+    end = oracle(codec, token_ids, *stops, prompt=prompt)
+    assert ends_at(codec, token_ids, *stops, prompt=prompt) == end
+    text = codec.decode(token_ids[:end], codec.context(prompt))
     kept = StopStrings(tuple(stops), include=True).cut(text)
     cut = StopStrings(tuple(stops)).cut(text)
     assert text.startswith(kept) and kept.startswith(cut)
