@@ -68,10 +68,9 @@ class CaseRun:
         if isinstance(proposer, AdaptiveProposer):
             proposer.clear()
             arena = proposer.arena
-            num_free = int(arena.arrays.num_free[0])
+            num_free = int(arena.room.num_free[0])
             num_segments = len(arena.arrays.segments)
             check(num_free == num_segments, f"{num_free} of {num_segments} segments of histories are free")
-            check(not arena.num_groups, f"{arena.num_groups} groups are left")
 
     def _come_and_go(self, step: int) -> None:
         """Adds and aborts what is due before a step."""
