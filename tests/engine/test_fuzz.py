@@ -44,6 +44,7 @@ def wrong_third_token(monkeypatch):
     monkeypatch.setattr(engine.engine, "verify", verify_wrongly)
 
 
+@pytest.mark.slow
 def test_random_cases_show_no_difference_and_go_through_what_breaks_engines() -> None:
     coverage = Coverage()
     assert search(seed=0, coverage=coverage, max_cases=16, seconds=math.inf) is None
