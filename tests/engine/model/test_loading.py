@@ -13,16 +13,19 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.starcoder2 import modeling_starcoder2
 
 from engine import attention
 from engine.build import engine_for
 from engine.cache_size import StepLimits
 from engine.config import ModelConfig
+from engine.model import probe
 from engine.model.loading import inspect_model, load_model
-from engine.model.probe import check_parity
+from engine.model.probe import PARITY_TOLERANCE, check_parity
 from engine.model_runner import ModelRunner
+from engine.request import Request
 from tests.engine.harness import greedy_cases, make_engine
-from tests.tiny_models import BASE, FAMILIES, tiny_model
+from tests.tiny_models import BASE, FAMILIES, reference_greedy, tiny_model
 
 
 @pytest.fixture
@@ -131,6 +134,59 @@ def test_a_window_that_the_models_own_attention_has_not_is_found_by_the_parity_c
         ValueError, match="MistralForCausalLM cannot run on this engine: its logits differ by"
     ):
         make_engine(other_model("mistral", sliding_window=200))
+
+
+def model_that_amplifies_rounding(implementation: str):
+    """Its weights are whole numbers, so that its scores are large and often tied: after twelve layers the
+    rounding of one softmax shows in the third digit of the logits.
+    """
+    settings = {"sliding_window": 8, "hidden_size": 32, "intermediate_size": 64, "vocab_size": 32}
+    layers = {"num_key_value_heads": 1, "num_hidden_layers": 12, "initializer_range": 2.0}
+    torch.manual_seed(79)
+    config = CONFIG_MAPPING["starcoder2"](**{**BASE, **settings, **layers})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=implementation)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.round_()
+    return model.double().eval()
+
+
+def test_a_model_that_amplifies_rounding_may_differ_by_as_much_as_from_itself():
+    """transformers' eager attention, which the check compares with, has its softmax in float32 in a float64
+    model as well; its SDPA has not, and gives the engine's text.
+    """
+    engine = make_engine(model_that_amplifies_rounding(attention.NAME))
+    parity = check_parity(
+        ModelRunner(engine.runner.loaded, num_pages=3, page_size=4, limits=StepLimits(1, 4))
+    )
+    assert parity > 10 * PARITY_TOLERANCE[torch.float64]
+    prompt = (5, 6, 7, 9, 30, 11)
+    wanted = reference_greedy(model_that_amplifies_rounding("sdpa"), list(prompt), 40)
+    (completion,) = engine.generate([Request("a", prompt, 40, ignore_eos=True)])
+    assert list(completion.token_ids) == wanted
+
+
+def test_a_window_that_is_missing_is_found_in_a_model_that_amplifies_rounding_too(monkeypatch):
+    monkeypatch.setattr(
+        modeling_starcoder2, "create_sliding_window_causal_mask", modeling_starcoder2.create_causal_mask
+    )
+    with pytest.raises(
+        ValueError, match="Starcoder2ForCausalLM cannot run on this engine: its logits differ"
+    ):
+        make_engine(model_that_amplifies_rounding(attention.NAME))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 10.0, float("nan")])
+def test_no_noise_of_a_model_hides_an_attention_that_is_wrong(noise, monkeypatch):
+    own = modeling_llama.eager_attention_forward
+    monkeypatch.setattr(probe, "_own_noise", lambda loaded: noise)
+    monkeypatch.setattr(
+        modeling_llama,
+        "eager_attention_forward",
+        lambda module, query, key, value, mask, **given: own(module, query, key, value, 0 * mask, **given),
+    )
+    with pytest.raises(ValueError, match="LlamaForCausalLM cannot run on this engine: its logits differ"):
+        make_engine(tiny_model("llama"))
 
 
 @pytest.mark.parametrize("what", ["alibi", "chunked"])
