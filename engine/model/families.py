@@ -174,27 +174,51 @@ def context_of(settings: Mapping[str, Any], asked: int | None) -> int | None:
     """
     settings = {**settings, **(settings.get("text_config") or {})}
     made_for = settings.get("max_position_embeddings") or settings.get("n_positions")
-    rope = settings.get("rope_parameters") or settings.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type"))
-    if kind in CHANGING_ROPES:
-        first = settings.get("original_max_position_embeddings") or rope.get(
-            "original_max_position_embeddings"
-        )
-        changes = min((length for length in (first, made_for) if length), default=None)
+    ropes = _ropes(settings)
+    changing = [rope for rope in ropes if rope["rope_type"] in CHANGING_ROPES]
+    if changing:
+        firsts = [made_for, *(_first_length(settings, rope) for rope in changing)]
+        changes = min((length for length in firsts if length), default=None)
         if changes and asked and asked > changes:
             raise ValueError(
                 f"model.max_context is {asked}, but this model's rotary angles change for all rows beyond "
-                f"{changes} positions (rope type {kind}); lower it"
+                f"{changes} positions (rope type {changing[0]['rope_type']}); lower it"
             )
         return asked or changes
-    if kind in STRETCHED_ROPES and made_for and not _says_stretched(settings):
-        first = rope.get("original_max_position_embeddings") if kind == "yarn" else None
-        made_for = max(made_for, int((first or made_for) * (rope.get("factor") or 1)))
+    if made_for:
+        made_for = max(made_for, *(_stretched_length(settings, rope, made_for) for rope in ropes))
     if made_for and asked and asked > made_for:
         raise ValueError(
             f"model.max_context is {asked}, but the model was made for {made_for} positions; lower it"
         )
     return asked or made_for
+
+
+def _ropes(settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rope settings of a model, each with its rope_type: several where they are by kind of layer.
+
+    Older files have `rope_scaling` and `type`. Where both are, transformers takes `rope_scaling`.
+    """
+    given = settings.get("rope_scaling") or settings.get("rope_parameters") or {}
+    by_layer = [rope for rope in given.values() if isinstance(rope, dict)]
+    return [{**rope, "rope_type": rope.get("rope_type", rope.get("type"))} for rope in by_layer or [given]]
+
+
+def _first_length(settings: Mapping[str, Any], rope: Mapping[str, Any]) -> int | None:
+    """The length that a model was trained for before it was stretched; None = not said."""
+    name = "original_max_position_embeddings"
+    return settings.get(name) or rope.get(name)
+
+
+def _stretched_length(settings: Mapping[str, Any], rope: Mapping[str, Any], made_for: int) -> int:
+    """The factor times the first length, for a rope type that stretches it.
+
+    Layers with a window need no stretching, so where ropes are by kind of layer the longest counts.
+    """
+    if rope["rope_type"] not in STRETCHED_ROPES or _says_stretched(settings):
+        return made_for
+    first = _first_length(settings, rope) if rope["rope_type"] == "yarn" else None
+    return int((first or made_for) * (rope.get("factor") or 1))
 
 
 def _says_stretched(settings: Mapping[str, Any]) -> bool:

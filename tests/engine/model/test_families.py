@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from engine.config import ModelConfig
@@ -104,6 +105,8 @@ LONGROPE = {
 QWEN_YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
 DEEPSEEK_YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
+OLMO3_YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192}
+DEFAULT = {"rope_type": "default"}
 GEMMA3 = {"rope_type": "linear", "factor": 8.0}
 
 
@@ -139,7 +142,61 @@ GEMMA3 = {"rope_type": "linear", "factor": 8.0}
         ({"max_position_embeddings": 163840, "rope_scaling": DEEPSEEK_YARN}, 163840),
         ({"max_position_embeddings": 131072, "rope_scaling": LLAMA3}, 131072),
         ({"model_type": "gemma3_text", "max_position_embeddings": 131072, "rope_scaling": GEMMA3}, 131072),
-        ({"max_position_embeddings": 131072, "rope_parameters": {"full_attention": GEMMA3}}, 131072),
+        (
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 131072,
+                "rope_parameters": {"full_attention": GEMMA3, "sliding_attention": DEFAULT},
+            },
+            131072,
+        ),
+        # As transformers 5 saves OLMo 3: only the layers without a window are stretched.
+        (
+            {
+                "model_type": "olmo3",
+                "max_position_embeddings": 8192,
+                "rope_parameters": {
+                    "full_attention": OLMO3_YARN,
+                    "sliding_attention": {"rope_type": "default"},
+                },
+            },
+            65536,
+        ),
+        (
+            {
+                "max_position_embeddings": 256,
+                "rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 4.0}},
+            },
+            256,
+        ),
+        (
+            {
+                "max_position_embeddings": 256,
+                "rope_parameters": {
+                    "full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 64},
+                    "sliding_attention": None,
+                },
+            },
+            64,
+        ),
+        # Added to what transformers 5 saved: it takes rope_scaling, wherever both are.
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+                "rope_scaling": QWEN_YARN,
+            },
+            131072,
+        ),
+        # transformers takes the first length from beside the rope settings (Phi-3 has it there).
+        (
+            {
+                "max_position_embeddings": 4096,
+                "original_max_position_embeddings": 4096,
+                "rope_scaling": {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8192},
+            },
+            8192,
+        ),
         # The angles of `dynamic` depend on the longest row of a step.
         ({"max_position_embeddings": 256, "rope_scaling": {"type": "dynamic", "factor": 4.0}}, 256),
         ({}, None),
@@ -155,36 +212,58 @@ def test_a_models_context_ends_where_its_positions_or_its_rotary_angles_do(setti
             context_of(settings, 1_000_000)
 
 
-@pytest.mark.parametrize("kind", ["yarn", "linear"])
+def test_driver_and_worker_find_the_same_context(tmp_path) -> None:
+    """The driver reads config.json, the worker what transformers made of it, where ropes are by layer."""
+    folder = folder_of(tmp_path, "olmo3", max_position_embeddings=8192, rope_scaling=OLMO3_YARN)
+    settings = json.loads((folder / "config.json").read_text())
+    made = AutoConfig.from_pretrained(folder).to_dict()
+    assert set(made["rope_parameters"]) == {"full_attention", "sliding_attention"}
+    assert context_of(settings, None) == context_of(made, None) == 65536
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0, "original_max_position_embeddings": 32}
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0}
+BY_LAYER = {"full_attention": YARN, "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0}}
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}}
+
+
+def check_whole_context(model_type: str, context: int) -> None:
+    """Compares texts that fill the context of a tiny model of the family with those of generate."""
+    reference = tiny_family(model_type, "sdpa")
+    cases = [
+        Case(f"{n}", p, tuple(reference_greedy(reference, list(p), context - len(p))))
+        for n, p in enumerate(random_prompts(3, seed=0))
+    ]
+    engine = make_engine(tiny_family(model_type), mixed_proposer(5, 4, cases), max_running=3)
+    assert engine.max_context == context
+    for case, completion in zip(cases, engine.generate([case.request() for case in cases]), strict=True):
+        assert completion.token_ids == case.token_ids
+
+
+@pytest.mark.parametrize(
+    ("model_type", "rope"), [("qwen2", YARN), ("qwen2", LINEAR), ("olmo3", BY_LAYER)], ids=str
+)
 def test_a_stretched_model_gives_the_text_of_generate_beyond_the_length_it_was_trained_for(
-    kind, monkeypatch
+    model_type, rope, monkeypatch
 ) -> None:
-    rope = {"rope_type": kind, "factor": 4.0, "rope_theta": 10_000.0}
-    if kind == "yarn":
-        rope["original_max_position_embeddings"] = 32
-    monkeypatch.setitem(TINY, "qwen2", {"max_position_embeddings": 32, "rope_parameters": rope})
-    reference = tiny_family("qwen2", "sdpa")
-    cases = [
-        Case(f"{n}", p, tuple(reference_greedy(reference, list(p), 120 - len(p))))
-        for n, p in enumerate(random_prompts(3, seed=0))
-    ]
-    engine = make_engine(tiny_family("qwen2"), mixed_proposer(5, 4, cases), max_running=3)
-    assert engine.max_context == 128
-    for case, completion in zip(cases, engine.generate([case.request() for case in cases]), strict=True):
-        assert completion.token_ids == case.token_ids
+    settings = {**TINY[model_type], "max_position_embeddings": 32, "rope_parameters": rope}
+    monkeypatch.setitem(TINY, model_type, settings)
+    check_whole_context(model_type, 128)
 
 
-def test_a_longrope_model_gives_the_text_of_generate_within_its_first_context(monkeypatch) -> None:
-    monkeypatch.setitem(TINY, "phi3", {"sliding_window": None, **LONGROPE})
-    reference = tiny_family("phi3", "sdpa")
-    cases = [
-        Case(f"{n}", p, tuple(reference_greedy(reference, list(p), 64 - len(p))))
-        for n, p in enumerate(random_prompts(3, seed=0))
-    ]
-    engine = make_engine(tiny_family("phi3"), mixed_proposer(5, 4, cases), max_running=3)
-    assert engine.max_context == 64
-    for case, completion in zip(cases, engine.generate([case.request() for case in cases]), strict=True):
-        assert completion.token_ids == case.token_ids
+@pytest.mark.parametrize(
+    ("model_type", "settings"),
+    [
+        ("phi3", {"sliding_window": None, **LONGROPE}),
+        ("llama", {"max_position_embeddings": 64, **DYNAMIC}),
+    ],
+    ids=["longrope", "dynamic"],
+)
+def test_a_model_whose_angles_change_gives_the_text_of_generate_within_its_first_context(
+    model_type, settings, monkeypatch
+) -> None:
+    monkeypatch.setitem(TINY, model_type, settings)
+    check_whole_context(model_type, 64)
 
 
 def test_float64_experts_run_one_by_one_since_grouped_mm_takes_no_float64(monkeypatch) -> None:
