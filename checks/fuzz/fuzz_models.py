@@ -15,16 +15,13 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from checks.fuzz.fuzz_case import ModelChoice
 from drafting.tables import Tables
 from engine import attention
-from engine.cache_size import StepLimits
 from engine.draft_tables import bigram_of, unigram_of
 from engine.model.loading import LoadedModel, inspect_model
-from engine.model.probe import check_parity
 from engine.model.rms_norm import fuse_norms
-from engine.model_runner import ModelRunner
 from tests.tiny_families import EAGER, TINY
 from tests.tiny_models import BASE
 
-MAX_CONTEXT = 128
+MAX_CONTEXT = 80
 VOCABULARY = int(BASE["vocab_size"])
 NUM_SUCCESSORS = 12
 SIZES = {
@@ -63,12 +60,11 @@ class FuzzModel:
 
 @lru_cache(maxsize=256)
 def fuzz_model(choice: ModelChoice) -> FuzzModel:
-    """The model of a choice; the parity check has passed."""
+    """The model of a choice, without the parity check: the random test judges attention by itself."""
     own = _made(choice, attention.NAME)
     if choice.fused_norms:
         fuse_norms(own)
     loaded = inspect_model(own, MAX_CONTEXT)
-    check_parity(ModelRunner(loaded, num_pages=3, page_size=4, limits=StepLimits(1, 4)))
     tables = Tables(bigram_of(own, NUM_SUCCESSORS), unigram_of(own, NUM_SUCCESSORS))
     return FuzzModel(loaded, tables, _made(choice, "eager" if choice.family in EAGER else "sdpa"))
 

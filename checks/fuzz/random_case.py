@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from checks.fuzz.fuzz_case import Case, EngineChoice, ModelChoice, RequestChoice, SpeculationChoice
-from checks.fuzz.fuzz_models import VOCABULARY
+from checks.fuzz.fuzz_models import MAX_CONTEXT, VOCABULARY
 from checks.fuzz.references import continuation
 from engine.request import Sampling
 from tests.tiny_families import TINY
@@ -32,7 +32,7 @@ def random_case(seed: int, number: int) -> Case:
     turn = number // CASES_PER_LOAD
     rng = random.Random(f"{seed} load {turn}")
     model = _model(FAMILIES[(seed + turn) % len(FAMILIES)], rng.randrange(VARIANTS))
-    max_context = rng.choice((8, 24, 40, 64, 80, rng.randint(4, 80)))
+    max_context = rng.choice((8, 24, 40, 64, MAX_CONTEXT, rng.randint(4, MAX_CONTEXT)))
     prompts = _prompts(rng, model, max_context)
     requests = _with_samples(rng, [_request(rng, prompt, max_context) for prompt in prompts])
     texts = [_text(model, max_context, request) for request in requests]
