@@ -160,7 +160,14 @@ def _own_logits(loaded: Any) -> Tensor:
         ]
     finally:
         loaded.model.set_attn_implementation(attention.NAME)
-    return torch.cat([own[0], own[1][1:]]).double()
+    logits = torch.cat([own[0], own[1][1:]]).double()
+    if not logits.isfinite().all():
+        name = str(loaded.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"{type(loaded.model).__name__} gives logits that are not finite in {name}; use model.dtype "
+            "bfloat16 or float32, and if it is one of these, get the weights again"
+        )
+    return logits
 
 
 def _tokens(loaded: Any) -> list[int]:

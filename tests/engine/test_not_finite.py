@@ -113,6 +113,11 @@ def test_a_row_that_overflows_in_its_output_keeps_the_tokens_before_and_harms_no
     assert (sum(engine.stats.accepted.values()) > 0) == (mode != "off")
 
 
+def test_a_model_that_overflows_for_any_text_is_refused_when_it_is_loaded():
+    with pytest.raises(ValueError, match="gives logits that are not finite in float64; use model.dtype bf"):
+        engine_of(poisoned("llama", 1, float("nan")), "off")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "family", ["mistral", "mixtral", "qwen3_moe", "gemma2", "gemma3_text", "gpt_oss", "deepseek_v3", "olmoe"]
