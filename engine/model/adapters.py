@@ -5,6 +5,7 @@ peft fills what an adapter lacks with its own start values and drops what does n
 most; here both are errors.
 """
 
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -54,28 +55,39 @@ def _merged(model: Any, folder: str) -> Any:
     if kind != "LORA":
         raise ValueError(f"it is of the kind {kind}, and only LoRA can be merged")
     adapted = PeftModel.from_pretrained(model, folder)
-    wanted = {
-        name for name in get_peft_model_state_dict(adapted, save_embedding_layers=False) if ".lora_" in name
-    }
-    given = {name for name in load_peft_weights(folder, device="cpu") if ".lora_" in name}
-    if wrong := sorted(wanted ^ given):
+    given = set(load_peft_weights(folder, device="cpu"))
+    wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    # peft also saves embeddings that it does not train, beside those that an adapter changes.
+    allowed = wanted | set(get_peft_model_state_dict(adapted, save_embedding_layers=True))
+    if wrong := sorted((wanted - given) | (given - allowed)):
         raise ValueError(
             f"{len(wrong)} of its weights are missing or have no place in the model, first {wrong[0]}"
         )
-    _untie_adapted(model)
-    return adapted.merge_and_unload(safe_merge=True)
+    _give_own_weights(model)
+    merged = adapted.merge_and_unload(safe_merge=True)
+    if merged.get_output_embeddings().weight is not merged.get_input_embeddings().weight:
+        merged.config.get_text_config().tie_word_embeddings = False
+    return merged
 
 
-def _untie_adapted(model: Any) -> None:
-    """Gives the output layer a weight of its own where an adapter changes one of two tied embeddings.
+def _give_own_weights(model: Any) -> None:
+    """Gives every layer that an adapter changes weights that no other layer uses.
 
-    Merged into the weight that both share, the change of one would change the other as well.
+    Tied embeddings share a weight, and so do layers that an adapter repeats (layer_replication). Merged into
+    a weight that several layers share, the change of one would change the others as well.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
     from torch.nn import Parameter
 
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    own, output = (getattr(layer, "base_layer", layer) for layer in layers)
-    if any(isinstance(layer, BaseTunerLayer) for layer in layers) and output.weight is own.weight:
-        output.weight = Parameter(output.weight.detach().clone(), requires_grad=False)
-        model.config.get_text_config().tie_word_embeddings = False
+    tuners = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    if any(isinstance(getattr(tuner, "base_layer", None), AuxiliaryTrainingWrapper) for tuner in tuners):
+        raise ValueError(
+            "it changes the output layer by LoRA and by single tokens too, as the embeddings are tied, and "
+            "both cannot be merged"
+        )
+    users = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
+    for layer in [tuner.get_base_layer() for tuner in tuners]:
+        for name, weight in list(layer.named_parameters(recurse=False)):
+            if users[id(weight)] > 1:
+                setattr(layer, name, Parameter(weight.detach().clone(), requires_grad=False))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from drafting.config import MixedConfig, SpeculationConfig
 from engine.build import build_engine
@@ -91,29 +92,64 @@ def test_an_adapted_model_gives_the_text_of_pefts_merged_model(
         {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
         {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
         {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6, 9]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 6], "lm_head": [7]}},
+        {"target_modules": ["q_proj"], "layer_replication": [[0, 2], [1, 3]]},
         {"target_modules": ["q_proj"], "bias": "all"},
     ],
     ids=str,
 )
-def test_an_adapter_of_the_embeddings_gives_the_logits_that_it_gives_unmerged(
+def test_an_adapter_gives_the_logits_that_it_gives_unmerged(
     settings: dict[str, Any], tied: bool, tmp_path: Path
 ) -> None:
-    from peft import LoraConfig, get_peft_model
-
     ids = torch.tensor([[5, 6, 7, 9, 30]])
-    config = LoraConfig(r=4, lora_alpha=16, init_lora_weights=False, **settings)
-    torch.manual_seed(1)
-    unmerged = get_peft_model(tiny_model("llama", "sdpa", tie_word_embeddings=tied), config)
+    unmerged = save_trained(tmp_path, tied, **settings)
     with torch.no_grad():
-        for parameter in unmerged.parameters():
-            if parameter.requires_grad:
-                parameter += 0.1 * torch.randn_like(parameter)
         wanted = unmerged(input_ids=ids).logits
-    unmerged.save_pretrained(tmp_path)
     model = tiny_model("llama", "sdpa", tie_word_embeddings=tied)
     merged = adapters.merge_adapter(model, ModelConfig(path="model", adapter=str(tmp_path)))
     with torch.no_grad():
         assert (merged(input_ids=ids).logits - wanted).abs().max() < 1e-9
+
+
+def save_trained(folder: Path, tied: bool, attention_bias: bool = False, **settings: Any) -> Any:
+    """Saves an adapter all of whose parts have changed; gives the model with it, unmerged."""
+    from peft import LoraConfig, get_peft_model
+
+    base = tiny_model("llama", "sdpa", tie_word_embeddings=tied, attention_bias=attention_bias)
+
+    config = LoraConfig(r=4, lora_alpha=16, init_lora_weights=False, **settings)
+    torch.manual_seed(1)
+    unmerged = get_peft_model(base, config)
+    with torch.no_grad():
+        for parameter in unmerged.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn_like(parameter)
+    unmerged.save_pretrained(folder)
+    return unmerged
+
+
+def test_lora_over_trained_tokens_of_tied_embeddings_is_refused(tmp_path: Path) -> None:
+    save_trained(tmp_path, True, target_modules=["q_proj", "lm_head"], trainable_token_indices=[5, 6])
+    model = tiny_model("llama", "sdpa", tie_word_embeddings=True)
+    with pytest.raises(ValueError, match="changes the output layer by LoRA and by single tokens too"):
+        adapters.merge_adapter(model, ModelConfig(path="model", adapter=str(tmp_path)))
+
+
+@pytest.mark.parametrize("change", ["missing", "strange"])
+def test_every_kind_of_weight_of_an_adapter_must_fit(change: str, tmp_path: Path) -> None:
+    """Not only those of LoRA itself: here the biases that were trained with it."""
+    save_trained(tmp_path, False, attention_bias=True, target_modules=["q_proj"], bias="all")
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    name = "base_model.model.model.layers.1.self_attn.k_proj.bias"
+    if change == "missing":
+        del weights[name]
+    else:
+        name = name.replace("k_proj", "r_proj")
+        weights[name] = torch.ones(32)
+    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    model = tiny_model("llama", "sdpa", attention_bias=True)
+    with pytest.raises(ValueError, match=f"1 of its weights are missing .* in the model, first {name}"):
+        adapters.merge_adapter(model, ModelConfig(path="model", adapter=str(tmp_path)))
 
 
 def test_draft_tables_of_an_adapted_model_are_its_own(tmp_path: Path) -> None:
