@@ -91,14 +91,15 @@ def _digits(type_: pa.DataType) -> tuple[int, int]:
 
 def _text(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     large = any(types.is_large_string(type_) or types.is_large_binary(type_) for type_ in (one, other))
-    if _is_string(one) and _is_string(other):
+    if is_string(one) and is_string(other):
         return pa.large_string() if large else pa.string()
     if _is_binary(one) and _is_binary(other):
         return pa.large_binary() if large else pa.binary()
     return None
 
 
-def _is_string(type_: pa.DataType) -> bool:
+def is_string(type_: pa.DataType) -> bool:
+    """Whether values are texts, however Arrow lays them out."""
     return types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_)
 
 
@@ -131,7 +132,7 @@ def _nested(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
         return pa.struct([(name, _field_type(name, *both)) for name in names])
     if all(types.is_map(type_) for type_ in both):
         return pa.map_(common_type(one.key_type, other.key_type), common_type(one.item_type, other.item_type))
-    if all(_is_list(type_) for type_ in both):
+    if all(is_list(type_) for type_ in both):
         make: Callable[[pa.DataType], pa.DataType] = pa.list_
         if any(types.is_large_list(type_) for type_ in both):
             make = pa.large_list
@@ -144,5 +145,6 @@ def _field_type(name: str, one: pa.DataType, other: pa.DataType) -> pa.DataType:
     return having[0] if len(having) == 1 else common_type(*having)
 
 
-def _is_list(type_: pa.DataType) -> bool:
+def is_list(type_: pa.DataType) -> bool:
+    """Whether values are lists that Arrow lays out one after the other."""
     return types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)

@@ -98,10 +98,17 @@ def make_plan(
     special = [name for name in vars(prompt_columns(config)).values() if isinstance(name, str)]
     needed = None if columns is None else [*columns, *special, config.id_column or ""]
     of_folders = partition_schema([_missing_columns(scan) for scan in scanned])
-    schema = unify({scan.file.path: _all_columns(scan, of_folders) for scan in scanned}, needed)
+    columns_of = {scan.file.path: _all_columns(scan, of_folders) for scan in scanned}
+    schema = unify(columns_of, needed, _mixed(scanned))
     files = [[scan.file.name, scan.file.format, scan.num_rows, scan.checksum] for scan in scanned]
     digest = hashlib.sha256(json.dumps([files, size, str(schema)]).encode()).hexdigest()[:16]
     return Plan(pieces, schema, num_rows, size, digest, any(scan.chats for scan in scanned))
+
+
+def _mixed(scanned: Sequence[ScannedFile]) -> set[str]:
+    """The columns that every file that has them can carry as JSON."""
+    found = {name for scan in scanned for name in scan.mixed}
+    return found - {name for scan in scanned for name in scan.schema.names if name not in scan.mixed}
 
 
 def _all_columns(scan: ScannedFile, of_folders: pa.Schema) -> pa.Schema:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from engine.config import GenerationConfig, as_list
 from engine.settings import shown
-from pipeline.common_type import Misfit, common_type
+from pipeline.common_type import Misfit, common_type, is_list, is_string
 
 _ARROW_TYPES = {
     int: pa.int64(),
@@ -91,28 +91,50 @@ def _common_type(types: Counter[pa.DataType | None], may_be_mixed: bool) -> pa.D
     return pa.string() if misfits and may_be_mixed else merged
 
 
-def unify(schemas: Mapping[str, pa.Schema], needed: Collection[str] | None = None) -> pa.Schema:
+def unify(
+    schemas: Mapping[str, pa.Schema], needed: Collection[str] | None = None, mixed: Collection[str] = ()
+) -> pa.Schema:
     """One schema for files (by name) that may lack columns; raises ValueError naming the files when a column
     has no common type in them.
 
-    needed: the columns that are read, None = all. Another one keeps its first type.
+    needed: the columns that are read, None = all. Another one keeps its first type. mixed: columns that
+    become text instead, and hold their values as JSON (see fit_rows).
     """
-    merged: dict[str, tuple[pa.DataType, str]] = {}
+    merged: dict[str, pa.DataType] = {}
+    seen: dict[str, dict[pa.DataType, str]] = {}  # the types of a column, and the first file with each
     for file, schema in schemas.items():
         if len(set(schema.names)) < len(schema.names):
             raise ValueError(f"{file} has two columns of one name: {schema.names}; rename one")
         for field in schema:
-            type_, first = merged.get(field.name, (pa.null(), file))
+            files = seen.setdefault(field.name, {})
+            if field.type in files:
+                continue
             try:
-                merged[field.name] = (common_type(type_, field.type), first)
+                merged[field.name] = common_type(merged.get(field.name, pa.null()), field.type)
             except Misfit as error:
-                if needed is not None and field.name not in needed:
-                    continue
-                remedy = "convert one of the files, or leave the column out with output.columns"
-                raise ValueError(
-                    f"column {field.name!r} is {type_} in {first} and {field.type} in {file}; {remedy}"
-                ) from error
-    return pa.schema([(name, type_) for name, (type_, _) in merged.items()])
+                if field.name in mixed:
+                    merged[field.name] = pa.string()
+                elif needed is None or field.name in needed:
+                    raise _conflict(field, file, files) from error
+            files[field.type] = file
+    return pa.schema(list(merged.items()))
+
+
+def _conflict(field: pa.Field, file: str, files: Mapping[pa.DataType, str]) -> ValueError:
+    """What is wrong with a column; files: the first one with each type that the column had before."""
+    apart = [type_ for type_ in files if not _go_together(type_, field.type)]
+    type_ = apart[0] if apart else next(iter(files))
+    remedy = "convert one of the files, or leave the column out with output.columns"
+    types = f"{type_} in {files[type_]} and {field.type} in {file}"
+    return ValueError(f"column {field.name!r} is {types}; {remedy}")
+
+
+def _go_together(one: pa.DataType, other: pa.DataType) -> bool:
+    try:
+        common_type(one, other)
+    except Misfit:
+        return False
+    return True
 
 
 def fit_rows(
@@ -151,7 +173,7 @@ def fit_rows(
 def _carried(row: Mapping[str, Any], field: pa.Field, is_mixed: bool) -> Any:
     """The value of a column as it is kept."""
     value = row.get(field.name)
-    if is_mixed and pa.types.is_string(field.type) and isinstance(value, (list, dict)):
+    if is_mixed and is_string(field.type) and isinstance(value, (list, dict)):
         return json.dumps(value, ensure_ascii=False)
     if field.type == SAMPLING_TYPE and isinstance(value, dict) and "stop" in value:
         return {**value, "stop": as_list(value["stop"])}
@@ -170,22 +192,40 @@ def _fit(value: Any, type_: pa.DataType) -> Any:
     if isinstance(value, dict):
         return _fit_struct(value, type_)
     if isinstance(value, list):
-        if not pa.types.is_list(type_):
+        if not is_list(type_):
             raise Misfit(f"a list, where {type_} is expected")
+        if pa.types.is_fixed_size_list(type_) and len(value) != type_.list_size:
+            raise Misfit(f"a list of {len(value)}, where {type_} is expected")
         return [_fit(item, type_.value_type) for item in value]
-    if isinstance(value, str) and pa.types.is_string(type_):
+    if isinstance(value, str) and is_string(type_):
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise Misfit(f"not valid Unicode at position {error.start}") from error
         return value
-    number = not isinstance(value, (bool, str))
-    fits = pa.types.is_boolean(type_) and isinstance(value, bool)
-    fits |= pa.types.is_int64(type_) and number and isinstance(value, int) and -(2**63) <= value < 2**63
-    fits |= pa.types.is_float64(type_) and number and (isinstance(value, float) or abs(value) <= 2**53)
+    if isinstance(value, (bool, str)):
+        fits = pa.types.is_boolean(type_) and isinstance(value, bool)
+    else:
+        fits = _holds(type_, value)
     if not fits:
         raise Misfit(f"not {type_}")
     return value
+
+
+def _holds(type_: pa.DataType, number: float) -> bool:
+    """Whether values of the type can be exactly this number. An integer type has integers only."""
+    if pa.types.is_int64(type_):
+        return isinstance(number, int) and -(2**63) <= number < 2**63
+    if pa.types.is_float64(type_):
+        return isinstance(number, float) or abs(number) <= 2**53
+    # JSON alone has no other types; a Parquet file beside it has.
+    whole_only = pa.types.is_integer(type_) or pa.types.is_decimal(type_)
+    if not pa.types.is_floating(type_) and not (whole_only and isinstance(number, int)):
+        return False
+    try:
+        return number != number or bool(pa.scalar(number, type_).as_py() == number)
+    except (pa.ArrowInvalid, OverflowError):
+        return False
 
 
 def _fit_struct(value: dict[str, Any], type_: pa.DataType) -> dict[str, Any] | None:

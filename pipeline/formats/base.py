@@ -19,7 +19,8 @@ class ScannedFile:
 
     cuts: offsets of every stride-th row and the end (text), or the rows of each row group (Parquet).
     checksum: of the text, or the size of a Parquet file. sizes: bytes of each row group (Parquet). names: of
-    CSV columns. chats: the first rows of an OpenAI batch file hold messages.
+    CSV columns. chats: the first rows of an OpenAI batch file hold messages. mixed: columns that can be
+    carried as JSON where their types differ.
     """
 
     file: InputFile
@@ -30,6 +31,7 @@ class ScannedFile:
     sizes: list[int] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     chats: bool = False
+    mixed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

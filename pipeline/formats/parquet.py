@@ -70,7 +70,8 @@ def _read_groups(path: str, groups: Sequence[int], columns: Sequence[str], schem
     """
     filesystem, inner = locate(path)
     with pq.ParquetFile(inner, filesystem=filesystem) as parquet:
-        own = set(parquet.schema_arrow.names)
+        # A column of nulls is as good as none, and there are types to which pyarrow casts none.
+        own = {field.name for field in parquet.schema_arrow if not pa.types.is_null(field.type)}
         table = parquet.read_row_groups(list(groups), columns=[name for name in columns if name in own])
         num_rows = sum(parquet.metadata.row_group(group).num_rows for group in groups)
     arrays: dict[str, Any] = {}

@@ -91,6 +91,7 @@ class TextFormat(ABC):
             cuts=found.cuts,
             names=names,
             chats=self.holds_chats(rows),
+            mixed=self.mixed,
         )
 
     def _find_rows(self, file: InputFile, stride: int, limit: int | None) -> tuple[Scan, bytes]:

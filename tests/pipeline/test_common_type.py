@@ -128,3 +128,67 @@ def test_lists_and_structs_of_two_shapes_are_carried_in_one(tmp_path: Path) -> N
         [{"n": 1.0, "m": None}],
         [{"n": 0.5, "m": "new"}],
     ]
+
+
+@pytest.mark.parametrize(
+    ("beside", "json_value", "carried"),
+    [
+        (pa.array(["x"], pa.large_string()), '"y"', "y"),
+        (pa.array(["x"], pa.string_view()), '"y"', "y"),
+        (pa.array([["x"]], pa.large_list(pa.large_string())), '["y"]', ["y"]),
+        (pa.array([{"a": "x"}], pa.struct([("a", pa.large_string())])), '{"a": "y"}', {"a": "y"}),
+        (pa.array([Decimal("1.50")]), "7", Decimal("7.00")),
+        (pa.array([1.5], pa.float32()), "7.1", 7.1),
+        (pa.array([1], pa.int8()), "300", 300),
+    ],
+    ids=str,
+)
+def test_rows_of_json_lines_take_the_types_of_a_parquet_file_beside_them(
+    beside: pa.Array, json_value: str, carried: Any, tmp_path: Path
+) -> None:
+    write(tmp_path, a={"prompt": ["p"], "x": beside})
+    (tmp_path / "b.jsonl").write_text(f'{{"prompt": "q", "x": {json_value}}}\n')
+    rows = prepared(tmp_path)
+    assert told(rows) == ["p", "q"]
+    assert rows[1]["carried"]["x"] == carried
+
+
+def test_prompts_of_all_text_formats_stand_beside_large_strings(tmp_path: Path) -> None:
+    write(tmp_path, a={"prompt": pa.array(["parquet"], pa.large_string())})
+    (tmp_path / "b.csv").write_text("prompt\ncsv\n")
+    (tmp_path / "c.jsonl").write_text('{"prompt": "lines"}\n')
+    (tmp_path / "d.txt").write_text("text\n")
+    assert told(prepared(tmp_path)) == ["parquet", "csv", "lines", "text"]
+
+
+def test_an_error_names_the_types_that_files_have_and_not_what_became_of_them(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path,
+        a={"prompt": ["p"], "x": pa.nulls(1)},
+        b={"prompt": ["p"], "x": pa.array([1], pa.int8())},
+        c={"prompt": ["p"], "x": pa.array([Decimal("1.5")])},
+        d={"prompt": ["p"], "x": [0.5]},
+    )
+    with pytest.raises(
+        ValueError, match=r"'x' is decimal128\(2, 1\) in .*c.parquet and double in .*d.parquet"
+    ):
+        make_plan(InputConfig(path=str(folder)), 1)
+
+
+def test_types_that_have_no_room_together_are_refused_though_each_pair_has(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path,
+        a={"prompt": ["p"], "x": pa.array([None], pa.decimal256(76, 38))},
+        b={"prompt": ["p"], "x": pa.array([None], pa.int8())},
+        c={"prompt": ["p"], "x": pa.array([None], pa.decimal256(76, 37))},
+    )
+    with pytest.raises(
+        ValueError, match=r"'x' is decimal256\(76, 38\) in .*a.parquet and decimal256\(76, 37\)"
+    ):
+        make_plan(InputConfig(path=str(folder)), 1)
+
+
+def test_a_column_of_nulls_stands_beside_any_type(tmp_path: Path) -> None:
+    views = pa.array([[1]], pa.list_view(pa.int64()))  # pyarrow casts no nulls to these
+    rows = prepared(write(tmp_path, a={"prompt": ["p"], "x": pa.nulls(1)}, b={"prompt": ["q"], "x": views}))
+    assert [row["carried"]["x"] for row in rows] == [None, [1]]

@@ -109,3 +109,37 @@ def test_schemas_of_files_are_merged_and_a_conflict_names_both_files() -> None:
         ValueError, match="column 'a' is int64 in one and string in third; convert one of the files"
     ):
         unify({"one": one, "third": pa.schema([("a", pa.string())])})
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "fits"),
+    [
+        (pa.int32(), 2**31 - 1, True),
+        (pa.int32(), 2**31, False),
+        (pa.uint8(), -1, False),
+        (pa.uint64(), 2**63, True),
+        (pa.int8(), 1.0, False),
+        (pa.int8(), True, False),
+        (pa.float32(), 7.25, True),
+        (pa.float32(), 7.1, False),  # a float of 32 bits holds 7.099999904632568
+        (pa.float32(), 2**24 + 1, False),
+        (pa.float32(), float("nan"), True),
+        (pa.float32(), 1e300, False),
+        (pa.decimal128(4, 2), 99, True),
+        (pa.decimal128(4, 2), 100, False),
+        (pa.decimal128(4, 2), 0.1, False),
+        (pa.list_(pa.int64(), 2), [1, 2], True),
+        (pa.list_(pa.int64(), 2), [1, 2, 3], False),
+        (pa.timestamp("s"), 5, False),
+        (pa.timestamp("s"), "2024-01-01", False),
+        (pa.binary(), "x", False),
+        (pa.map_(pa.string(), pa.int64()), {"a": 1}, False),
+    ],
+    ids=str,
+)
+def test_a_value_fits_a_type_that_another_file_brings_if_that_holds_it_exactly(
+    type_: pa.DataType, value: Any, fits: bool
+) -> None:
+    table, [error] = fit_rows([{"x": value}], pa.schema([("x", type_)]), strict=True)
+    assert (error is None) == fits
+    assert table["x"].null_count == (not fits)

@@ -104,3 +104,26 @@ def test_a_stop_may_be_a_single_text_in_a_rows_settings(tmp_path: Path) -> None:
     [row] = prepared(path)
     assert (json.loads(row["sampling"]), row["error"]) == ({"stop": ["\n"]}, None)
     assert row["carried"]["sampling"]["stop"] == ["\n"]
+
+
+def test_json_files_may_differ_in_what_their_chats_and_tools_hold(tmp_path: Path) -> None:
+    """Types are learned from each file; where they differ, all files carry the column as JSON."""
+    plain = [{"role": "user", "content": "x"}]
+    parts = [{"role": "user", "content": PARTS}]
+    strict = [{"type": "function", "function": {"name": "sub", "strict": True}}]
+    loose = [{"type": "function", "function": {"name": "mul", "strict": "no"}}]
+    write_lines(tmp_path / "a.jsonl", {"chat": plain, "tools": strict})
+    write_lines(tmp_path / "b.jsonl", {"chat": parts, "tools": loose})
+    write_lines(tmp_path / "c.jsonl", {"chat": plain}, {"chat": parts})
+    rows = prepared(tmp_path, messages_column="chat")
+    assert told(rows) == ["sub:<user>x", "mul:<user>ab", "<user>x", "<user>ab"]
+    assert [json.loads(row["carried"]["chat"]) for row in rows] == [plain, parts, plain, parts]
+    assert [json.loads(row["carried"]["tools"]) for row in rows[:2]] == [strict, loose]
+
+
+def test_chats_of_parquet_files_that_differ_are_refused(tmp_path: Path) -> None:
+    """Parquet says its types itself, and no row of it is written as JSON."""
+    pq.write_table(pa.table({"chat": [[{"role": "user", "content": "x"}]]}), tmp_path / "a.parquet")
+    write_lines(tmp_path / "b.jsonl", {"chat": [{"role": "user", "content": PARTS}]})
+    with pytest.raises(ValueError, match=r"column 'chat' is list<.* in .*a.parquet and list<.* in .*b.jsonl"):
+        prepared(tmp_path, messages_column="chat")
