@@ -35,5 +35,4 @@ class PieceReader:
             place = f"rows {piece['first_row']:,} to {piece['first_row'] + piece['num_rows'] - 1:,}"
             what = f"{piece['path']} cannot be read at {place}"
             raise ValueError(f"{what}: {first_line(error)}; write the file again") from error
-        partitions = dict(piece["partitions"])
-        return fill(rows, partitions, self.columns.schema) if partitions else rows
+        return fill(rows, dict(piece["partitions"]), self.columns)

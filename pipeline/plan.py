@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.formats.base import ScannedFile
 from pipeline.formats.registry import prompt_columns
-from pipeline.partitions import partition_schema, partitions_of
+from pipeline.partitions import partitions_of, with_partitions
 from pipeline.scan import scan_files
 from pipeline.schema import unify
 from rows.output_columns import OutputColumns
@@ -97,9 +97,7 @@ def make_plan(
     pieces = pa.Table.from_pylist(list(_cut(scanned, stride, size)), schema=PIECES_SCHEMA)
     special = [name for name in vars(prompt_columns(config)).values() if isinstance(name, str)]
     needed = None if columns is None else [*columns, *special, config.id_column or ""]
-    of_folders = partition_schema([_missing_columns(scan) for scan in scanned])
-    columns_of = {scan.file.path: _all_columns(scan, of_folders) for scan in scanned}
-    schema = unify(columns_of, needed, _mixed(scanned))
+    schema = unify(with_partitions(scanned, needed), needed, _mixed(scanned))
     files = [[scan.file.name, scan.file.format, scan.num_rows, scan.checksum] for scan in scanned]
     digest = hashlib.sha256(json.dumps([files, size, str(schema)]).encode()).hexdigest()[:16]
     return Plan(pieces, schema, num_rows, size, digest, any(scan.chats for scan in scanned))
@@ -109,17 +107,6 @@ def _mixed(scanned: Sequence[ScannedFile]) -> set[str]:
     """The columns that every file that has them can carry as JSON."""
     found = {name for scan in scanned for name in scan.mixed}
     return found - {name for scan in scanned for name in scan.schema.names if name not in scan.mixed}
-
-
-def _all_columns(scan: ScannedFile, of_folders: pa.Schema) -> pa.Schema:
-    """A file's columns and those of its folders; a column that is in the file too is the file's."""
-    return pa.schema([*scan.schema, *(of_folders.field(key) for key in _missing_columns(scan))])
-
-
-def _missing_columns(scan: ScannedFile) -> dict[str, str | None]:
-    """What the folders of a file say of its rows and the file does not."""
-    found = partitions_of(scan.file.name)
-    return {key: value for key, value in found.items() if key not in scan.schema.names}
 
 
 def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dict[str, Any]]:
@@ -136,7 +123,7 @@ def _cut(scanned: Sequence[ScannedFile], stride: int, size: int) -> Iterator[dic
             "format": file.format,
             "compression": file.compression,
             "names": scan.names,
-            "partitions": list(_missing_columns(scan).items()),
+            "partitions": list(partitions_of(file.name).items()),
         }
         small = scan.num_rows < size
         if small and scan.num_rows <= room and places:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from engine.settings import shown
 from pipeline.files import InputFile
 from rows.prompts import Prompt
 
@@ -80,6 +81,14 @@ class Rows:
             misfits=self.misfits[:count],
             places=self.places[:count],
         )
+
+
+def shown_scalar(value: pa.Scalar) -> str:
+    """A value for a message; Parquet's writers need not check that text is UTF-8."""
+    try:
+        return shown(value.as_py())
+    except UnicodeDecodeError:
+        return "a text that is not UTF-8"
 
 
 class InputFormat(Protocol):

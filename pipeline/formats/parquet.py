@@ -6,9 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.settings import shown
 from pipeline.files import InputFile
-from pipeline.formats.base import Columns, Rows, ScannedFile
+from pipeline.formats.base import Columns, Rows, ScannedFile, shown_scalar
 from rows.storage import locate
 
 Table = tuple[pa.Table, list[str | None]]
@@ -94,7 +93,7 @@ def _cast(
                 fitting.append(value.cast(type_))
             except pa.ArrowInvalid as error:
                 fitting.append(None)
-                found = f"column {name!r} is {shown(value.as_py())}, which another file makes {type_}"
+                found = f"column {name!r} is {shown_scalar(value)}, which another file makes {type_}"
                 errors[index] = errors[index] or f"{found}: {error}"
         return pa.array(fitting, type_)
 
