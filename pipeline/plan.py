@@ -54,7 +54,8 @@ class Plan:
     """pieces: a table of PIECES_SCHEMA; schema: all columns of the input; digest: of everything that a
     resumed run must share.
 
-    chats: batch files hold requests that need a chat template.
+    chats: batch files hold requests that need a chat template. unreadable: the files of which no row could be
+    read, and why.
     """
 
     pieces: pa.Table
@@ -63,6 +64,7 @@ class Plan:
     rows_per_shard: int
     digest: str
     chats: bool = False
+    unreadable: Sequence[str] = ()
 
     @property
     def num_shards(self) -> int:
@@ -100,7 +102,12 @@ def make_plan(
     schema = unify(with_partitions(scanned, needed), needed, _mixed(scanned))
     files = [[scan.file.name, scan.file.format, scan.num_rows, scan.checksum] for scan in scanned]
     digest = hashlib.sha256(json.dumps([files, size, str(schema)]).encode()).hexdigest()[:16]
-    return Plan(pieces, schema, num_rows, size, digest, any(scan.chats for scan in scanned))
+    unreadable = [
+        f"none of the first rows of {scan.file.path} can be read: {scan.unreadable}"
+        for scan in scanned
+        if scan.unreadable
+    ]
+    return Plan(pieces, schema, num_rows, size, digest, any(scan.chats for scan in scanned), unreadable)
 
 
 def _mixed(scanned: Sequence[ScannedFile]) -> set[str]:
@@ -204,6 +211,7 @@ def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added:
                 if nearest
                 else f"it has {', '.join(map(repr, plan.schema.names)) or 'none'}"
             )
+            hint = "; ".join([hint, *plan.unreadable[:1]])
             if {"custom_id", "url", "body"} <= set(plan.schema.names):
                 hint = "it looks like an OpenAI batch file: set input.format: openai_batch"
             raise ValueError(f"{setting} is {name!r}, but the input has no such column; {hint}")

@@ -21,7 +21,8 @@ class ScannedFile:
     cuts: offsets of every stride-th row and the end (text), or the rows of each row group (Parquet).
     checksum: of the text, or the size of a Parquet file. sizes: bytes of each row group (Parquet). names: of
     CSV columns. chats: the first rows of an OpenAI batch file hold messages. mixed: columns that can be
-    carried as JSON where their types differ.
+    carried as JSON where their types differ. unreadable: what is wrong with the first row, if none of the
+    first rows can be read (text).
     """
 
     file: InputFile
@@ -33,6 +34,7 @@ class ScannedFile:
     names: list[str] = field(default_factory=list)
     chats: bool = False
     mixed: Sequence[str] = ()
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.settings import shown
 from pipeline.files import InputFile
 from pipeline.formats.base import Columns, Rows, ScannedFile
 from pipeline.formats.compressed import open_text
@@ -26,7 +27,7 @@ DEPTH[[ord("]"), ord("}")]] = -1
 IS_MARK = (DEPTH != 0) | (np.arange(256) == ord(","))
 DECODER = json.JSONDecoder()
 WHITE = " \t\r\n"
-PEEKED = 64 << 10
+PEEKED = 1 << 10
 MARK_OF_BYTES = b"\xef\xbb\xbf"  # the byte order mark, in UTF-8
 
 
@@ -38,6 +39,7 @@ class ElementSplitter:
         self.offset = 0  # of the chunk in the stream
         self.depth = int(not has_start)
         self.is_whole = has_start and has_end
+        self.is_closed = False  # whether the list has ended before the chunk
         self.is_open = False  # whether the chunk begins inside of a string
         self.is_escaped = False  # whether the chunk's first byte follows a backslash that counts
 
@@ -51,11 +53,23 @@ class ElementSplitter:
         commas = marks[(text[marks] == ord(",")) & (depths == 1)]
         self.is_open ^= len(quotes) % 2 == 1
         self.depth = int(depths[-1]) if len(depths) else self.depth
-        if self.is_whole and (depths[:-1] < 1).any():
-            raise BadFile("something stands behind the end of the list; write the file again")
+        if self.is_whole:
+            self._check_rest(chunk, marks[depths < 1])
         ends = commas + (self.offset + 1)
         self.offset += len(chunk)
         return ends
+
+    def _check_rest(self, chunk: bytes, ends: np.ndarray) -> None:
+        """Only white space may follow the list. ends: where in the chunk no bracket is open any more."""
+        if not self.is_closed and not len(ends):
+            return
+        rest = chunk[0 if self.is_closed else int(ends[0]) + 1 :].lstrip(WHITE.encode())
+        self.is_closed = True
+        if rest:
+            place = self.offset + len(chunk) - len(rest)
+            found = f"behind the end of its list, at byte {place:,}, stands {shown(_text(rest[:80]))}"
+            remedy = "write the file again, or, if its lines are the rows, set input.format: jsonl"
+            raise BadFile(f"{found}; {remedy}")
 
     def _quotes(self, text: np.ndarray) -> np.ndarray:
         """The quotes that begin or end a string: an odd number of backslashes makes one a letter."""
@@ -77,9 +91,13 @@ class ElementSplitter:
     def finish(self) -> np.ndarray:
         """Nothing: the last row goes on to the end of the text."""
         if self.is_whole and (self.is_open or self.depth):
-            what = "inside of a text" if self.is_open else f"{max(self.depth, 0)} brackets are open"
+            what = "inside of a text" if self.is_open else f"{self.depth} brackets are open"
             raise BadFile(f"its list is cut off or damaged: at the end {what}; write the file again")
         return np.empty(0, np.int64)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace").rstrip()
 
 
 class JsonArray(JsonLines):
@@ -121,11 +139,21 @@ class JsonFile:
 
     def scan(self, file: InputFile, stride: int, limit: int | None) -> ScannedFile:
         """The plan names the format that the file turned out to have."""
-        with open_text(file.path, file.compression) as stream:
-            head = stream.read(PEEKED).removeprefix(MARK_OF_BYTES).lstrip()
-        found = "json_array" if head.startswith(b"[") else "jsonl"
+        found = "json_array" if _begins_list(file) else "jsonl"
         return self.by_format[found].scan(replace(file, format=found), stride, limit)
 
     def read(self, piece: Mapping[str, Any], columns: Columns) -> Rows:
         """Pieces are of the format that the scan has found."""
         raise AssertionError(f"a piece of the format {piece['format']}")
+
+
+def _begins_list(file: InputFile) -> bool:
+    """Whether the first byte that is no white space is a bracket."""
+    head = b""
+    try:
+        with open_text(file.path, file.compression) as stream:
+            while not head and (chunk := stream.read(PEEKED)):
+                head = chunk.removeprefix(MARK_OF_BYTES).lstrip()
+    except OSError:  # the scan will fail in the same way, and says after which row
+        return False
+    return head.startswith(b"[")

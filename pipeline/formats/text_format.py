@@ -82,7 +82,9 @@ class TextFormat(ABC):
         except BadRow as error:
             what = "the header, which is its first row, cannot be read"
             raise ValueError(f"{file.path}: {what}: {error}") from error
-        rows = list(islice(self._sample(head, found.cuts[0], names), self.schema_rows))
+        sample = list(islice(self._sample(head, found.cuts[0], names), self.schema_rows))
+        rows = [row for row, _ in sample]
+        errors = [error for _, error in sample]
         return ScannedFile(
             file=file,
             num_rows=found.num_rows,
@@ -92,6 +94,7 @@ class TextFormat(ABC):
             names=names,
             chats=self.holds_chats(rows),
             mixed=self.mixed,
+            unreadable=errors[0] if all(errors) and errors else None,
         )
 
     def _find_rows(self, file: InputFile, stride: int, limit: int | None) -> tuple[Scan, bytes]:
@@ -107,13 +110,15 @@ class TextFormat(ABC):
                 head = stream.read(end)
         return found, head[:end]
 
-    def _sample(self, head: bytes, first: int, names: list[str]) -> Iterator[Mapping[str, Any]]:
-        """The first rows; a bad one teaches nothing about types."""
+    def _sample(
+        self, head: bytes, first: int, names: list[str]
+    ) -> Iterator[tuple[Mapping[str, Any], str | None]]:
+        """The first rows, each with its error; a bad one teaches nothing about types."""
         for offset, row in split(head[first:], self.part_splitter(at_start=True)):
             try:
-                yield self.parse(row, first + offset == 0, names)
-            except BadRow:
-                yield {}
+                yield self.parse(row, first + offset == 0, names), None
+            except BadRow as bad:
+                yield {}, str(bad)
 
     # Reading
 
