@@ -22,9 +22,17 @@ REMEDY = "leave the column out with output.columns"
 
 
 def partitions_of(name: str) -> dict[str, str | None]:
-    """The columns that the folders of a file give; name: its path below the input's root."""
+    """The columns that the folders of a file give; name: its path below the input's root.
+
+    Raises ValueError for two folders that contradict each other.
+    """
     pairs = (folder.split("=", 1) for folder in name.split("/")[:-1] if "=" in folder)
-    return {unquote(key): None if value == NULL else unquote(value) for key, value in pairs if key}
+    found: dict[str, str | None] = {}
+    for key, text in ((unquote(key), text) for key, text in pairs if key):
+        value = None if text == NULL else unquote(text)
+        if found.setdefault(key, value) != value:
+            raise ValueError(f"{name} lies in folders with two values of {key!r}; rename one of the folders")
+    return found
 
 
 def partition_schema(files: Sequence[Mapping[str, str | None]], texts: Collection[str] = ()) -> pa.Schema:

@@ -20,11 +20,11 @@ from pipeline.formats.lines import BadFile, BadRow, Scan, Splitter, decode
 
 QUOTE = ord('"')
 BACKSLASH = ord("\\")
-# What a byte adds to the depth of brackets, and whether it means something outside of strings.
+MARKS = b"[]{},"  # what means something outside of strings
+# What a byte adds to the depth of brackets.
 DEPTH = np.zeros(256, np.int64)
 DEPTH[[ord("["), ord("{")]] = 1
 DEPTH[[ord("]"), ord("}")]] = -1
-IS_MARK = (DEPTH != 0) | (np.arange(256) == ord(","))
 DECODER = json.JSONDecoder()
 WHITE = " \t\r\n"
 PEEKED = 1 << 10
@@ -47,7 +47,8 @@ class ElementSplitter:
         """The commas of the chunk between elements."""
         text = np.frombuffer(chunk, np.uint8)
         quotes = self._quotes(text)
-        marks = np.flatnonzero(IS_MARK[text])
+        # Comparing is faster than looking each byte up in a table.
+        marks = np.flatnonzero(np.logical_or.reduce([text == mark for mark in MARKS]))
         marks = marks[(np.searchsorted(quotes, marks) + self.is_open) % 2 == 0]
         depths = self.depth + DEPTH[text[marks]].cumsum()
         commas = marks[(text[marks] == ord(",")) & (depths == 1)]
@@ -74,19 +75,16 @@ class ElementSplitter:
     def _quotes(self, text: np.ndarray) -> np.ndarray:
         """The quotes that begin or end a string: an odd number of backslashes makes one a letter."""
         quotes = np.flatnonzero(text == QUOTE)
-        slashes = text == BACKSLASH
-        was_escaped = self.is_escaped
-        if not slashes.any():
-            self.is_escaped = False
-            return quotes[int(was_escaped and len(text) > 0 and text[0] == QUOTE) :]
-        places = np.arange(len(text))
-        # Of each place the nearest one before it that is no backslash, -1 = none in this chunk.
-        others = np.maximum.accumulate(np.where(slashes, -1, places))
-        runs = places - others  # of backslashes that end at a place
-        runs[others < 0] += was_escaped
-        self.is_escaped = bool(runs[-1] % 2)
-        before = np.concatenate([[int(was_escaped)], runs[:-1]])
-        return quotes[before[quotes] % 2 == 0]
+        slashes = np.flatnonzero(text == BACKSLASH)
+        if self.is_escaped:  # as if the backslash stood before the chunk
+            slashes = np.concatenate([[-1], slashes])
+        numbers = np.arange(len(slashes))
+        begins_run = np.diff(slashes, prepend=-3) > 1
+        runs = numbers - np.maximum.accumulate(np.where(begins_run, numbers, 0)) + 1  # up to each backslash
+        escaping = slashes[runs % 2 == 1]
+        if len(text):
+            self.is_escaped = bool(len(escaping) and escaping[-1] == len(text) - 1)
+        return quotes[~np.isin(quotes - 1, escaping, assume_unique=True)]
 
     def finish(self) -> np.ndarray:
         """Nothing: the last row goes on to the end of the text."""

@@ -22,6 +22,7 @@ def test_folders_are_columns_and_file_names_are_not() -> None:
     assert partitions_of("0/x/lang=a%2Fb%20c/=5/p.pq") == {"lang": "a/b c"}
     assert partitions_of("lang=__HIVE_DEFAULT_PARTITION__/p.pq") == {"lang": None}
     assert partitions_of("plain/p.pq") == {}
+    assert partitions_of("x=5/x=5/p.pq") == {"x": "5"}
 
 
 def test_values_written_as_integers_are_integers_unless_something_would_be_lost() -> None:
@@ -62,6 +63,16 @@ def test_a_folder_may_hold_the_group_of_its_rows(tmp_path: Path) -> None:
     (tmp_path / "topic=7").mkdir()
     (tmp_path / "topic=7" / "a.jsonl").write_text(json.dumps({"prompt": "p"}))
     assert prepared(tmp_path, group_column="topic")[0]["group"] == "7"
+
+
+@pytest.mark.parametrize("inner", ["x=6", "x=__HIVE_DEFAULT_PARTITION__"])
+def test_folders_that_contradict_each_other_are_refused(inner: str, tmp_path: Path) -> None:
+    (tmp_path / "x=5" / inner).mkdir(parents=True)
+    (tmp_path / "x=5" / inner / "a.txt").write_text("p\n")
+    with pytest.raises(
+        ValueError, match=f"x=5/{inner}/a.txt lies in folders with two values of 'x'; rename one"
+    ):
+        make_plan(InputConfig(path=str(tmp_path)), 1)
 
 
 def test_another_folder_name_is_another_plan(tmp_path: Path) -> None:
