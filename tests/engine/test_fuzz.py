@@ -55,6 +55,7 @@ def test_random_cases_show_no_difference_and_go_through_what_breaks_engines() ->
     assert coverage.close == 0
 
 
+@pytest.mark.slow
 def test_a_planted_fault_is_found_and_shrunk_to_one_request_that_can_be_run_again(
     wrong_third_token, monkeypatch, capsys
 ) -> None:

@@ -72,7 +72,7 @@ def interleaved() -> list[tuple[int, ...]]:
     return mixed + mixed
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["off", "mixed", "adaptive"])
 @pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 def test_neighbours_of_a_row_that_overflows_get_their_own_tokens(value, mode, sampling):
@@ -92,7 +92,7 @@ def test_neighbours_of_a_row_that_overflows_get_their_own_tokens(value, mode, sa
 
 
 @pytest.mark.parametrize("mode", ["off", "mixed", "adaptive"])
-@pytest.mark.parametrize("page_size", [1, 4, 16])
+@pytest.mark.parametrize("page_size", [4, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 16))])
 def test_a_row_that_overflows_in_its_output_keeps_the_tokens_before_and_harms_nobody(mode, page_size):
     model = healthy("llama", "sdpa")
     texts = [reference_greedy(model, list(prompt), NUM_TOKENS) for prompt in PROMPTS]
