@@ -64,5 +64,8 @@ def _checked_fields(settings: Any) -> dict[str, tuple[tuple[type, ...], bool, Fi
 
 def shown(value: object) -> str:
     """A value as an error shows it, which is short; settings and requests are written in YAML and JSON."""
-    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    try:
+        text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply to show"
     return text if len(text) <= 60 else text[:57] + "..."

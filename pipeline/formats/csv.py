@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.formats.lines import BadFile, BadRow, Splitter, decode
+from pipeline.formats.nesting import check_nesting, too_deep
 from pipeline.formats.text_format import TextFormat
 from pipeline.schema import learn
 
@@ -147,6 +148,10 @@ def _from_json(name: str, cell: str) -> Any:
     if not cell:
         return None
     try:
-        return json.loads(cell)
-    except (ValueError, RecursionError) as error:
+        value = json.loads(cell)
+    except RecursionError as error:
+        raise too_deep(f"column {name!r}") from error
+    except ValueError as error:
         raise BadRow(f"column {name!r} must hold JSON: {error}; fix the row") from error
+    check_nesting(value, cell, f"column {name!r}")
+    return value

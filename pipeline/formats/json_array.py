@@ -17,6 +17,7 @@ from pipeline.formats.base import Columns, Rows, ScannedFile
 from pipeline.formats.compressed import open_text
 from pipeline.formats.jsonl import JsonLines, as_object
 from pipeline.formats.lines import BadFile, BadRow, Scan, Splitter, decode
+from pipeline.formats.nesting import check_nesting, too_deep
 
 QUOTE = ord('"')
 BACKSLASH = ord("\\")
@@ -116,10 +117,13 @@ class JsonArray(JsonLines):
             text = text.removeprefix("[").lstrip(WHITE)
         try:
             element, end = DECODER.raw_decode(text)
-        except (ValueError, RecursionError) as error:
+        except RecursionError as error:
+            raise too_deep("the element") from error
+        except ValueError as error:
             raise BadRow(f"the element is not JSON: {error}; fix it") from error
         if text[end:].strip(WHITE) not in ("", "]"):
             raise BadRow(f"the element has {text[end : end + 20]!r} behind it; fix it")
+        check_nesting(element, text, "the element")
         return as_object(element, "element")
 
     def _find_rows(self, file: InputFile, stride: int, limit: int | None) -> tuple[Scan, bytes]:

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.formats.lines import BadRow, decode
+from pipeline.formats.nesting import check_nesting, too_deep
 from pipeline.formats.text_format import TextFormat
 from pipeline.schema import learn
 
@@ -36,8 +37,11 @@ def parse_object(line: bytes, first: bool = False) -> dict[str, Any]:
         raise BadRow("the line is empty; remove it or give it a JSON object")
     try:
         row = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise too_deep("the line") from error
+    except ValueError as error:
         raise BadRow(f"the line is not JSON: {error}; fix the row") from error
+    check_nesting(row, text, "the line")
     return as_object(row, "line")
 
 
