@@ -85,6 +85,17 @@ def test_stop_strings_may_hold_what_yaml_would_read_otherwise() -> None:
     assert (config.generation.stop, config.generation.logprobs) == (["\n\n", "off", "1", "# x"], 0)
 
 
+def test_a_single_stop_string_needs_no_list_unless_it_looks_like_one() -> None:
+    for flag, stop in (
+        ("</s>", "</s>"),
+        ("off", "off"),
+        ("1", "1"),
+        ("a: b", "a: b"),
+        ('["[END]"]', "[END]"),
+    ):
+        assert parse(OfflineConfig, [*GOOD, "--generation.stop", flag]).generation.stop == [stop]
+
+
 def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
     config = parse(
         OfflineConfig, [*GOOD, "--input", "prompts/*.jsonl", "--generation.stop_token_ids", "[1, 2]"]
