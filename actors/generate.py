@@ -18,6 +18,7 @@ import pyarrow as pa
 from actors.engine_process import end_process, start_loop
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
+from rows.arrow_rows import arrow_rows
 from rows.output_columns import Generated, OutputColumns
 from rows.prompts import Prompt, PromptColumns, PromptReader, row_seed
 from rows.samples import RowGenerator
@@ -79,7 +80,7 @@ class Generate:
                 f"group_column is {self.group_column!r}, but the rows have no such column: "
                 f"{', '.join(table.column_names)}"
             )
-        rows = table.to_pylist()
+        rows = arrow_rows(table)
         prompts = await asyncio.to_thread(self.reader.read, rows)
         results = await asyncio.gather(
             *(self._row(row, prompt) for row, prompt in zip(rows, prompts, strict=True))

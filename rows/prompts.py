@@ -13,8 +13,9 @@ from engine.config import SAMPLING_FIELDS, GenerationConfig, as_list, check_gene
 from engine.prompt_length import PromptLengthError, check_prompt_length
 from engine.request import Request, Sampling
 from engine.settings import shown
-from rows.chat_messages import ChatTemplateError, without_none
+from rows.chat_messages import ChatTemplateError, present
 from rows.text_codec import TextCodec
+from rows.unicode import printable, unicode_fault
 
 
 class RowError(ValueError):
@@ -77,7 +78,7 @@ class PromptReader:
 
     def _group(self, row: Mapping[str, Any]) -> str:
         value = row.get(self.columns.group) if self.columns.group else None
-        return "" if value is None else str(value)
+        return "" if value is None else printable(str(value))
 
     def _is_chat(self, row: Mapping[str, Any]) -> bool:
         column = self.columns.messages
@@ -86,15 +87,8 @@ class PromptReader:
     def _text(self, row: Mapping[str, Any]) -> str:
         if self.columns.messages and self._is_chat(row):
             tools = row.get(self.columns.tools) if self.columns.tools else None
-            text = self._rendered(self.columns.messages, row.get(self.columns.messages), tools)
-        else:
-            text = _plain(self.columns.prompt, row.get(self.columns.prompt))
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            where = f"{error.reason} at position {error.start}"
-            raise RowError(f"the prompt is not valid Unicode: {where}; fix the row") from error
-        return text
+            return self._rendered(self.columns.messages, row.get(self.columns.messages), tools)
+        return _plain(self.columns.prompt, row.get(self.columns.prompt))
 
     def _rendered(self, column: str, messages: Any, tools: Any) -> str:
         is_chat = isinstance(messages, list) and all(
@@ -122,6 +116,8 @@ def _plain(column: str, prompt: Any) -> str:
         raise RowError(f"column {column!r} is missing; {remedy}")
     if not isinstance(prompt, str):
         raise RowError(f"column {column!r} is {shown(prompt)}; a prompt must be a string")
+    if fault := unicode_fault(prompt):
+        raise RowError(f"the prompt is not valid Unicode: {fault}; fix the row")
     return prompt
 
 
@@ -133,7 +129,7 @@ def read_sampling(row: Mapping[str, Any], column: str | None) -> dict[str, Any]:
     if not isinstance(given, dict):
         wanted = "it must be a struct of settings (input.sampling_column: null ignores it)"
         raise RowError(f"column {column!r} is {shown(given)}; {wanted}")
-    settings = without_none(given)
+    settings = present(given)
     for name in settings:
         if name not in SAMPLING_FIELDS:
             nearest = difflib.get_close_matches(name, SAMPLING_FIELDS, 1, 0)[0]

@@ -18,6 +18,8 @@ from pipeline.formats.jsonl import parse_object
 from pipeline.formats.lines import BadRow
 from pipeline.formats.text_format import TextFormat
 from pipeline.schema import SAMPLING_TYPE
+from rows.chat_messages import ChatTemplateError, joined_parts, template_messages
+from rows.unicode import printable
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -63,6 +65,11 @@ class OpenAIBatch(TextFormat):
         except ValueError as error:
             raise BadRow(str(error), known) from error
 
+    def carried(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the parts of its contents joined."""
+        messages = row.get("messages")
+        return row | {"messages": [_carried(message) for message in messages]} if messages else row
+
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
         """Every file has the same columns."""
         return SCHEMA
@@ -95,7 +102,7 @@ def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
     tools = given.pop("tools", None) if url == CHAT else None
     sampling = _sampling({key: value for key, value in given.items() if key not in {*NO_EFFECT, name}})
     row = {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
-    return row | {"tools": json.dumps(tools, ensure_ascii=False) if tools else None}
+    return row | {"tools": None if tools in (None, []) else json.dumps(tools, ensure_ascii=False)}
 
 
 def _prompt(prompt: Any) -> Any:
@@ -115,27 +122,27 @@ def _messages(messages: Any) -> Any:
         raise BadRow(
             f"body.messages is {shown(messages)}; it must be a list of messages, each with role and content"
         )
-    return [_message(message, f"body.messages[{index}]") for index, message in enumerate(messages)]
+    found = [_message(message, f"body.messages[{index}]") for index, message in enumerate(messages)]
+    try:
+        template_messages(found)
+    except ChatTemplateError as error:
+        raise BadRow(f"body.{error}") from error
+    return found
 
 
 def _message(message: dict[str, Any], place: str) -> dict[str, Any]:
-    """Role, content as one text, name, and what a message of tools has besides."""
-    given = {name: value for name, value in message.items() if value is not None}
+    """The fields that say something: those of an answer that is sent back may be null or empty."""
+    given = {name: value for name, value in message.items() if value is not None and value != []}
     unknown = sorted(set(given) - {*MESSAGE_FIELDS})
     if unknown:
-        raise BadRow(f"{place}.{unknown[0]} is not supported; a message has {', '.join(MESSAGE_FIELDS)}")
-    if isinstance(parts := given.get("content"), list):
-        if not all(
-            isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
-            for part in parts
-        ):
-            raise BadRow(f"{place}.content is {shown(parts)}; only parts of type text are supported")
-        given["content"] = "".join(part["text"] for part in parts)
-    wanted = {"role", *({"content"} if not given.get("tool_calls") else ()), *given} - {"tool_calls"}
-    for name in (name for name in MESSAGE_FIELDS if name in wanted):
-        if not isinstance(given.get(name), str):
-            raise BadRow(f"{place}.{name} is {shown(given.get(name))}; it must be a string")
+        named = printable(unknown[0])
+        raise BadRow(f"{place}.{named} is not supported; a message has {', '.join(MESSAGE_FIELDS)}")
     return given
+
+
+def _carried(message: dict[str, Any]) -> dict[str, Any]:
+    """A message with the one text that a column of texts has room for."""
+    return message | {"content": joined_parts(message["content"], "")} if "content" in message else message
 
 
 def _sampling(given: dict[str, Any]) -> dict[str, Any]:
@@ -157,7 +164,7 @@ def _sampling(given: dict[str, Any]) -> dict[str, Any]:
         name for name, value in given.items() if name not in SAMPLING_FIELDS and not _harmless(name, value)
     )
     if unsupported:
-        named = ", ".join(f"{name} ({shown(given[name])})" for name in unsupported)
+        named = ", ".join(f"{printable(name)} ({shown(given[name])})" for name in unsupported)
         raise BadRow(f"body sets {named}, which is not supported; leave it out")
     settings = {name: value for name, value in given.items() if name in SAMPLING_FIELDS}
     check_generation(settings, "body.")

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from pipeline.files import InputFile
 from pipeline.formats.base import Columns, Rows, ScannedFile, shown_scalar
+from rows.arrow_rows import arrow_rows
 from rows.storage import locate
 
 Table = tuple[pa.Table, list[str | None]]
@@ -101,13 +102,13 @@ def _cast(
 def _to_rows(table: pa.Table) -> tuple[list[dict[str, Any]], list[str | None]]:
     """Rows as Python objects, and the error of each: Parquet's writers need not check that text is UTF-8."""
     try:
-        return table.to_pylist(), [None] * table.num_rows
+        return arrow_rows(table), [None] * table.num_rows
     except UnicodeDecodeError:
         rows: list[dict[str, Any]] = []
         errors: list[str | None] = []
         for index in range(table.num_rows):
             try:
-                rows += table.slice(index, 1).to_pylist()
+                rows += arrow_rows(table.slice(index, 1))
                 errors.append(None)
             except UnicodeDecodeError as error:
                 rows.append({})

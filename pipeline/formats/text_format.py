@@ -63,6 +63,10 @@ class TextFormat(ABC):
         """Whether these rows need a chat template, whatever the settings say."""
         return False
 
+    def carried(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as it is kept, where that differs from what its prompt is made of."""
+        return row
+
     # Scanning
 
     def scan(self, file: InputFile, stride: int, limit: int | None) -> ScannedFile:
@@ -135,7 +139,8 @@ class TextFormat(ABC):
             except BadRow as bad:
                 rows.append(bad.row)
                 errors.append(str(bad))
-        carried, misfits = fit_rows(rows, columns.carried, columns.strict, self.mixed)
+        kept = [self.carried(row) for row in rows]
+        carried, misfits = fit_rows(kept, columns.carried, columns.strict, self.mixed)
         return Rows(carried, rows, errors, misfits, places)
 
     def _text(self, piece: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from drafting.outcomes import CandidateCounts
 from engine.config import ModelConfig
 from engine.request import Completion, Request, SequenceStats
 from engine.stats import EngineStats
-from rows.chat_messages import ChatTemplateError
+from rows.chat_messages import ChatTemplateError, template_messages
 from rows.text_codec import TextCodec
 
 
@@ -34,7 +34,7 @@ class ByteCodec(TextCodec):
     def render(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
         if messages[0]["role"] == "nobody":
             raise ChatTemplateError("the chat template refused the messages: no such role; fix them")
-        return "".join(f"<{m['role']}>{m['content']}" for m in messages)
+        return "".join(f"<{m['role']}>{m['content']}" for m in template_messages(messages))
 
     def decode(self, token_ids: Sequence[int], context: Sequence[int] = ()) -> str:
         return bytes(token_ids).decode()

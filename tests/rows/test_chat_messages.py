@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from rows.chat_messages import ChatTemplateError, takes_parts, template_messages, template_tools
+from rows.chat_messages import ChatTemplateError, template_messages, template_tools
 from rows.chat_template import render_chat
 from tests.serving.fakes import byte_tokenizer
 
@@ -17,10 +17,6 @@ SHOWN = (
     "{{ m.content }}{% endif %}{% for c in m.tool_calls or [] %}"
     "{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}{% endfor %}"
 )
-PARTS = (
-    "{% for m in messages %}{% set content = m['content'] %}<{{ m.role }}>{% if content is string %}"
-    "{{ content }}{% else %}{% for part in content %}[{{ part.text }}]{% endfor %}{% endif %}{% endfor %}"
-)
 TOOLS = "{% if tools %}tools: {{ tools | map(attribute='function.name') | join }} {% endif %}" + SHOWN
 
 
@@ -30,7 +26,7 @@ def rendered(template: str, messages: list[dict[str, Any]], tools: Any = None) -
 
 
 def message(**fields: Any) -> dict[str, Any]:
-    (found,) = template_messages([{"role": "user", **fields}], keeps_parts=False)
+    (found,) = template_messages([{"role": "user", **fields}])
     return found
 
 
@@ -39,33 +35,12 @@ def test_parts_of_text_are_joined() -> None:
     assert rendered(SHOWN, [{"role": "user", "content": [TEXT, "b"]}]) == "<user>ab"
 
 
-def test_a_template_that_goes_through_parts_gets_them() -> None:
-    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": [TEXT, {**TEXT, "text": "b"}]}]
-    assert rendered(PARTS, chat) == "<system>s<user>[a][b]"
-
-
-@pytest.mark.parametrize(
-    ("template", "parts"),
-    [
-        (SHOWN, False),
-        (PARTS, True),
-        ("{% for m in messages %}{% for p in m.content | list %}{{ p }}{% endfor %}{% endfor %}", True),
-        ("{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}", False),
-        ("{% for m in messages %}{% for c in m.tool_calls %}{{ c }}{% endfor %}{% endfor %}", False),
-        ("{% for broken", False),
-    ],
-)
-def test_whether_a_template_goes_through_parts_is_seen_in_it(template: str, parts: bool) -> None:
-    assert takes_parts(template) is parts
-
-
 def test_an_assistant_that_only_calls_tools_has_no_content_and_arguments_become_objects() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     arguments = {"x": 1, "y": None}
-    assert template_messages([call], False) == [
+    assert template_messages([call]) == [
         {
             "role": "assistant",
-            "content": None,
             "tool_calls": [{**CALL, "function": {"name": "add", "arguments": arguments}}],
         }
     ]
@@ -76,19 +51,25 @@ def test_an_assistant_that_only_calls_tools_has_no_content_and_arguments_become_
     assert rendered(SHOWN, [call, answer]) == wanted
 
 
-def test_null_fields_of_structs_are_absent_at_any_depth() -> None:
-    """Parquet fills up every message, call and part with all fields that any of them has."""
+def test_null_fields_of_messages_parts_and_calls_are_absent_but_arguments_stay_as_they_are() -> None:
     found = message(
         content=[{"type": "text", "text": "a", "image_url": None}],
         name=None,
+        refusal=None,
         tool_calls=[{"id": "1", "index": None, "function": {"name": "f", "arguments": {"x": 1, "z": None}}}],
         tool_call_id=None,
     )
     assert found == {
         "role": "user",
         "content": "a",
-        "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {"x": 1}}}],
+        "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {"x": 1, "z": None}}}],
     }
+
+
+@pytest.mark.parametrize("absent", [{}, {"arguments": None}, {"arguments": ""}, {"arguments": "null"}])
+def test_a_call_without_arguments_has_none_to_go_through(absent: dict[str, Any]) -> None:
+    call = message(tool_calls=[{"function": {"name": "f", **absent}}])["tool_calls"][0]
+    assert call["function"] == {"name": "f", "arguments": {}}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +77,16 @@ def test_null_fields_of_structs_are_absent_at_any_depth() -> None:
     [
         ({}, "messages[0] has no content; only one with tool_calls may leave it out"),
         ({"content": None, "tool_calls": []}, "messages[0] has no content"),
+        ({"content": []}, "messages[0] has no content"),
+        ({"tool_call_id": "1"}, "messages[0] has no content"),
+        ({"role": ""}, "messages[0].role is ''; it must be a name, such as user"),
+        ({"role": " User", "content": "x"}, "messages[0].role is ' User'; did you mean 'user'?"),
+        ({"role": 5, "content": "x"}, "messages[0].role is 5; it must be a text"),
+        ({"name": ["x"], "content": "x"}, "messages[0].name is ['x']; it must be a text"),
+        ({"tool_call_id": 7, "content": "x"}, "messages[0].tool_call_id is 7; it must be a text"),
+        ({"function_call": {"name": "f"}}, "messages[0].function_call is {'name': 'f'}, which is not"),
+        ({"content": "x", "audio": {"id": "1"}}, "messages[0].audio is {'id': '1'}, which is not supported"),
+        ({"content": "x", "refusal": "no"}, "messages[0].refusal is 'no', which is not supported; leave"),
         ({"content": 5}, "messages[0].content is 5; it must be a text or a list of parts of type text"),
         ({"content": {"type": "text"}}, "messages[0].content is {'type': 'text'}; it must be a text"),
         (
@@ -108,10 +99,18 @@ def test_null_fields_of_structs_are_absent_at_any_depth() -> None:
         ),
         ({"content": [7]}, "messages[0].content[0] is 7; only parts of type text"),
         ({"tool_calls": "f()"}, "messages[0].tool_calls is 'f()'; it must be a list of calls"),
+        ({"content": "x", "tool_calls": {}}, "messages[0].tool_calls is {}; it must be a list of calls"),
         ({"tool_calls": [{"id": "1"}]}, "messages[0].tool_calls[0] is {'id': '1'}; it must have a function"),
         (
             {"tool_calls": [{"function": {"name": "f", "arguments": "x=1"}}]},
             "messages[0].tool_calls[0]'s arguments must be JSON: ",
+        ),
+        *(
+            (
+                {"tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
+                f"messages[0].tool_calls[0]'s arguments are {found}; they must be an object",
+            )
+            for arguments, found in (("[1]", "[1]"), ('"x"', "'x'"), (5, "5"), ([("x", 1)], "[('x', 1)]"))
         ),
     ],
 )
@@ -128,10 +127,14 @@ def test_tools_are_a_list_or_json_of_one_and_reach_the_template() -> None:
         assert rendered(TOOLS, chat, given) == "tools: add <user>hi"
     for nothing in (None, [], "[]", ""):
         assert rendered(TOOLS, chat, nothing) == "<user>hi"
-    assert template_tools(tools) == [{"type": "function", "function": {"name": "add"}}]
 
 
-@pytest.mark.parametrize("tools", ["add", '{"name": "add"}', ["add"], 5])
+def test_a_schema_of_a_tool_stays_as_it_is() -> None:
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {"default": None}}}]
+    assert template_tools(tools) == template_tools(json.dumps(tools)) == tools
+
+
+@pytest.mark.parametrize("tools", ["add", '{"name": "add"}', ["add"], [None], 5, 0, False, {}, "{}", "0"])
 def test_what_are_no_tools_is_refused(tools: Any) -> None:
     with pytest.raises(ChatTemplateError, match="^tools "):
         template_tools(tools)

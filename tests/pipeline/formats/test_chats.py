@@ -86,12 +86,96 @@ def test_structs_of_parquet_are_chats_without_their_null_fields(tmp_path: Path) 
     assert told(prepared(tmp_path / "a.parquet", messages_column="chat")) == ["add:<user>hi<assistant>5"]
 
 
+def test_null_fields_that_parquet_fills_in_are_absent_from_arguments_and_tools(tmp_path: Path) -> None:
+    """Parquet cannot tell a field that is null from one that a value lacks; JSON can."""
+    call = {
+        "role": "assistant",
+        "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1, "y": None}}}],
+    }
+    functions = [{"function": {"name": "f", "p": {"a": 1, "b": None}}}]
+    template = "{{ tools[0].function.p | tojson }}{{ messages[0].tool_calls[0].function.arguments | tojson }}"
+    rows = {"chat": [call], "tools": functions}
+    other = {"chat": [call], "tools": [{"function": {"name": "f", "p": {"b": 1}}}]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "load_codec", lambda model: ByteCodec(template))
+        pq.write_table(pa.Table.from_pylist([rows, other]), tmp_path / "a.parquet")
+        assert told(prepared(tmp_path / "a.parquet", messages_column="chat")) == ['{"a": 1}{"x": 1}'] + [
+            '{"b": 1}{"x": 1}'
+        ]
+        lines = write_lines(tmp_path / "b.jsonl", rows)
+        assert told(prepared(lines, messages_column="chat")) == ['{"a": 1, "b": null}{"x": 1, "y": null}']
+
+
+def test_maps_of_parquet_are_objects(tmp_path: Path) -> None:
+    arguments = pa.map_(pa.string(), pa.int64())
+    function = pa.struct([("name", pa.string()), ("arguments", arguments)])
+    fields = [("role", pa.string()), ("tool_calls", pa.list_(pa.struct([("function", function)])))]
+    chat = [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": [("x", 5)]}}]}]
+    table = pa.table({"chat": pa.array([chat], pa.list_(pa.struct(fields)))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert told(prepared(tmp_path / "a.parquet", messages_column="chat")) == ["<assistant>5"]
+
+
 def test_the_tools_of_a_batch_request_reach_the_template(tmp_path: Path) -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": TOOLS}
     request = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
     rows = prepared(write_lines(tmp_path / "a.jsonl", request), format="openai_batch")
     assert told(rows) == ["add:<user>hi"]
     assert json.loads(rows[0]["carried"]["tools"]) == TOOLS
+
+
+def test_tools_of_a_batch_request_that_are_no_list_are_an_error_of_its_row(tmp_path: Path) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "tools": {}}
+    request = {"custom_id": "1", "url": "/v1/chat/completions", "body": body}
+    rows = prepared(write_lines(tmp_path / "a.jsonl", request), format="openai_batch")
+    assert told(rows) == ["column 'messages': tools is {}; it must be a list of functions as JSON schemas"]
+
+
+def test_parts_of_a_batch_request_reach_a_template_that_takes_parts_and_are_carried_as_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that the endpoint and the batch job make the same prompt of the same body."""
+    template = "{% for m in messages %}{% for part in m.content %}[{{ part.text }}]{% endfor %}{% endfor %}"
+    monkeypatch.setattr(prepare, "load_codec", lambda model: ByteCodec(template))
+    body = {"model": "m", "messages": [{"role": "user", "content": PARTS}]}
+    request = {"custom_id": "1", "url": "/v1/chat/completions", "body": body}
+    [row] = prepared(write_lines(tmp_path / "a.jsonl", request), format="openai_batch")
+    assert told([row]) == ["[a][b]"]
+    assert [message["content"] for message in row["carried"]["messages"]] == ["ab"]
+
+
+def test_an_answer_in_a_batch_request_may_have_the_fields_that_openai_fills_in(tmp_path: Path) -> None:
+    answer = {"role": "assistant", "content": "x", "refusal": None, "annotations": [], "audio": None}
+    body = {"model": "m", "messages": [answer]}
+    request = {"custom_id": "1", "url": "/v1/chat/completions", "body": body}
+    rows = prepared(write_lines(tmp_path / "a.jsonl", request), format="openai_batch")
+    assert told(rows) == ["<assistant>x"]
+
+
+def test_half_a_character_in_a_chat_or_a_batch_request_is_an_error_of_its_row(tmp_path: Path) -> None:
+    half = [{"role": "user", "content": "\ud800"}]
+    [row] = prepared(
+        write_lines(tmp_path / "a.jsonl", {"chat": half, "p": "p"}), ["p"], messages_column="chat"
+    )
+    assert "not valid Unicode" in row["error"]
+    url = "/v1/chat/completions"
+    bodies = [{"messages": half}, {"messages": [{**half[0], "\ud800": 1}]}, {"messages": half, "\ud800": 1}]
+    requests = [{"custom_id": str(index), "url": url, "body": body} for index, body in enumerate(bodies)]
+    rows = prepared(write_lines(tmp_path / "b.jsonl", *requests), format="openai_batch")
+    assert ["\\ud800" in row["error"] or "not valid Unicode" in row["error"] for row in rows] == [True] * 3
+
+
+def test_half_a_character_in_a_group_stops_nothing(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", {"prompt": "p", "kind": "\ud800"})
+    [row] = prepared(path, ["prompt"], group_column="kind")
+    assert (row["error"], row["group"]) == (None, "\\ud800")
+
+
+def test_tools_in_a_text_may_not_be_nested_without_end_either(tmp_path: Path) -> None:
+    tools = "[" + '{"a":' * 700 + "1" + "}" * 700 + "]"
+    path = write_lines(tmp_path / "a.jsonl", {"chat": [{"role": "user", "content": "x"}], "tools": tools})
+    [row] = prepared(path, messages_column="chat")
+    assert row["error"].startswith("column 'chat': ")
 
 
 def test_a_tools_column_without_chats_means_nothing(tmp_path: Path) -> None:

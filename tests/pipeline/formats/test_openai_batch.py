@@ -108,18 +108,19 @@ def test_stop_samples_and_logprobs_as_openai_spells_them(
                                      "and content"),
         (
             request(CHAT, messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
-            "body.messages[0].content is [{'type': 'image_url'}]; only parts of type text are supported",
+            "body.messages[0].content[0] is of type 'image_url'; only parts of type text, with a text, are "
+            "supported",
         ),
         (
             request(CHAT, messages=[{"role": "assistant", "tool_calls": []}]),
-            "body.messages[0].content is null; it must be a string",
+            "body.messages[0] has no content; only one with tool_calls may leave it out",
         ),
         (
             request(CHAT, messages=[{"role": "user", "content": "x", "audio": {}}]),
             "body.messages[0].audio is not supported; a message has role, content, name, tool_calls, "
             "tool_call_id",
         ),
-        (request(CHAT, messages=[{"content": "x"}]), "body.messages[0].role is null; it must be a string"),
+        (request(CHAT, messages=[{"content": "x"}]), "body.messages[0].role is null; it must be a text"),
         (request("/v1/embeddings", input="x"), f"url is '/v1/embeddings'; it must be {CHAT} or "
                                                f"{COMPLETIONS}"),
         (request(method="GET", prompt="p"), "method is 'GET'; it must be POST"),
