@@ -126,7 +126,7 @@ def prompt_ids(codec: TextCodec, prompt: str | list[int]) -> list[int]:
 def chat_ids(codec: TextCodec, messages: Sequence[Message]) -> list[int]:
     """The tokens of a chat, up to where the assistant answers."""
     try:
-        text = codec.render([message.model_dump(exclude_unset=True) for message in messages])
+        text = codec.render([message.as_given() for message in messages])
     except ChatTemplateError as error:
         code = None if codec.tokenizer.chat_template else "no_chat_template"
         raise ApiError(400, str(error), "messages", code) from error

@@ -12,6 +12,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from rows.unicode import printable
+
 
 class ApiError(Exception):
     """What goes wrong with a request; becomes the HTTP answer, or the last event of a stream that
@@ -27,7 +29,9 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The error in OpenAI's shape."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return {
+            "error": {"message": printable(str(self)), "type": kind, "param": self.param, "code": self.code}
+        }
 
 
 def install_handlers(app: FastAPI, bodies: Mapping[str, type[BaseModel]]) -> None:
@@ -67,7 +71,7 @@ def _from_validation(
         return ApiError(400, "the body must be a JSON object, sent with Content-Type: application/json")
     param = ".".join(place)
     if kind == "extra_forbidden":
-        hint = _hint(bodies, path, param)
+        hint = _hint(bodies, path, param) if len(place) == 1 else ""
         return ApiError(400, f"unknown parameter {param!r}{hint}", param, "unknown_parameter")
     if kind == "missing":
         return ApiError(400, f"the parameter {param!r} is missing", param, "missing_required_parameter")

@@ -16,10 +16,12 @@ from pydantic import (
     ValidationInfo,
     create_model,
     field_validator,
+    model_validator,
 )
 
 from engine.config import SERVED_FIELDS, GenerationConfig, check_generation
 from engine.settings import shown
+from rows.chat_messages import present
 
 
 def _unsupported(*harmless: Any) -> AfterValidator:
@@ -138,6 +140,17 @@ class Message(BaseModel):
     name: str | None = None
     tool_calls: Any = None
     tool_call_id: str | None = None
+    annotations: Annotated[Any, _unsupported([])] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _absent_where_null(cls, fields: Any) -> Any:
+        """An answer that is sent back has every field of OpenAI's, most of them null."""
+        return present(fields) if isinstance(fields, dict) else fields
+
+    def as_given(self) -> dict[str, Any]:
+        """The fields that mean something to a template."""
+        return self.model_dump(exclude_unset=True, exclude={"annotations"})
 
 
 class ChatBody(GenerationBody):

@@ -7,7 +7,7 @@ import pytest
 
 from engine.config import GenerationConfig
 from engine.request import Sampling
-from tests.serving.fakes import EOS, ByteCodec, ScriptedBackend, client_for, text_steps
+from tests.serving.fakes import EOS, ScriptedBackend, client_for, text_steps
 
 COMPLETION = {"model": "tiny", "prompt": "ab"}
 CHAT = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -241,46 +241,6 @@ async def test_values_in_errors_are_spelled_as_in_json() -> None:
 async def test_a_missing_parameter_is_named() -> None:
     assert (await refusal({"prompt": "a"}))["message"] == "the parameter 'model' is missing"
     assert (await refusal({"model": "tiny"}, "/v1/chat/completions"))["param"] == "messages"
-
-
-@pytest.mark.parametrize(
-    ("messages", "param"),
-    [
-        ([], "messages"),
-        ("hi", "messages"),
-        ([{"role": "user"}], "messages"),
-        ([{"role": "user", "content": None}], "messages"),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], "messages"),
-        ([{"role": "robot", "content": "x"}], "messages.0.role"),
-        ([{"role": "user", "content": "x", "tool_calls": [{}]}], "messages"),
-    ],
-)
-async def test_messages_that_are_none_are_refused_at_their_place(messages: Any, param: str) -> None:
-    assert (await refusal({"model": "tiny", "messages": messages}, "/v1/chat/completions"))["param"] == param
-
-
-async def test_messages_of_tools_reach_the_template() -> None:
-    """This template writes a content out, so an absent one shows as None."""
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    messages = [
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "1", "content": "3"},
-    ]
-    [request] = (await sent({"model": "tiny", "messages": messages}, path="/v1/chat/completions")).requests
-    assert bytes(request.prompt_ids) == b"<user>ab<assistant><tool>3<assistant>"
-
-
-async def test_messages_that_the_template_does_not_take_are_refused_in_its_words() -> None:
-    messages = [{"role": "user", "content": "x"}, {"role": "system", "content": "late"}]
-    error = await refusal({"model": "tiny", "messages": messages}, "/v1/chat/completions")
-    assert error["message"] == "the chat template refused the messages: system comes first; fix them"
-
-
-async def test_a_model_without_a_chat_template_says_so() -> None:
-    replica = ScriptedBackend(text_steps("ok"), codec=ByteCodec(chat_template=None))
-    reply = await client_for(replica).post("/v1/chat/completions", json=CHAT)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "no_chat_template")
 
 
 @pytest.mark.parametrize("kind", PATHS)
