@@ -17,6 +17,7 @@ from engine.sampling import BYTES_PER_DRAWN_LOGIT, LOGITS_AT_ONCE
 # The cache gets this share of the memory that is free once the weights are loaded. The rest is for
 # activations and other processes.
 CACHE_SHARE = {"cuda": 0.85, "cpu": 0.4}
+MOST = 0.9  # for one full sequence
 GB = 1e9
 
 
@@ -68,14 +69,12 @@ def num_cache_pages(loaded: LoadedModel, config: ModelConfig, limits: StepLimits
         page_bytes = KVCache.bytes_per_token(loaded.layer_shapes, loaded.dtype) * config.page_size
         reserved = step_bytes(loaded, limits, config.page_size)
         free = max(0, _free_bytes(loaded.device) - reserved)
-        share, most = (
-            int(free * part) // page_bytes for part in (CACHE_SHARE.get(loaded.device.type, 0.4), 0.9)
-        )
+        parts = (CACHE_SHARE.get(loaded.device.type, 0.4), MOST)
+        share, most = (int(free * part) // page_bytes for part in parts)
         num_pages = min(limits.max_running * least, max(share, min(least, most)))
     if num_pages < least:
-        beside = f" beside the {reserved / GB:.1f} GB that a step of {limits.num_rows} rows needs" * bool(
-            reserved
-        )
+        rows = f"the {reserved / GB:.1f} GB that a step of {limits.num_rows} rows needs"
+        beside = f" beside {rows}" if reserved else ""
         raise ValueError(
             f"the K/V cache holds {num_pages * config.page_size} tokens{beside}, less than one sequence of "
             f"{loaded.max_context}; lower model.max_context, model.max_running or the drafts of speculation, "

@@ -46,7 +46,8 @@ def commit(
         if not sequence.finish_reason:
             sequence.num_cached += path.stop - path.start
         accepted = [source_names[source] for source in node_sources[path][:num_taken]]
-        _count(sequence.stats, dict(zip(source_names, verified_counts[index], strict=True)), accepted)
+        if num_taken:
+            _count(sequence.stats, dict(zip(source_names, verified_counts[index], strict=True)), accepted)
         sources = (*accepted, *[None] * (num_taken - len(accepted)))
         own = logprobs[index]
         events.append(sequence.event(tokens[:num_taken], sources, own and own.first(num_taken)))

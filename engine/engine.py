@@ -246,7 +246,8 @@ class Engine:
         """Adds the step to the counts, and tells the controller what it cost."""
         stats = self.stats
         lengths = [len(event.token_ids) for event in step.events]
-        stats.count_step(len(step.plan.packed.token_ids), len(step.trees.token_ids), lengths)
+        given = [length for length in lengths if length]  # a sequence that fails may get none
+        stats.count_step(len(step.plan.packed.token_ids), len(step.trees.token_ids), given)
         stats.num_preemptions = self.scheduler.num_preemptions
         stats.num_prompt_tokens = self.scheduler.num_prompt_tokens
         stats.num_cached_tokens = self.scheduler.num_cached_tokens

@@ -93,14 +93,14 @@ class ModelRunner:
         if not several:
             return []
         slots = [self._slots(c.sequence, c.sequence.num_cached, c.num_tokens) for c in several]
-        finite = np.split(self.cache.are_finite(np.concatenate(slots)), np.cumsum([*map(len, slots)]))
-        return [chunk.sequence for chunk, own in zip(several, finite, strict=False) if not own.all()]
+        finite = self.cache.are_finite(np.concatenate(slots))
+        ends = np.cumsum([*map(len, slots)])[:-1]
+        return [c.sequence for c, own in zip(several, np.split(finite, ends), strict=True) if not own.all()]
 
-    def _slots(self, sequence: Sequence, first: int, count: int) -> NDArray[np.int64]:
+    def _slots(self, sequence: Sequence, first: int, count: int) -> list[int]:
         """The slots of tokens first .. first + count - 1 of a sequence."""
-        positions = np.arange(first, first + count)
-        pages = np.array(sequence.page_ids, np.int64)[positions // self.page_size]
-        return pages * self.page_size + positions % self.page_size
+        places = (divmod(position, self.page_size) for position in range(first, first + count))
+        return [sequence.page_ids[page] * self.page_size + offset for page, offset in places]
 
     def keep_accepted(self, plan: StepPlan, sequences: list[Sequence], verified: Verified) -> None:
         """Moves the K/V of accepted nodes to the slots after the last token of their sequence."""
@@ -108,9 +108,7 @@ class ModelRunner:
             return
         slots: list[int] = []
         for sequence, (first, end) in zip(sequences, pairwise(verified.offsets.tolist()), strict=True):
-            for position in range(sequence.num_tokens, sequence.num_tokens + end - first):
-                page, offset = divmod(position, self.page_size)
-                slots.append(sequence.page_ids[page] * self.page_size + offset)
+            slots += self._slots(sequence, sequence.num_tokens, end - first)
         self.keep(plan.packed.staged_slots[verified.nodes], np.array(slots, np.int64))
 
     @torch.inference_mode()

@@ -2,24 +2,14 @@
 
 import asyncio
 import re
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from engine.loop import EngineDead, EngineLoop
+from engine.loop import EngineDead
 from engine.request import RequestFailed, Sampling
-from tests.engine.harness import greedy_cases, make_engine, mixed_proposer
-from tests.engine.test_loop import LONG, free_pages, until
-from tests.tiny_models import tiny_model
-
-
-@pytest.fixture
-def loop() -> Iterator[EngineLoop]:
-    loop = EngineLoop(make_engine(tiny_model("llama"), mixed_proposer(3, 3), max_running=4))
-    yield loop
-    loop.close()
+from tests.engine.harness import greedy_cases
+from tests.engine.loop_helpers import LONG, free_pages, hold_steps, lose_device, until
 
 
 @pytest.mark.parametrize(
@@ -111,16 +101,8 @@ async def test_a_stream_gives_the_tokens_before_the_one_that_failed_and_then_the
 
 
 async def test_an_abort_that_fails_during_a_fault_leaves_nobody_waiting(loop, monkeypatch):
-    entered = threading.Event()
-    go_on = threading.Event()
-
-    def fail(*_):
-        entered.set()
-        go_on.wait(10)
-        raise RuntimeError("the device is gone")
-
-    monkeypatch.setattr(loop.engine, "step", fail)
-    monkeypatch.setattr(loop.engine, "abort", fail)
+    entered, go_on = hold_steps(loop, monkeypatch, lose_device)
+    monkeypatch.setattr(loop.engine, "abort", lose_device)
     first, second = (asyncio.create_task(loop.complete(replace(LONG, id=name))) for name in ("1", "2"))
     await asyncio.to_thread(entered.wait)
     first.cancel()
@@ -132,16 +114,7 @@ async def test_an_abort_that_fails_during_a_fault_leaves_nobody_waiting(loop, mo
 
 async def test_cancelling_a_request_whose_id_cannot_be_looked_up_harms_nobody(loop, monkeypatch):
     """Its abort comes behind its refusal, which the caller did not wait for."""
-    entered = threading.Event()
-    go_on = threading.Event()
-    step = loop.engine.step
-
-    def held_step():
-        entered.set()
-        go_on.wait(10)
-        return step()
-
-    monkeypatch.setattr(loop.engine, "step", held_step)
+    entered, go_on = hold_steps(loop, monkeypatch, loop.engine.step)
     case = greedy_cases("llama")[5]
     first = asyncio.create_task(loop.complete(case.request()))
     await asyncio.to_thread(entered.wait)

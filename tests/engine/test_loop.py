@@ -2,37 +2,15 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
 
 from engine.loop import EngineDead, EngineLoop
-from engine.request import Request
-from tests.engine.harness import greedy_cases, make_engine, mixed_proposer
+from tests.engine.harness import greedy_cases, make_engine
+from tests.engine.loop_helpers import LONG, free_pages, hold_steps, lose_device, until
 from tests.tiny_models import tiny_model
-
-LONG = Request("long", (5, 6, 7), 240, ignore_eos=True)
-
-
-@pytest.fixture
-def loop() -> Iterator[EngineLoop]:
-    loop = EngineLoop(make_engine(tiny_model("llama"), mixed_proposer(3, 3), max_running=4))
-    yield loop
-    loop.close()
-
-
-async def until(condition) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("waited ten seconds in vain")
-
-
-def free_pages(loop: EngineLoop) -> int:
-    return loop.engine.scheduler.pool.num_free
 
 
 async def test_many_callers_each_get_their_own_tokens(loop):
@@ -143,16 +121,7 @@ async def test_cancelling_the_second_caller_of_an_id_does_not_abort_the_first(lo
     one's request.
     """
     case = greedy_cases("llama")[5]
-    entered = threading.Event()
-    go_on = threading.Event()
-    step = loop.engine.step
-
-    def held_step():
-        entered.set()
-        go_on.wait(10)
-        return step()
-
-    monkeypatch.setattr(loop.engine, "step", held_step)
+    entered, go_on = hold_steps(loop, monkeypatch, loop.engine.step)
     first = asyncio.create_task(loop.complete(case.request()))
     await asyncio.to_thread(entered.wait)
     second = asyncio.create_task(loop.complete(case.request()))
@@ -183,15 +152,7 @@ async def test_a_fault_of_the_engine_reaches_every_caller_and_all_later_ones(loo
 
 
 async def test_a_request_on_its_way_when_the_engine_fails_is_answered_too(loop, monkeypatch):
-    entered = threading.Event()
-    go_on = threading.Event()
-
-    def fail():
-        entered.set()
-        go_on.wait(10)
-        raise RuntimeError("the device is gone")
-
-    monkeypatch.setattr(loop.engine, "step", fail)
+    entered, go_on = hold_steps(loop, monkeypatch, lose_device)
     first = asyncio.create_task(loop.complete(LONG))
     await asyncio.to_thread(entered.wait)
     on_its_way = asyncio.create_task(loop.complete(replace(LONG, id="on its way")))

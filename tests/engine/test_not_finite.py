@@ -87,8 +87,10 @@ def test_neighbours_of_a_row_that_overflows_get_their_own_tokens(value, mode, sa
         else:
             assert (found.token_ids, found.finish_reason) == ((), "error")
             assert found.error == ERROR.format(1)
+            assert found.stats.num_steps == 0, "no step gave it a token"
             assert found.logprobs is None or not len(found.logprobs.chosen)
     assert engine.scheduler.pool.num_free == engine.scheduler.pool.num_pages
+    assert engine.stats.call_lengths[0] == 0
 
 
 @pytest.mark.parametrize("mode", ["off", "mixed", "adaptive"])

@@ -2,12 +2,14 @@
 together.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from engine.config import GenerationConfig
 from engine.loop import EngineLoop
@@ -29,12 +31,13 @@ def row(
     prompt: str = "row",
     columns: OutputColumns | None = None,
     own: dict[str, Any] | None = None,
+    row_id: str = "7",
     **settings: Any,
 ) -> Any:
     generation = GenerationConfig(**{"max_tokens": 60, "ignore_eos": True, **settings})
     columns = columns or OutputColumns.of(generation, "", True, False, False)
     rows = RowGenerator(loop, generation, columns, CODEC)
-    return rows.generate("7", Prompt(list(prompt.encode()), own or {}), 42)
+    return rows.generate(row_id, Prompt(list(prompt.encode()), own or {}), 42)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +97,22 @@ async def test_samples_differ_and_the_first_is_what_the_row_gives_alone(plain: E
     texts = [completion.token_ids for completion in three.completions]
     assert texts[0] == one.completions[0].token_ids
     assert len(set(texts)) == 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+async def test_a_row_whose_numbers_overflow_is_an_error_and_the_next_row_is_not(temperature: float) -> None:
+    model = tiny_model("llama", **BYTES)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[ord("!")] = float("nan")
+        model.get_output_embeddings().weight[ord("!")] = 0  # it is never said
+    loop = EngineLoop(make_engine(model, max_running=4))
+    bad, good = await asyncio.gather(
+        row(loop, "a!", temperature=temperature, max_tokens=3),
+        row(loop, "ab", row_id="8", temperature=temperature, max_tokens=3),
+    )
+    loop.close()
+    assert bad.startswith("the model's logits are not finite at output token 1: use model.dtype bfloat16")
+    assert [len(completion.token_ids) for completion in good.completions] == [3]
 
 
 @pytest.mark.parametrize(

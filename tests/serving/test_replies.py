@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from engine.request import RequestFailed
 from tests.serving.fakes import EOS, ScriptedBackend, client_for, text_steps
 
 COMPLETION = {"model": "tiny", "prompt": "ab"}
@@ -154,6 +155,23 @@ async def test_a_client_that_leaves_has_its_requests_aborted(stream: bool) -> No
         await call
     await asyncio.sleep(0.01)
     assert sorted(backend.left) == sorted(request.id for request in backend.requests)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_cannot_go_on_is_a_500_with_the_reason(stream: bool) -> None:
+    backend = ScriptedBackend([RequestFailed("the model's logits are not finite at output token 1")])
+    reply = await client_for(backend).post("/v1/completions", json=COMPLETION | {"stream": stream})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["type"]) == (500, "server_error")
+    assert error["message"] == "the model's logits are not finite at output token 1"
+
+
+async def test_a_request_that_fails_in_its_stream_ends_it_with_the_reason() -> None:
+    backend = ScriptedBackend([*text_steps("He"), RequestFailed("not finite")])
+    reply = await client_for(backend).post("/v1/completions", json=COMPLETION | {"stream": True})
+    assert reply.status_code == 200
+    assert '"text": "He"' in reply.text and '"message": "not finite"' in reply.text
+    assert "[DONE]" not in reply.text
 
 
 async def test_health_is_200_while_the_engine_lives_and_503_after() -> None:
