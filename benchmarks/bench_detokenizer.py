@@ -79,11 +79,8 @@ def main() -> None:
         results[kind] = {**found, "growth": growth}
         spread = f"[{found['low']:.0f}, {found['high']:.0f}]"
         print(f"{kind:16} {found['median']:.0f}x {spread} at {LENGTHS[0]} tokens, growth {growth}")
-    told = {
-        "title": "stop check",
-        "model": Path(arguments.model).name,
-        "alternations": arguments.alternations,
-    }
+    name = "/".join(Path(arguments.model).parts[-2:])
+    told = {"title": "stop check", "model": name, "alternations": arguments.alternations}
     print(json.dumps({**told, "ratio_cpu": results, **environment()}))
 
 
