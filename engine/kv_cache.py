@@ -82,12 +82,14 @@ class KVCache:
             slots = stack.view(-1, size)
             slots.index_copy_(0, to_slots, slots.index_select(0, from_slots))
 
+    @torch.inference_mode()
     def clear(self, pages: Ints) -> None:
         """Fills pages [N] with zeros, in every layer."""
         indices = torch.from_numpy(pages).to(self.keys[0].device)
         for (heads, _), stack in self._stacks.items():
             stack.view(len(stack) * heads, self.num_pages, -1).index_fill_(1, indices, 0)
 
+    @torch.inference_mode()
     def are_finite(self, slots: Ints) -> NDArray[np.bool_]:
         """Whether the last layer's keys in slots [N] are finite, bool [N].
 

@@ -71,18 +71,15 @@ class ModelRunner:
             logits: Tensor = self.loaded.model(**inputs, use_cache=False).logits[0]
         return logits
 
-    @torch.inference_mode()
     def clear_pages(self, page_ids: list[int]) -> None:
         """Clears the pages that a sequence is about to fill; see KVCache."""
         if page_ids:
             self.cache.clear(np.array(page_ids, np.int64))
 
-    @torch.inference_mode()
     def clear_staging(self) -> None:
         """Clears all staging pages, where the K/V of a node may be infinite or NaN; see KVCache."""
         self.cache.clear(np.arange(self.num_pages, self.cache.num_pages))
 
-    @torch.inference_mode()
     def overflowed(self, chunks: list[Chunk]) -> list[Sequence]:
         """The sequences of which a chunk that just ran holds K/V that is not finite.
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drafting.compiled import compiled
 from drafting.tree import DraftTrees
 from engine.request import Sampling
 from engine.sequence import Sequence
@@ -67,12 +68,19 @@ def _likeliest(logits: Tensor) -> NDArray[np.int64]:
         # On a CPU numpy's argmax takes a tenth of PyTorch's time; of equal logits both take the first.
         values = logits.numpy()
         best: NDArray[np.int64] = values.argmax(-1)
-        best[~np.isfinite(values[np.arange(len(best)), best])] = NOT_FINITE
+        _mark_not_finite(values, best)
         return best
     ids = logits.argmax(-1)
     largest = logits.gather(1, ids[:, None])[:, 0]
     found: NDArray[np.int64] = ids.masked_fill(~largest.isfinite(), NOT_FINITE).cpu().numpy()
     return found
+
+
+@compiled  # numpy takes four calls for it, 20 microseconds of a step
+def _mark_not_finite(logits: NDArray[np.float32], best: NDArray[np.int64]) -> None:
+    for row in range(len(best)):
+        if not np.isfinite(logits[row, best[row]]):
+            best[row] = NOT_FINITE
 
 
 @torch.inference_mode()
