@@ -25,12 +25,13 @@ from transformers import AutoTokenizer
 from benchmarks.measure import alternate, report
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.config import MixedConfig, SpeculationConfig
+from drafting.sampling import Sampling
 from drafting.speculation import Speculation
 from engine.build import build_proposer, engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.model.loading import load_model
-from engine.request import Request, Sampling
+from engine.request import Request
 from engine.stats import EngineStats
 
 DEMO = Path(__file__).parent.parent / "demo"

@@ -27,13 +27,13 @@ REPEATS = 20
 
 def steps(name: str) -> dict[str, float]:
     """Seconds of a step of each shape, in this process."""
+    from drafting.sampling import Sampling
     from engine import step_profile
     from engine.cache_size import StepLimits
     from engine.config import ModelConfig
     from engine.kv_cache import KVCache
     from engine.model import loading
     from engine.model_runner import ModelRunner
-    from engine.request import Sampling
 
     if name in ("new", "room"):
         vars(loading)["keep_freed_memory"] = lambda: False

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from drafting.sampling import Sampling
 from engine.config import check_generation
 from engine.prompt_length import check_prompt_length
-from engine.request import Request, Sampling
+from engine.request import Request
 from engine.settings import shown
 
 

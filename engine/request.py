@@ -11,23 +11,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.sampling import Sampling as Sampling  # older versions had it here: benchmarks import it
+
 FinishReason = Literal["stop", "length", "error"]
 # Sees every output token of one sequence, in order; True when the output ends with it.
 StopCheck = Callable[[int], bool]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a target token is made from logits.
-
-    temperature 0 = greedy; top_k 0, top_p 1 and min_p 0 = off; seed: 64 bits used.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)

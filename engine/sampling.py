@@ -1,8 +1,9 @@
 """The one function that makes target tokens from logits, in every mode (design: lossless by construction).
 
-A target is greedy, or drawn by inverse CDF in vocabulary order from a uniform number that depends on (seed,
-output position) alone. So it does not depend on drafts, batch, arrival order or worker, up to differences of
-the logits themselves.
+A target is the token with the highest logit, or, at a temperature above 0, that with the largest logit /
+temperature + Gumbel number. That number depends on seed, output position and token id alone
+(drafting/gumbel.py). So a target does not depend on drafts, batch, arrival order or worker, up to differences
+of the logits themselves. Filters come before the draw: what they remove has a logit of minus infinity.
 
 Letters: R rows, V vocabulary.
 """
@@ -16,16 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from drafting.compiled import compiled
+from drafting.gumbel import row_keys
+from drafting.sampling import Sampling
 from drafting.tree import DraftTrees
-from engine.request import Sampling
+from engine.draw import draw
 from engine.sequence import Sequence
 from engine.top_k_top_p import kept_by_rank
 
 # In place of a target token: the logits hold NaN or infinity, or are all minus infinity.
 NOT_FINITE = -1
-# Rows are drawn in pieces of this many logits, because each logit takes up to 7 float64 numbers.
+# Rows are filtered and drawn in pieces of this many logits, because each logit takes up to 8 numbers of 8
+# bytes: for filters on any device, for the draw where it is not compiled.
 LOGITS_AT_ONCE = 1 << 22
-BYTES_PER_DRAWN_LOGIT = 7 * 8
+BYTES_PER_DRAWN_LOGIT = 8 * 8
 
 
 @dataclass(frozen=True)
@@ -86,67 +90,49 @@ def _mark_not_finite(logits: NDArray[np.float32], best: NDArray[np.int64]) -> No
 @torch.inference_mode()
 def _draw_rows(logits: Tensor, rows: TargetSampling, targets: NDArray[np.int64]) -> None:
     """Replaces the targets of the rows that are not greedy and whose logits are finite."""
-    all_drawn = [
+    drawn = [
         index
         for index, (sampling, target) in enumerate(zip(rows.sampling, targets.tolist(), strict=True))
         if sampling.temperature > 0 and target != NOT_FINITE
     ]
     rows_at_once = max(1, LOGITS_AT_ONCE // logits.shape[1])
-    for first in range(0, len(all_drawn), rows_at_once):
-        drawn = all_drawn[first : first + rows_at_once]
-        sampling = [rows.sampling[index] for index in drawn]
-        uniform = uniforms([s.seed for s in sampling], rows.positions[drawn])
-        own = logits if len(drawn) == len(logits) else logits[drawn]
-        targets[drawn] = _draw(own, sampling, torch.from_numpy(uniform).to(logits.device)).cpu().numpy()
+    filtered = [index for index in drawn if rows.sampling[index].filters]
+    for first in range(0, len(filtered), rows_at_once):
+        some = filtered[first : first + rows_at_once]
+        sampling = [rows.sampling[index] for index in some]
+        own = logits[some]
+        own.masked_fill_(~kept(own, sampling), -torch.inf)
+        _draw_some(own, list(range(len(some))), rows, some, targets)
+    free = [index for index in drawn if not rows.sampling[index].filters] if filtered else drawn
+    for first in range(0, len(free), rows_at_once):
+        some = free[first : first + rows_at_once]
+        _draw_some(logits, some, rows, some, targets)
 
 
-def uniforms(seeds: list[int], positions: NDArray[np.int64]) -> NDArray[np.float64]:
-    """One number in [0, 1) per (seed, position): two rounds of splitmix64 (Steele, Lea, Flood 2014), the top
-    53 bits.
-    """
-    seed = np.array([s & 0xFFFFFFFFFFFFFFFF for s in seeds], np.uint64)
-    mixed = _splitmix64(_splitmix64(seed) + positions.astype(np.uint64))
-    return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def _draw_some(
+    logits: Tensor, places: list[int], rows: TargetSampling, some: list[int], targets: NDArray[np.int64]
+) -> None:
+    """Draws the targets of some rows, whose logits are those at `places`."""
+    sampling = [rows.sampling[index] for index in some]
+    temperatures = np.array([each.temperature for each in sampling])
+    keys = row_keys([each.seed for each in sampling], rows.positions[some])
+    targets[some] = draw(logits, np.array(places), targets[some], temperatures, keys)
 
 
-def _splitmix64(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    z = state + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def _draw(logits: Tensor, sampling: list[Sampling], uniform: Tensor) -> Tensor:
-    """Draws by inverse CDF over the kept tokens, in float64.
-
-    A float32 sum over 150 k tokens would be off by more than a token's share.
-    """
-    probabilities = kept_probabilities(logits, sampling)
-    cumulative = probabilities.cumsum(-1)
-    wanted = uniform[:, None] * cumulative[:, -1:]
-    # right=True: the first token whose cumulative share is above u; a token of probability 0 is never it.
-    tokens = torch.searchsorted(cumulative, wanted, right=True)
-    # Rounding can make u x sum equal to the sum. Then the last kept token is drawn: the token at which the
-    # sum is reached.
-    return torch.minimum(tokens, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))[:, 0]
-
-
-def kept_probabilities(logits: Tensor, sampling: list[Sampling]) -> Tensor:
-    """float64 [R, V], not normalised: temperature, then top_k, top_p and min_p; what a filter
-    removes is 0.
+def kept(logits: Tensor, sampling: list[Sampling]) -> Tensor:
+    """Which tokens the filters of each row leave, bool [R, V]: by top_k, then top_p and min_p, all of them
+    after temperature.
     """
     below_best = logits.double() - logits.amax(-1, keepdim=True)
     # The likeliest token has 1.
     probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()
-    ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
-    if not ranked and not any(s.min_p for s in sampling):
-        return probabilities
     keep = probabilities >= _column(sampling, "min_p", logits.device)
-    if ranked:  # sorting a large vocabulary is expensive: only the rows that need it
+    ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
+    if ranked:  # ranking a large vocabulary is expensive: only the rows that need it
         limited = [sampling[row] for row in ranked]
         top_k, top_p = (_column(limited, name, logits.device) for name in ("top_k", "top_p"))
         keep[ranked] &= kept_by_rank(probabilities[ranked], top_k, top_p)
-    return probabilities * keep
+    return keep
 
 
 def _column(sampling: list[Sampling], name: str, device: torch.device) -> Tensor:

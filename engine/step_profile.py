@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from drafting.adaptive.cost_model import Profile, StepShape
+from drafting.sampling import Sampling
 from drafting.tree import DraftTrees
 from engine.model.packed_linear import MAX_EXACT_ROWS, ROWS_STEP
 from engine.model_runner import ModelRunner
-from engine.request import Request, Sampling
+from engine.request import Request
 from engine.sampling import TargetSampling, target_tokens
 from engine.scheduler import Chunk
 from engine.sequence import Sequence

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from drafting.sampling import Sampling
 from engine.config import SAMPLING_FIELDS, GenerationConfig, as_list, check_generation
 from engine.prompt_length import PromptLengthError, check_prompt_length
-from engine.request import Request, Sampling
+from engine.request import Request
 from engine.settings import shown
 from rows.chat_messages import ChatTemplateError, present
 from rows.text_codec import TextCodec

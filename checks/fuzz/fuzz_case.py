@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from engine.request import Sampling
+from drafting.sampling import Sampling
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from checks.fuzz.fuzz_case import Case, EngineChoice, ModelChoice, RequestChoice, SpeculationChoice
 from checks.fuzz.fuzz_models import MAX_CONTEXT, VOCABULARY
 from checks.fuzz.references import continuation
-from engine.request import Sampling
+from drafting.sampling import Sampling
 from tests.tiny_families import TINY
 
 FAMILIES = tuple(TINY)

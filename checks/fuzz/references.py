@@ -18,7 +18,8 @@ from checks.fuzz.fuzz_case import Case, EngineChoice, ModelChoice, RequestChoice
 from checks.fuzz.fuzz_engines import fuzz_engine
 from checks.fuzz.fuzz_models import MAX_CONTEXT, fuzz_model, tiny_share
 from checks.fuzz.sampling_rule import Target, target
-from engine.request import Request, Sampling
+from drafting.sampling import Sampling
+from engine.request import Request
 
 PLAIN = EngineChoice(max_context=MAX_CONTEXT, num_pages=MAX_CONTEXT // 16)
 STEPS_AT_ONCE = 16  # references are made somewhat longer than asked, so that fewer are made twice

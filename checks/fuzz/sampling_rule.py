@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.request import Sampling
+from drafting.sampling import Sampling
 
 MASK = 0xFFFFFFFFFFFFFFFF
 

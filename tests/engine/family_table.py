@@ -18,12 +18,12 @@ from typing import Any
 
 from transformers import AttentionInterface
 
+from drafting.sampling import Sampling
 from engine import attention
 from engine.build import engine_for
 from engine.config import ModelConfig
 from engine.model import families
 from engine.model.loading import load_model
-from engine.request import Sampling
 from tests.engine.harness import Case, make_engine, mixed_proposer, random_prompts, run_under_load
 from tests.tiny_families import EAGER
 from tests.tiny_models import reference_greedy, tiny_family

@@ -16,6 +16,7 @@ from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.adaptive.controller import MAX_STEP_NODES, Controller
 from drafting.config import MixedConfig
 from drafting.mixed_proposer import MixedProposer
+from drafting.sampling import Sampling
 from drafting.speculation import Speculation
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, DraftTrees, certain
@@ -23,7 +24,7 @@ from engine.build import engine_for
 from engine.config import ModelConfig
 from engine.engine import Engine
 from engine.model.loading import inspect_model
-from engine.request import Request, Sampling
+from engine.request import Request
 from tests.tiny_models import BASE, reference_greedy, tiny_model
 
 VOCABULARY = BASE["vocab_size"]

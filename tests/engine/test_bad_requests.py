@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from drafting.sampling import Sampling
 from engine.loop import EngineDead
-from engine.request import RequestFailed, Sampling
+from engine.request import RequestFailed
 from tests.engine.harness import greedy_cases
 from tests.engine.loop_helpers import LONG, free_pages, hold_steps, lose_device, until
 

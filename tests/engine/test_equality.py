@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from drafting.sampling import Sampling
 from engine.engine import Engine
-from engine.request import Request, Sampling
+from engine.request import Request
 from tests.engine.harness import (
     Case,
     ChainProposer,

@@ -23,7 +23,7 @@ from checks.fuzz.run_case import run_case
 from checks.fuzz.sampling_rule import Target, _splitmix64, target, uniform
 from checks.fuzz.shrink import shrink
 from checks.fuzz_engine import failure, main, minimal, search
-from engine.request import Sampling
+from drafting.sampling import Sampling
 from engine.verify import verify
 
 DEEP_TREES = Case(

@@ -11,8 +11,9 @@ import torch
 
 from drafting.config import MixedConfig
 from drafting.mixed_proposer import MixedProposer
+from drafting.sampling import Sampling
 from drafting.tables import Tables
-from engine.request import Request, Sampling
+from engine.request import Request
 from tests.engine.harness import Case, ChainProposer, make_engine
 from tests.tiny_models import reference_greedy, tiny_model
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.sampling import Sampling
 from engine.logprobs import likeliest
-from engine.request import Completion, Logprobs, Request, Sampling
+from engine.request import Completion, Logprobs, Request
 from tests.engine.harness import (
     Case,
     ChainProposer,

@@ -18,9 +18,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from drafting.config import MixedConfig, SpeculationConfig
+from drafting.sampling import Sampling
 from engine.build import build_engine
 from engine.config import ModelConfig
-from engine.request import Request, Sampling
+from engine.request import Request
 from engine.sampling import kept_probabilities, uniforms
 from tests.engine.harness import with_price
 

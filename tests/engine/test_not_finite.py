@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.sampling import Sampling
 from engine.engine import Engine
-from engine.request import Completion, Request, Sampling
+from engine.request import Completion, Request
 from engine.sampling import NOT_FINITE, TargetSampling, target_tokens
 from tests.engine.harness import VOCABULARY, adaptive_proposer, make_engine, mixed_proposer, with_price
 from tests.tiny_models import reference_greedy, tiny_family, tiny_model

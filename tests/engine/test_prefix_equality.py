@@ -8,7 +8,8 @@ from functools import cache
 
 import pytest
 
-from engine.request import Request, Sampling
+from drafting.sampling import Sampling
+from engine.request import Request
 from tests.engine.harness import VOCABULARY, Case, ChainProposer, make_engine, mixed_proposer, run_under_load
 from tests.tiny_models import reference_greedy, tiny_model
 

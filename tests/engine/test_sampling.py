@@ -15,7 +15,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from engine.request import Sampling
+from drafting.sampling import Sampling
 from engine.sampling import TargetSampling, _draw, kept_probabilities, target_tokens, uniforms
 
 # Probabilities 0.1, 0.4, 0.2, 0.25, 0.05 of tokens 0 .. 4; their cumulative shares: 0.1, 0.5, 0.7, 0.95, 1.

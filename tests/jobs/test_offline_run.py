@@ -125,9 +125,10 @@ def test_the_job_and_the_bare_engine_give_the_same_tokens(
     unbroken: list[dict[str, Any]], prompts: Path, tiny_folder: Path
 ) -> None:
     from drafting.config import SpeculationConfig
+    from drafting.sampling import Sampling
     from engine.build import build_engine
     from engine.config import ModelConfig
-    from engine.request import Request, Sampling
+    from engine.request import Request
     from rows.prompts import row_seed
 
     lines = prompts.read_bytes().split(b"\n")

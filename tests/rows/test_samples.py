@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from drafting.sampling import Sampling
 from engine.config import GenerationConfig
 from engine.loop import EngineLoop
-from engine.request import Completion, Logprobs, Request, Sampling, SequenceStats
+from engine.request import Completion, Logprobs, Request, SequenceStats
 from rows.output_columns import Generated, OutputColumns
 from rows.prompts import Prompt, row_seed
 from rows.samples import RowGenerator, sample_requests

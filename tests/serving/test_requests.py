@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from drafting.sampling import Sampling
 from engine.config import GenerationConfig
-from engine.request import Sampling
 from tests.serving.fakes import EOS, ScriptedBackend, client_for, text_steps
 
 COMPLETION = {"model": "tiny", "prompt": "ab"}
