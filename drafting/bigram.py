@@ -5,8 +5,10 @@ from text.
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drafting.compiled import compiled
+from drafting.likely import LEVELS_PER_NAT, LOGPROB_BITS, UNKNOWN, UInt32, pack, token_of
 from drafting.tree import Int32
 
 NO_TOKEN = -1
@@ -29,14 +31,41 @@ def learn_successors(table_VR: Int32, token_ids: Int32) -> None:
                 break
 
 
+# Log-probabilities of the successors by rank where only their order is known: 0.4, 0.16, 0.1, 0.08 ...
+BY_RANK = np.log(0.4 / np.arange(1, 65) ** 1.3).astype(np.float32)
+
+
+def packed_table(table_VR: Int32, logprobs_VR: NDArray[np.float32] | None) -> UInt32:
+    """A table with log-probabilities, packed (drafting/likely.py); None = only the order is known."""
+    if logprobs_VR is None:
+        ranks = np.minimum(np.arange(table_VR.shape[1]), len(BY_RANK) - 1)
+        logprobs_VR = np.broadcast_to(BY_RANK[ranks], table_VR.shape)
+    return pack(table_VR, np.ascontiguousarray(logprobs_VR, np.float32))
+
+
 @compiled
-def recycle_successors(table_VR: Int32, token_ids: Int32, successors_TK: Int32) -> None:
-    """Takes in what a model finds likeliest after these tokens; of equal tokens the last counts."""
-    size = min(table_VR.shape[1], successors_TK.shape[1])
+def learn_packed(table_VR: UInt32, token_ids: Int32) -> None:
+    """Takes in text as learn_successors does, into a packed table."""
+    for i in range(len(token_ids) - 1):
+        successors = table_VR[token_ids[i]]
+        token = token_ids[i + 1]
+        for rank in range(len(successors)):
+            earlier = NO_TOKEN if successors[rank] == UNKNOWN else token_of(successors[rank])
+            level = np.uint32(-BY_RANK[min(rank, len(BY_RANK) - 1)] * LEVELS_PER_NAT)
+            successors[rank] = np.uint32(token << LOGPROB_BITS) | level
+            token = earlier
+            if token in (token_ids[i + 1], NO_TOKEN):
+                break
+
+
+@compiled
+def recycle_successors(table_VR: UInt32, token_ids: Int32, likely_TM: UInt32) -> None:
+    """Takes in what a model said after these tokens, packed; of equal tokens the last counts."""
+    size = min(table_VR.shape[1], likely_TM.shape[1])
     for i in range(len(token_ids)):
         if token_ids[i] < len(table_VR):
-            table_VR[token_ids[i], :size] = successors_TK[i, :size]
-            table_VR[token_ids[i], size:] = NO_TOKEN
+            table_VR[token_ids[i], :size] = likely_TM[i, :size]
+            table_VR[token_ids[i], size:] = UNKNOWN
 
 
 @compiled

@@ -60,6 +60,8 @@ def pack(ids_NM: Int32, logprobs_NM: Float32) -> UInt32:
             token = ids_NM[place, i]
             if token < 0 or token > MAX_ID:
                 break
-            level = min(max(-logprobs_NM[place, i], 0.0) * LEVELS_PER_NAT + 0.5, NUM_LEVELS - 1)
-            packed[place, i] = np.uint32(token << LOGPROB_BITS) | np.uint32(level)
+            level = -logprobs_NM[place, i] * LEVELS_PER_NAT + 0.5
+            if not level < NUM_LEVELS:  # also where it is NaN
+                level = NUM_LEVELS - 1
+            packed[place, i] = np.uint32(token << LOGPROB_BITS) | np.uint32(max(level, 0))
     return packed

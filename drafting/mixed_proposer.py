@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from drafting.bigram import fill_bigram_drafts
 from drafting.config import MixedConfig
 from drafting.context import ContextIndex
+from drafting.likely import UInt32
+from drafting.sampling import Sampling
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32, certain, merge_drafts
 from drafting.unigram import fill_unigram_drafts
@@ -30,11 +32,24 @@ class MixedProposer:
         self._matches_S = np.array(matches, np.uint8)
         self._tables = tables
 
-    def start(self, token_ids: Int32, group: str = "") -> ContextIndex:
-        """The state of a sequence that begins with these tokens; it learns nothing from its group."""
+    def start(
+        self,
+        token_ids: Int32,
+        group: str = "",
+        sampling: Sampling | None = None,
+        num_prompt: int = 0,
+        prediction_ids: Sequence[int] = (),
+    ) -> ContextIndex:
+        """The state of a sequence that begins with these tokens; the paper knows nothing else of it."""
         return ContextIndex(token_ids, self._query_len)
 
-    def extend(self, states: Sequence[ContextIndex], token_ids: Int32, offsets: NDArray[np.int64]) -> None:
+    def extend(
+        self,
+        states: Sequence[ContextIndex],
+        token_ids: Int32,
+        offsets: NDArray[np.int64],
+        likely: UInt32 | None = None,
+    ) -> None:
         """Takes in newly committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b."""
         for state, first, last in zip(states, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
             state.extend(token_ids[first:last])
@@ -60,18 +75,23 @@ class MixedProposer:
         candidates: CandidateTrees,
         token_ids: Int32,
         offsets: NDArray[np.int64],
+        likely: UInt32 | None = None,
     ) -> None:
         """Takes in the tokens that a step gave; there is nothing to calibrate."""
         self.extend(states, token_ids, offsets)
 
-    def wants_successors(self) -> int:
-        """The paper's tables stay as they were built, so no successors are of use."""
+    def wants_likely(self) -> int:
+        """The paper drafts from tokens alone."""
         return 0
+
+    def wants_successors(self) -> bool:
+        """The paper's tables stay as they were built, so no successors are of use."""
+        return False
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """The fill order is fixed, whatever comes of it."""
 
-    def recycle(self, token_ids: Int32, successors: Int32) -> None:
+    def recycle(self, token_ids: Int32, likely: UInt32) -> None:
         """The paper's tables stay as they were built."""
 
     def finish(self, state: ContextIndex) -> None:

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.adaptive.cost_model import StepShape
+from drafting.likely import UInt32
 from drafting.proposer import Proposer
-from drafting.tree import CandidateTrees, DraftTrees, Int32
+from drafting.sampling import Sampling
+from drafting.tree import CandidateTrees, DraftTrees, Int32, Int64
 
 
 class DraftedSequence(Protocol):
@@ -29,6 +31,16 @@ class DraftedSequence(Protocol):
     @property
     def group(self) -> str:
         """The name that rows which resemble each other share."""
+
+    @property
+    def sampling(self) -> Sampling | None:
+        """How its tokens are drawn; None where that is not known."""
+
+    @property
+    def prediction_ids(self) -> Many[int]:
+        """What its output probably becomes; empty where nothing is known."""
+
+    num_prompt: int
 
     @property
     def token_ids(self) -> Int32:
@@ -110,18 +122,29 @@ class NoSpeculation:
         raise AssertionError("plain decoding has no candidates")
 
     def learn(
-        self, sequences: Many[DraftedSequence], candidates: CandidateTrees, tokens: Many[tuple[int, ...]]
+        self,
+        sequences: Many[DraftedSequence],
+        candidates: CandidateTrees,
+        tokens: Many[tuple[int, ...]],
+        likely: UInt32 | None = None,
     ) -> None:
         """There is nothing to learn."""
+
+    def extend(self, sequences: Many[DraftedSequence], tokens: Many[tuple[int, ...]], likely: UInt32) -> None:
+        """Nothing is kept."""
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """No node was accepted."""
 
-    def wants_successors(self) -> int:
-        """No successors are of use."""
+    def wants_likely(self) -> int:
+        """What the model says is of no use."""
         return 0
 
-    def recycle(self, token_ids: Int32, successors: Int32) -> None:
+    def wants_successors(self) -> bool:
+        """No successors are of use."""
+        return False
+
+    def recycle(self, token_ids: Int32, likely: UInt32) -> None:
         """No table takes successors in."""
 
     def observe(self, times: Callable[[], tuple[float, float]], num_tokens: int) -> None:
@@ -150,6 +173,7 @@ class Speculation:
         self.choose = controller.choose
         self.observe = controller.observe
         self.reward = proposer.reward
+        self.wants_likely = proposer.wants_likely
         self.wants_successors = proposer.wants_successors
         self.recycle = proposer.recycle
 
@@ -174,12 +198,25 @@ class Speculation:
         return self.proposer.propose(self._states(sequences), max_depths, self.controller.min_survival)
 
     def learn(
-        self, sequences: Many[DraftedSequence], candidates: CandidateTrees, tokens: Many[tuple[int, ...]]
+        self,
+        sequences: Many[DraftedSequence],
+        candidates: CandidateTrees,
+        tokens: Many[tuple[int, ...]],
+        likely: UInt32 | None = None,
     ) -> None:
-        """Takes in the tokens that the step gave each of the sequences for which there were candidates."""
-        offsets = np.cumsum([0, *map(len, tokens)])
-        token_ids = np.fromiter((token for some in tokens for token in some), np.int32, int(offsets[-1]))
-        self.proposer.learn([sequence.draft_state for sequence in sequences], candidates, token_ids, offsets)
+        """Takes in the tokens that the step gave each of the sequences for which there were candidates.
+
+        likely: what the model said where it gave each token, packed [N, M]; None = that is not known.
+        """
+        states = [sequence.draft_state for sequence in sequences]
+        self.proposer.learn(states, candidates, *_joined(tokens), likely)
+        for sequence in sequences:
+            sequence.num_drafted = sequence.num_tokens
+
+    def extend(self, sequences: Many[DraftedSequence], tokens: Many[tuple[int, ...]], likely: UInt32) -> None:
+        """Takes in the tokens of a step that did not draft, and what the model said where it gave them."""
+        ends = [sequence.num_tokens - len(some) for sequence, some in zip(sequences, tokens, strict=True)]
+        self.proposer.extend(self._states(sequences, ends), *_joined(tokens), likely)
         for sequence in sequences:
             sequence.num_drafted = sequence.num_tokens
 
@@ -194,22 +231,35 @@ class Speculation:
             self.proposer.drop(sequence.draft_state)
             sequence.draft_state = None
 
-    def _states(self, sequences: Many[DraftedSequence]) -> list[Any]:
-        """What the proposer knows of each sequence, brought up to its last token.
+    def _states(self, sequences: Many[DraftedSequence], ends: Many[int] | None = None) -> list[Any]:
+        """What the proposer knows of each sequence, brought up to its first `ends` tokens; None = all of them.
 
         It learned nothing of the tokens that came during a pause.
         """
-        for sequence in sequences:
+        if ends is None:
+            ends = [sequence.num_tokens for sequence in sequences]
+        late: list[tuple[DraftedSequence, Int32]] = []
+        for sequence, end in zip(sequences, ends, strict=True):
             if sequence.draft_state is None:
-                sequence.draft_state = self.proposer.start(sequence.token_ids, sequence.group)
-                sequence.num_drafted = sequence.num_tokens
-        late = [sequence for sequence in sequences if sequence.num_drafted < sequence.num_tokens]
+                sequence.draft_state = self.proposer.start(
+                    sequence.token_ids[:end],
+                    sequence.group,
+                    sequence.sampling,
+                    sequence.num_prompt,
+                    sequence.prediction_ids,
+                )
+                sequence.num_drafted = end
+            elif sequence.num_drafted < end:
+                late.append((sequence, sequence.token_ids[sequence.num_drafted : end]))
+                sequence.num_drafted = end
         if late:
-            missing = [sequence.token_ids[sequence.num_drafted :] for sequence in late]
-            offsets = np.cumsum([0, *map(len, missing)])
-            self.proposer.extend(
-                [sequence.draft_state for sequence in late], np.concatenate(missing), offsets
-            )
-            for sequence in late:
-                sequence.num_drafted = sequence.num_tokens
+            offsets = np.cumsum([0, *(len(missing) for _, missing in late)])
+            token_ids = np.concatenate([missing for _, missing in late])
+            self.proposer.extend([sequence.draft_state for sequence, _ in late], token_ids, offsets)
         return [sequence.draft_state for sequence in sequences]
+
+
+def _joined(tokens: Many[tuple[int, ...]]) -> tuple[Int32, Int64]:
+    """The tokens of all sequences in one array, and where those of each begin."""
+    offsets = np.cumsum([0, *map(len, tokens)])
+    return np.fromiter((token for some in tokens for token in some), np.int32, int(offsets[-1])), offsets

@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drafting.tree import Int32
 
 
 @dataclass(frozen=True)
 class Tables:
-    """bigram int32 [V, R]: successors by rank; unigram int32 [R]: likeliest tokens; None = no such table."""
+    """bigram int32 [V, R]: successors by rank; bigram_logprobs float32 [V, R]: their log-probabilities; unigram
+    int32 [R]: likeliest tokens; None = no such table.
+    """
 
     bigram: Int32 | None = None
     unigram: Int32 | None = None
+    bigram_logprobs: NDArray[np.float32] | None = None
 
 
 def save_table(folder: Path, name: str, ids: Int32, made_from: str) -> Path:

@@ -19,7 +19,7 @@ from drafting.speculation import NoSpeculation, Speculation
 from drafting.tree import CandidateTrees, DraftTrees, Int32, prune
 from engine.check_request import check_request
 from engine.commit import commit, fail_not_finite
-from engine.logprobs import path_logprobs
+from engine.logprobs import path_logprobs, rows_of_tokens
 from engine.model_runner import ModelRunner
 from engine.recycling import likeliest_successors
 from engine.request import Completion, Event, Request
@@ -222,17 +222,22 @@ class Engine:
 
     @phase("learn")
     def _learn(self, step: Step) -> None:
-        """Tells the proposer which nodes were accepted, what the model finds likely, and which
-        tokens came.
-        """
+        """Tells the proposer which nodes were accepted, what the model said, and which tokens came."""
+        count = self.speculation.wants_likely() if step.ending else 0
+        said = likeliest_successors(step.logits, count) if count else None
         if len(step.trees.token_ids):
             self.speculation.reward(step.trees.sources[step.verified.nodes])
-            if count := self.speculation.wants_successors():
+            if said is not None and self.speculation.wants_successors():
                 token_ids = step.plan.packed.token_ids[step.plan.packed.logits_indices].astype(np.int32)
-                self.speculation.recycle(token_ids, likeliest_successors(step.logits, count))
+                self.speculation.recycle(token_ids, said)
+        if step.candidates is None and said is None:
+            return
+        tokens = [event.token_ids for event in step.events]
+        likely = None if said is None else said[rows_of_tokens(step.trees, step.verified, tokens)]
         if step.candidates is not None:
-            tokens = [event.token_ids for event in step.events]
-            self.speculation.learn(step.sequences, step.candidates, tokens)
+            self.speculation.learn(step.sequences, step.candidates, tokens, likely)
+        elif likely is not None:
+            self.speculation.extend(step.sequences, tokens, likely)
 
     @phase("retire")
     def _retire(self, step: Step) -> None:

@@ -5,6 +5,8 @@ They depend on the logits at each position alone, so they are what plain decodin
 Letters: A tokens of the sequences that ask, V vocabulary, K likeliest tokens.
 """
 
+from collections.abc import Sequence as Many
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,6 +70,16 @@ def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
     token_ids[places] = trees.token_ids[verified.nodes]
     token_ids[ends[1:] - 1] = np.maximum(verified.bonus, 0)  # a row that fails gets no bonus
     return rows, token_ids, ends
+
+
+def rows_of_tokens(trees: DraftTrees, verified: Verified, tokens: Many[tuple[int, ...]]) -> Ints:
+    """The row of logits that gave each token; an output may end inside of a path, and then takes less of it."""
+    if not len(trees.token_ids):
+        return np.flatnonzero([len(some) for some in tokens])
+    rows, _, ends = _paths(trees, verified)
+    places = np.arange(len(rows)) - np.repeat(ends[:-1], np.diff(ends))
+    taken = np.repeat([len(some) for some in tokens], np.diff(ends))
+    return rows[places < taken]
 
 
 def likeliest(logits: Tensor, count: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from drafting.sampling import Sampling
 from engine.request import Event, FinishReason, Logprobs, Request, SequenceStats, StopCheck
 
 
@@ -62,6 +63,16 @@ class Sequence:
     def group(self) -> str:
         """The name that rows which resemble each other share."""
         return self.request.group
+
+    @property
+    def sampling(self) -> Sampling:
+        """How its tokens are drawn."""
+        return self.request.sampling
+
+    @property
+    def prediction_ids(self) -> tuple[int, ...]:
+        """What its output probably becomes."""
+        return self.request.prediction_ids
 
     @property
     def num_output(self) -> int:

@@ -12,18 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.adaptive import layout, search
-from drafting.adaptive.arena import TokenArena, history_indices
+from drafting.adaptive.arena import TokenArena, group_number, history_indices
 from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.earnings import Earnings
 from drafting.adaptive.features import NUM_FEATURES
 from drafting.adaptive.layout import Int64, Model, Records, Scratch, WeighedCandidates
-from drafting.bigram import empty_table, recycle_successors
+from drafting.bigram import empty_table, learn_packed, packed_table, recycle_successors
 from drafting.compiled import compiled
+from drafting.likely import UInt32
+from drafting.sampling import Sampling
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32, NodeArrays, empty_nodes
 
 logger = logging.getLogger(__name__)
-NUM_RECYCLED = 8  # successors that recycling takes in
+NUM_LIKELY = 8  # tokens that are kept of what the model said at a place
 # A source is used while it gives this share of the accepted nodes. Following the chain through all histories
 # takes a tenth of the time of a proposal, recycling up to a thirtieth of a step.
 MIN_SHARE_OF_CORPUS = 0.01
@@ -36,19 +38,29 @@ MIN_SURVIVAL = 0.004  # a candidate that survives less often than this is not wo
 class AdaptiveProposer:
     """Candidate trees of all running sequences; a state is the index of its history in the arena."""
 
-    source_names: tuple[str, ...] = ("context", "siblings", "corpus", "bigram")
+    source_names: tuple[str, ...] = ("context", "siblings", "corpus", "prediction", "reference", "bigram")
 
     def __init__(
-        self, *, max_nodes: int, corpus_tokens: int, tables: Tables, home: Path | None = None
+        self,
+        *,
+        max_nodes: int,
+        corpus_tokens: int,
+        tables: Tables,
+        home: Path | None = None,
+        num_likely: int = NUM_LIKELY,
     ) -> None:
         """home: the file that calibration begins with, if it is there, and that keeps what it learns for the
-        next job.
+        next job. num_likely: how many of the model's likeliest tokens are kept for each place.
         """
         self.max_nodes = max_nodes
         self.max_depth = max_nodes
-        self.arena = TokenArena(corpus_tokens)
+        self.num_likely = num_likely
+        self.arena = TokenArena(corpus_tokens, num_likely)
         self.calibration = Calibration()
-        self.bigram = tables.bigram.copy() if tables.bigram is not None else empty_table(0, 0)
+        bigram = tables.bigram if tables.bigram is not None else empty_table(0, 0)
+        self.bigram: UInt32 = packed_table(bigram, tables.bigram_logprobs)
+        # A history's prediction, by the indices of both.
+        self._predictions: dict[int, int] = {}
         self._home = home
         self._num_learned = 0
         if home:
@@ -56,15 +68,46 @@ class AdaptiveProposer:
         self._earnings = Earnings(len(self.source_names))
         self._scratch = _scratch(max_nodes, FIRST_SEQUENCES)
 
-    def start(self, token_ids: Int32, group: str = "") -> int:
-        """The state of a sequence that begins with these tokens; group: see Proposer.start."""
-        state = self.arena.add(group)
+    def start(
+        self,
+        token_ids: Int32,
+        group: str = "",
+        sampling: Sampling | None = None,
+        num_prompt: int = 0,
+        prediction_ids: Sequence[int] = (),
+    ) -> int:
+        """The state of a sequence that begins with these tokens; see Proposer.start."""
+        state = self.arena.add(group_number(group))
         self.extend([state], token_ids, np.array([0, len(token_ids)]))
+        history = self.arena.histories[state]
+        history["num_prompt"] = num_prompt
+        if sampling is not None:
+            for name in ("temperature", "top_p", "top_k", "min_p"):
+                history[name] = getattr(sampling, name)
+            history["seed"] = sampling.seed & 0xFFFFFFFFFFFFFFFF
+        if len(prediction_ids):
+            self._predict(state, np.array(prediction_ids, np.int32))
         return state
 
-    def extend(self, states: Sequence[int], token_ids: Int32, offsets: Int64) -> None:
+    def _predict(self, state: int, token_ids: Int32) -> None:
+        prediction = self.arena.add(layout.PREDICTIONS)
+        self._predictions[state] = prediction
+        self.extend([prediction], token_ids, np.array([0, len(token_ids)]))
+        known = self.arena.histories[prediction]
+        history = self.arena.histories[state]
+        history["prediction"] = known["id"]
+        history["prediction_first"] = known["first"]
+
+    def teach(self, token_ids: Int32) -> None:
+        """Takes in a reference text, which stays for good."""
+        if len(token_ids):
+            self.arena.keep_for_good(token_ids)
+
+    def extend(
+        self, states: Sequence[int], token_ids: Int32, offsets: Int64, likely: UInt32 | None = None
+    ) -> None:
         """Takes in committed tokens, token_ids[offsets[b] : offsets[b + 1]] of sequence b; scores nothing."""
-        self.arena.append(history_indices(states), token_ids, offsets)
+        self.arena.append(history_indices(states), token_ids, offsets, likely)
 
     def propose(self, states: Sequence[int], max_depths: Int32, min_survival: float = 0.0) -> CandidateTrees:
         """One tree per state, none deeper than max_depths [B] (0 = no tree) nor larger than max_nodes.
@@ -75,9 +118,8 @@ class AdaptiveProposer:
         if len(states) * layout.MAX_CANDIDATES > len(self._scratch.candidates):
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
         scratch = self._scratch
-        # The last chain leads through all histories; it is not followed where it does not earn its time.
-        follows_all = self._earnings.uses(layout.ALL, MIN_SHARE_OF_CORPUS)
-        scratch.num_chains[0] = layout.NUM_CHAINS if follows_all else layout.NUM_CHAINS - 1
+        # The chain through all histories is not followed where it does not earn its time.
+        scratch.follows_all[0] = self._earnings.uses((layout.ALL, layout.REFERENCE), MIN_SHARE_OF_CORPUS)
         both = np.zeros((2, len(states) + 1), np.int64)
         candidate_offsets, offsets = both
         search.propose(
@@ -95,7 +137,12 @@ class AdaptiveProposer:
         return CandidateTrees(**nodes._asdict(), offsets=offsets, survival=survival, weighed=weighed)
 
     def learn(
-        self, states: Sequence[int], candidates: CandidateTrees, token_ids: Int32, offsets: Int64
+        self,
+        states: Sequence[int],
+        candidates: CandidateTrees,
+        token_ids: Int32,
+        offsets: Int64,
+        likely: UInt32 | None = None,
     ) -> None:
         """Takes in a step: sequence b got token_ids[offsets[b] : offsets[b + 1]].
 
@@ -103,34 +150,46 @@ class AdaptiveProposer:
         """
         if candidates.weighed is not None:
             self.calibration.learn(WeighedCandidates(*candidates.weighed), token_ids, offsets)
-        self.extend(states, token_ids, offsets)
+        self.extend(states, token_ids, offsets, likely)
         self._num_learned += 1
         if self._home and self._num_learned % SAVE_EVERY == 0:
             self._save(self._home)
 
-    def wants_successors(self) -> int:
-        """How many successors recycle would take; 0 while next to no accepted node comes from the bigram
+    def wants_likely(self) -> int:
+        """How many of the likeliest tokens at each place `extend` and `learn` would take in now."""
+        return self.num_likely
+
+    def wants_successors(self) -> bool:
+        """Whether recycle would take anything; not while next to no accepted node comes from the bigram
         table.
         """
-        return NUM_RECYCLED if self._earnings.uses(layout.BIGRAM, MIN_SHARE_OF_BIGRAM) else 0
+        return self._earnings.uses((layout.BIGRAM,), MIN_SHARE_OF_BIGRAM)
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """Takes in the sources of the nodes that were accepted in a step that verified some."""
         self._earnings.add(sources)
 
-    def recycle(self, token_ids: Int32, successors: Int32) -> None:
-        """Takes in the likeliest next tokens, successors [R, k], best first, of tokens [R] that ran through
-        the model.
-        """
-        recycle_successors(self.bigram, token_ids, successors)
+    def recycle(self, token_ids: Int32, likely: UInt32) -> None:
+        """Takes in what the model said, packed [R, M], after tokens [R] that ran through it."""
+        recycle_successors(self.bigram, token_ids, likely)
+
+    def read_successors(self, token_ids: Int32) -> None:
+        """Lets the bigram table learn from text, where no model can be asked."""
+        learn_packed(self.bigram, token_ids)
 
     def finish(self, state: int) -> None:
         """Ends a sequence; others may draft from it. The state must not be used again."""
+        self._forget_prediction(state)
         self.arena.finish(state)
 
     def drop(self, state: int) -> None:
         """Forgets a sequence that is given up. The state must not be used again."""
+        self._forget_prediction(state)
         self.arena.drop(state)
+
+    def _forget_prediction(self, state: int) -> None:
+        if state in self._predictions:
+            self.arena.drop(self._predictions.pop(state))
 
     def clear(self) -> None:
         """Forgets what texts said: all finished histories and the biases.
@@ -160,11 +219,12 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
         features_GF=np.empty((num_candidates, NUM_FEATURES), np.int32),
         context=np.zeros(layout.MAX_MATCH, np.int32),
         recent=np.zeros(layout.MAX_MATCH, np.int32),
-        num_chains=np.array([layout.NUM_CHAINS]),
-        places_WC=np.zeros((layout.WALK, layout.NUM_CHAINS), np.int32),
+        follows_all=np.ones(1, np.bool_),
+        places_WC=np.zeros((layout.WALK, layout.NUM_WALKS), np.int32),
         votes_CV=np.zeros(votes, np.float32),
         longest_CV=np.zeros(votes, np.int32),
         totals_V=np.zeros(layout.NUM_VOTERS, np.float32),
+        slots=np.zeros(layout.NUM_SLOTS, np.int32),
     )
 
 

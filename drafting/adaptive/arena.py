@@ -21,6 +21,7 @@ from drafting.adaptive.layout import (
     NUM_SAID,
     OWNER,
     OWNER_TOKENS,
+    REFERENCES,
     SEGMENT,
     SEGMENT_TOKENS,
     Arena,
@@ -29,8 +30,10 @@ from drafting.adaptive.layout import (
     Room,
 )
 from drafting.adaptive.segments import close, num_places, release, withdraw
+from drafting.likely import UInt32, unknown
 from drafting.tree import Int32
 
+NOTHING_SAID = unknown(0, 0)
 FIRST_SEGMENTS = 256
 FIRST_HISTORIES = 16
 GROWTH = 0.25  # of the segments there are: room that is never used costs at most this share
@@ -42,11 +45,12 @@ class TokenArena:
     Each takes num_places of its length, so the limit bounds the memory however short histories are.
     """
 
-    def __init__(self, max_finished_places: int) -> None:
+    def __init__(self, max_finished_places: int, num_likely: int = 0) -> None:
+        """num_likely: how many of the model's likeliest tokens are kept for each place."""
         self.max_finished_places = max_finished_places
         self.num_finished_places = 0
         self.histories: Records = np.zeros(FIRST_HISTORIES, HISTORY)
-        self.arrays, self.room = _grown(*_nothing(), FIRST_SEGMENTS)
+        self.arrays, self.room = _grown(*_nothing(num_likely), FIRST_SEGMENTS)
         # First places of finished histories, oldest first; those before `_oldest` are forgotten. An object
         # for each would take more memory than a short history itself.
         self._finished = array("i")
@@ -55,8 +59,8 @@ class TokenArena:
         self._last_id = 0
         self._recent = np.zeros(MAX_ORDER, np.int32)
 
-    def add(self, group: str) -> int:
-        """Begins a history and returns its index."""
+    def add(self, group: int) -> int:
+        """Begins a history of a group (0 = none) and returns its index."""
         if not self._free:
             size = len(self.histories)
             self.histories = np.concatenate([self.histories, np.zeros(size, HISTORY)])
@@ -66,17 +70,29 @@ class TokenArena:
             self._free = list(range(size, 2 * size))[::-1]
         index = self._free.pop()
         self._last_id = self._last_id % MAX_ID + 1
-        self.histories[index] = (self._last_id, group_number(group), NONE, NONE, 0)
+        history = self.histories[index]
+        history["id"] = self._last_id
+        history["group"] = group
+        for name in ("first", "last", "prediction", "prediction_first"):
+            history[name] = NONE
+        for name in ("length", "num_prompt", "temperature"):
+            history[name] = 0
         self.arrays.said_HN[index] = 0
         return index
 
-    def append(self, indices: Int64, token_ids: Int32, offsets: Int64) -> None:
-        """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i]."""
+    def append(self, indices: Int64, token_ids: Int32, offsets: Int64, likely: UInt32 | None = None) -> None:
+        """Adds token_ids[offsets[i] : offsets[i + 1]] to the history in indices[i].
+
+        likely: what the model said where it gave each token, packed [N, M] (drafting/likely.py); None = that
+        is not known.
+        """
+        if likely is None:
+            likely = NOTHING_SAID
         missing = len(token_ids) // SEGMENT_TOKENS + len(indices) - int(self.room.num_free[0])
         if missing > 0:
             more = max(missing, int(GROWTH * len(self.arrays.segments)))
             self.arrays, self.room = _grown(self.arrays, self.room, more)
-        append(self.arrays, self.room, self.histories, indices, token_ids, offsets, self._recent)
+        append(self.arrays, self.room, self.histories, indices, token_ids, offsets, likely, self._recent)
 
     def finish(self, index: int) -> None:
         """Ends a history, which stays as an example for others if it is not too long to be kept."""
@@ -90,6 +106,13 @@ class TokenArena:
         self.num_finished_places += places
         self._free.append(index)
         self._forget(self.max_finished_places)
+
+    def keep_for_good(self, token_ids: Int32) -> None:
+        """Adds a reference text, which is never forgotten; it does not count against the limit."""
+        index = self.add(REFERENCES)
+        self.append(np.array([index]), token_ids, np.array([0, len(token_ids)]))
+        close(self.arrays, self.room, int(self.histories[index]["last"]))
+        self._free.append(index)
 
     def drop(self, index: int) -> None:
         """Ends a history and forgets it."""
@@ -128,10 +151,11 @@ def group_number(name: str) -> int:
     return int.from_bytes(digest, "little") % MAX_ID + 1
 
 
-def _nothing() -> tuple[Arena, Room]:
+def _nothing(num_likely: int) -> tuple[Arena, Room]:
     """An arena without any segment, with one head for each chain."""
     arrays = Arena(
         tokens=np.empty(0, np.int32),
+        likely_PM=unknown(0, num_likely),
         owners=np.empty(0, OWNER),
         segments=np.empty(0, SEGMENT),
         chains_CP=np.empty((NUM_CHAINS, 0), np.int32),
@@ -156,6 +180,7 @@ def _grown(old: Arena, room: Room, more: int) -> tuple[Arena, Room]:
         heads_CH = np.concatenate([heads_CH, heads_CH], 1)
     arrays = old._replace(
         tokens=np.concatenate([old.tokens, np.full(places, NONE, np.int32)]),
+        likely_PM=np.concatenate([old.likely_PM, unknown(places, old.likely_PM.shape[1])]),
         owners=np.concatenate([old.owners, np.zeros(places // OWNER_TOKENS, OWNER)]),
         segments=np.concatenate([old.segments, np.zeros(more, SEGMENT)]),
         chains_CP=np.concatenate([old.chains_CP, np.full((NUM_CHAINS, places), NONE, np.int32)], 1),

@@ -17,7 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from drafting.adaptive.features import NUM_BIASES, NUM_BUCKETS, NUM_HASHES, NUM_TABLES, prior
+from drafting.adaptive.features import (
+    NUM_BIASES,
+    NUM_BUCKETS,
+    NUM_HASHES,
+    NUM_MODES,
+    NUM_TABLES,
+    NUM_WEIGHTS,
+    prior,
+)
 from drafting.adaptive.layout import Int64, WeighedCandidates
 from drafting.compiled import compiled
 from drafting.tree import Int32
@@ -31,18 +39,17 @@ BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
 class Calibration:
     """What candidates have taught.
 
-    weights float32 [NUM_TABLES, NUM_BUCKETS]: what each bucket adds to a score; seen: how often it was
+    weights float32 [NUM_MODES, NUM_TABLES, NUM_BUCKETS]: what each bucket adds to a score; seen: how often it was
     scored. biases float32 [NUM_BIASES, NUM_HASHES]: what tokens add. scores: weights and biases as one array,
     for features to point into.
     """
 
     def __init__(self) -> None:
-        num_weights = NUM_TABLES * NUM_BUCKETS
-        self.scores = np.zeros(num_weights + NUM_BIASES * NUM_HASHES, np.float32)
-        self.weights = self.scores[:num_weights].reshape(NUM_TABLES, NUM_BUCKETS)
+        self.scores = np.zeros(NUM_WEIGHTS + NUM_BIASES * NUM_HASHES, np.float32)
+        self.weights = self.scores[:NUM_WEIGHTS].reshape(NUM_MODES, NUM_TABLES, NUM_BUCKETS)
         self.weights[:] = prior()
-        self.seen = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
-        self.biases = self.scores[num_weights:].reshape(NUM_BIASES, NUM_HASHES)
+        self.seen = np.zeros_like(self.weights)
+        self.biases = self.scores[NUM_WEIGHTS:].reshape(NUM_BIASES, NUM_HASHES)
 
     def learn(self, weighed: WeighedCandidates, token_ids: Int32, offsets: Int64) -> None:
         """Scores the candidates of each sequence along its true tokens, token_ids[offsets[b] : offsets[b +

@@ -5,7 +5,6 @@ looked for. A place is a token's index in the arena. Chain c links each place to
 the same ORDERS[c] tokens in the same scope. Links may be stale or collide, so every use compares tokens.
 """
 
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from drafting.adaptive.layout import (
     NUM_SAID,
     ORDERS,
     OWN,
+    PREDICTIONS,
     SCOPES,
     Arena,
     Int64,
@@ -24,6 +24,7 @@ from drafting.adaptive.layout import (
 )
 from drafting.adaptive.segments import new_place, place_before
 from drafting.compiled import compiled_lean
+from drafting.likely import UNKNOWN, UInt32
 from drafting.tree import Int32
 
 MULTIPLIER = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd
@@ -37,13 +38,22 @@ def mix(key: int, value: int) -> int:
 
 
 @compiled_lean
-def head_of(heads_CH: Int32, chain: int, history: Any, recent: Int32) -> int:
-    """Where in heads_CH[chain] the newest place after these recent tokens is kept."""
+def head_of(heads_CH: Int32, chain: int, own: int, group: int, recent: Int32) -> int:
+    """Where in heads_CH[chain] the newest place after these recent tokens is kept; own: the id of a
+    history.
+    """
     scope = SCOPES[chain]
-    key = (history.id if scope == OWN else -history.group if scope == GROUP else 0) * NUM_CHAINS + chain
+    key = (own if scope == OWN else -group if scope == GROUP else 0) * NUM_CHAINS + chain
     for i in range(ORDERS[chain]):
         key = mix(key, recent[i])
     return int((key * MULTIPLIER >> 32) & (heads_CH.shape[1] - 1))
+
+
+@compiled_lean
+def is_on(chain: int, group: int) -> bool:
+    """Whether the histories of a group are on a chain."""
+    scope = SCOPES[chain]
+    return scope == OWN or (group > 0 if scope == GROUP else group != PREDICTIONS)
 
 
 @compiled_lean
@@ -65,12 +75,16 @@ def append(
     indices: Int64,
     token_ids: Int32,
     offsets: Int64,
+    likely_NM: UInt32,
     recent: Int32,
 ) -> None:
     """Adds token_ids[offsets[i] : offsets[i + 1]] to history indices[i]; there must be free segments for it.
 
-    recent int32 [MAX_ORDER] is scratch.
+    likely_NM: what the model said where it gave each token, or no rows where that is not known. recent int32
+    [MAX_ORDER] is scratch.
     """
+    num_likely = arena.likely_PM.shape[1]
+    num_known = min(num_likely, likely_NM.shape[1]) if len(likely_NM) > 0 else 0
     for i in range(len(indices)):
         history = histories[indices[i]]
         said = arena.said_HN[indices[i]]
@@ -78,11 +92,15 @@ def append(
         for t in range(offsets[i], offsets[i + 1]):
             place = new_place(arena, room, history)
             arena.tokens[place] = token_ids[t]
+            for i in range(num_known):
+                arena.likely_PM[place, i] = likely_NM[t, i]
+            if num_known < num_likely:
+                arena.likely_PM[place, num_known] = UNKNOWN
             counter = token_ids[t] & (NUM_SAID - 1)
             said[counter] = min(said[counter] + 1, 255)
             for chain in range(NUM_CHAINS):
-                if size >= ORDERS[chain] and (SCOPES[chain] != GROUP or history.group > 0):
-                    head = head_of(arena.heads_CH, chain, history, recent)
+                if size >= ORDERS[chain] and is_on(chain, history.group):
+                    head = head_of(arena.heads_CH, chain, history.id, history.group, recent)
                     arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
                     arena.heads_CH[chain, head] = place
             recent[2] = recent[1]

@@ -24,11 +24,16 @@ from drafting.tree import Int32, UInt8
 RANK = NUM_VOTERS  # the rank in the bigram table, and whether any voter votes for the candidate
 DEPTH = NUM_VOTERS + 1  # the depth in the tree, and how many scopes vote for the candidate
 SAID = NUM_VOTERS + 2  # how often the history has said the token, and the candidate's source
-NUM_TABLES = NUM_VOTERS + 3
+LEAD = NUM_VOTERS + 3  # how far its score is above that of its best sibling, and the node's longest match
+LEVEL = NUM_VOTERS + 4  # its score, and the node's longest match
+NUM_TABLES = NUM_VOTERS + 5
+NUM_MODES = 2  # rows whose noise is known have tables of their own
 NUM_BUCKETS = 64
 NUM_BIASES = 6
 NUM_HASHES = 1 << 16
 NUM_FEATURES = NUM_TABLES + NUM_BIASES
+WEIGHTS_OF_MODE = NUM_TABLES * NUM_BUCKETS
+NUM_WEIGHTS = NUM_MODES * WEIGHTS_OF_MODE
 
 # Buckets of a voter's feature.
 NO_VOTES = 0  # the voter has no occurrence at all
@@ -39,29 +44,37 @@ NUM_LENGTHS = 9  # 1 2 3 4 5-6 7-9 10-15 16-31 32
 LENGTH_CLASS = np.searchsorted((1, 2, 3, 4, 6, 9, 15, 31), np.arange(33))
 MAX_RANK = 7  # ranks from here on share a bucket
 MAX_DEPTH = 8  # depths from here on share a bucket
-NUM_SCOPES = 3
-NUM_SOURCES = 4
+NUM_SCOPES = 5
+NUM_SOURCES = 6
+LEADS = (-3.0, -1.5, -0.75, -0.3, 0.0, 0.1, 0.25, 0.5, 0.8, 1.2, 1.7, 2.5, 4.0)
+LEVELS = (-4.0, -3.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.03, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+MATCH_CLASS = np.searchsorted((1, 2, 4), np.arange(33))  # 0-1 2 3-4 5+
+NUM_MATCH_CLASSES = 4
+NUM_KINDS = (NUM_LENGTHS + 1) * NUM_SOURCES
 SAID_CLASS = np.searchsorted((1, 2, 3, 5, 10), np.arange(256), side="right")  # 0 1 2 3-4 5-9 10+
 
 
 @compiled_lean
-def set_buckets(candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch) -> int:
+def set_buckets(
+    candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch, lead: float, longest: int
+) -> int:
     """Writes the buckets, the source and the longest match of a candidate.
 
-    Returns its kind: one number made from the source and the longest match.
+    lead: its score less that of its best sibling. longest: of its node's matches. Returns its kind: one number
+    made from the source and the longest match.
     """
     num_scopes = 0
     for voter in range(NUM_VOTERS):
-        longest = scratch.longest_CV[child, voter]
+        match = scratch.longest_CV[child, voter]
         total = scratch.totals_V[voter]
         bucket = NO_VOTES
-        if longest:
+        if match:
             share = _share_class(scratch.votes_CV[child, voter] / total)
-            bucket = FIRST_SHARE + LENGTH_CLASS[longest] * NUM_SHARES + share
+            bucket = FIRST_SHARE + LENGTH_CLASS[match] * NUM_SHARES + share
             if voter != GAP:
                 num_scopes += 1
-                if longest > candidate.match:
-                    candidate.match = longest
+                if match > candidate.match:
+                    candidate.match = match
                     candidate.source = voter
         elif total > 0:
             bucket = OTHER_VOTES
@@ -72,8 +85,20 @@ def set_buckets(candidate: Any, features: Int32, child: int, said: UInt8, scratc
     features[DEPTH] = DEPTH * NUM_BUCKETS + depth * (NUM_SCOPES + 1) + num_scopes
     times = SAID_CLASS[said[candidate.token & (NUM_SAID - 1)]]
     features[SAID] = SAID * NUM_BUCKETS + times * NUM_SOURCES + candidate.source
+    length = MATCH_CLASS[longest]
+    features[LEAD] = LEAD * NUM_BUCKETS + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
+    features[LEVEL] = LEVEL * NUM_BUCKETS + _class(candidate.score, LEVELS) * NUM_MATCH_CLASSES + length
     length = LENGTH_CLASS[candidate.match] + 1 if candidate.match > 0 else 0
     return int(length * NUM_SOURCES + candidate.source)
+
+
+@compiled_lean
+def _class(value: float, limits: tuple[float, ...]) -> int:
+    """How many limits a value has reached."""
+    number = 0
+    for limit in limits:
+        number += value >= limit
+    return number
 
 
 @compiled_lean
@@ -98,25 +123,28 @@ def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> 
     keys = (last, mix(last, kind), pair, mix(drafted, kind), mix(last, token), mix(pair, token))
     for bias, key in enumerate(keys):
         entry = (key * MULTIPLIER >> 32) & (NUM_HASHES - 1)
-        features[NUM_TABLES + bias] = NUM_TABLES * NUM_BUCKETS + bias * NUM_HASHES + entry
+        features[NUM_TABLES + bias] = NUM_WEIGHTS + bias * NUM_HASHES + entry
 
 
 def prior() -> NDArray[np.float32]:
-    """Weights of all buckets, float32 [NUM_TABLES, NUM_BUCKETS], before anything was seen.
+    """Weights of all buckets, float32 [NUM_MODES, NUM_TABLES, NUM_BUCKETS], before anything was seen.
 
     Longer matches, larger shares and better ranks are likelier. The weights are straight lines through what
     was learned from four kinds of recorded text. Lines from three of these kinds also help the fourth.
     """
-    weights = np.zeros((NUM_TABLES, NUM_BUCKETS), np.float32)
+    weights = np.zeros((NUM_MODES, NUM_TABLES, NUM_BUCKETS), np.float32)
+    greedy, noisy = weights
     lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]
     shares = 0.42 * np.arange(NUM_SHARES)
     end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
-    weights[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
+    greedy[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
     # [not in the table, ranks 0 .. MAX_RANK][voted for]
-    ranks = weights[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
+    ranks = greedy[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
     ranks[0, 1] = -0.5
     ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
     ranks[1:, 1] = -0.1
-    depths = weights[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
-    depths[:] = (0.1, -0.2, 0.1, 0.2)  # by the number of scopes that vote for the candidate
+    depths = greedy[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
+    depths[:] = (0.1, -0.2, 0.1, 0.2, 0.2, 0.2)  # by the number of scopes that vote for the candidate
+    leads = noisy[LEAD, : NUM_MATCH_CLASSES * (len(LEADS) + 1)].reshape(-1, NUM_MATCH_CLASSES)
+    leads[:] = -3.0 + 0.35 * np.arange(len(LEADS) + 1)[:, None] + 0.3 * np.arange(NUM_MATCH_CLASSES)
     return weights

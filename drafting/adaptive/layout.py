@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.compiled import record
+from drafting.likely import UInt32
 from drafting.tree import Int32, UInt8
 
 Records = NDArray[np.void]
@@ -18,32 +19,51 @@ SEGMENT_TOKENS = 64  # places of a segment
 OWNER_TOKENS = 4  # places that one record of their owner speaks for: histories begin at multiples of this
 MAX_MATCH = 32  # tokens that are compared backwards
 MAX_CHILDREN = 24  # candidates that follow one node
+NUM_SLOTS = 256
 MAX_CANDIDATES = 512  # candidates of one tree
 NUM_SAID = 1 << 12  # counters of the tokens that a history has said
 
-# Where an occurrence lies: in the history itself, in a history of its group, in any history. The number
-# of a scope is also the number of its source; the bigram table is the source with the next number.
+# Where an occurrence lies: in the history itself, in a history of its group, in any history, in the prediction
+# of the history, in a reference text. The number of a scope is also the number of its source; the bigram table
+# is the source with the next number.
 OWN = 0
 GROUP = 1
 ALL = 2
-BIGRAM = 3
+PREDICTION = 3
+REFERENCE = 4
+BIGRAM = 5
 # Occurrences vote for what followed them. Those that match only before the last token have a vote of their
 # own.
-GAP = 3
-NUM_VOTERS = 4
+GAP = 5
+NUM_VOTERS = 6
 
 # Chain c links each place to the earlier one that followed the same ORDERS[c] tokens in the scope SCOPES[c].
+# The chain of all histories holds the reference texts too.
 ORDERS = (3, 1, 2, 2)
 SCOPES = (OWN, OWN, GROUP, ALL)
 NUM_CHAINS = 4
 MAX_ORDER = 3
+# Walks w follow the chain WALKS[w]. The last two follow those of the history's prediction.
+WALKS = (0, 1, 2, 3, 0, 1)
+NUM_WALKS = 6
+PREDICTION_WALKS = 4  # from here on
 WALK = 16  # links of a chain that are followed for the root of a tree
 SHORT_WALK = 8  # links that are followed for another node, and for matches before the last token
-MAX_POINTERS = NUM_CHAINS * (WALK + SHORT_WALK)  # occurrences that a node keeps
+MAX_POINTERS = NUM_WALKS * (WALK + SHORT_WALK) + 1  # occurrences that a node keeps
 
 MAX_ID = (1 << 31) - 1  # of histories and groups: owners keep both in 32 bits
-# id: from 1 to MAX_ID, and then from 1 again. first, last: the places of its first and last token, or NONE.
-HISTORY = record(int64="id group first last length")
+# Groups without siblings: of predictions, which only their own row drafts from, and of reference texts.
+PREDICTIONS = -1
+REFERENCES = -2
+# id: from 1 to MAX_ID, and then from 1 again. group: 0 = none. first, last: the places of its first and last
+# token, or NONE. prediction, prediction_first: the id and the first place of the history that says what this one
+# probably becomes, or NONE. num_prompt: tokens that come before output position 0. temperature: 0 where there is
+# no noise, or it is not known; the other settings of the draw count only where it is known.
+HISTORY = record(
+    int64="id group first last length prediction prediction_first num_prompt top_k",
+    uint64="seed",
+    float64="temperature top_p min_p",
+)
 # next, previous: where the last history of a segment goes on, and where the first one comes from. histories:
 # how many have tokens here. used: the places that are taken, SEGMENT_TOKENS while a history may take more.
 SEGMENT = record(int32="next previous histories used")
@@ -58,18 +78,24 @@ NODE = record(
     float32="survival best_survival",
 )
 # parent: a node. node: the node that the candidate has become, or NONE. rank: in the bigram table, or NONE.
-CANDIDATE = record(int32="parent token node depth rank", int16="source match", float32="probability survival")
+# share: what the model probably gives it at temperature 1. score: the logarithm of the share divided by the
+# temperature, plus the noise of the draw.
+CANDIDATE = record(
+    int32="parent token node depth rank", int16="source match", float32="share score probability survival"
+)
 
 
 class Arena(NamedTuple):
     """The tokens of all histories, int32 [P], in linked segments, and the chains through them.
 
-    Places without a token hold NONE. owners: whose each run of OWNER_TOKENS places is. said_HN uint8
+    Places without a token hold NONE. likely_PM: what the model said at each place, which is where its token
+    comes from (drafting/likely.py). owners: whose each run of OWNER_TOKENS places is. said_HN uint8
     [histories, NUM_SAID] counts how often a running history has said a token, prompt included; the index of
     a token's counter is the low bits of its id.
     """
 
     tokens: Int32
+    likely_PM: UInt32
     owners: Records
     segments: Records
     chains_CP: Int32
@@ -93,20 +119,21 @@ class Room(NamedTuple):
 class Model(NamedTuple):
     """What was learned.
 
-    scores float32: of all buckets, then of all biases (features.py); bigram_VR int32 [V, ranks].
+    scores float32: of all buckets, then of all biases (features.py). bigram_VR: what the model said after each
+    token, packed, [V, ranks].
     """
 
     scores: NDArray[np.float32]
-    bigram_VR: Int32
+    bigram_VR: UInt32
 
 
 class Scratch(NamedTuple):
     """Memory that growing trees needs. candidates and features_GF hold those of all trees of a step.
 
-    num_chains int64 [1]: how many chains are followed. context int32 [MAX_MATCH]: the last tokens of a
-    history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them. places_WC int32
-    [WALK, NUM_CHAINS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN, NUM_VOTERS]; totals_V float32
-    [NUM_VOTERS].
+    follows_all bool [1]: whether the chain of all histories is followed. context int32 [MAX_MATCH]: the last
+    tokens of a history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them. places_WC
+    int32 [WALK, NUM_WALKS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN, NUM_VOTERS]; totals_V float32
+    [NUM_VOTERS]. slots int32 [NUM_SLOTS]: the children of a node by the low bits of their token ids.
     """
 
     pointers: Records
@@ -115,11 +142,12 @@ class Scratch(NamedTuple):
     features_GF: Int32
     context: Int32
     recent: Int32
-    num_chains: Int64
+    follows_all: NDArray[np.bool_]
     places_WC: Int32
     votes_CV: NDArray[np.float32]
     longest_CV: Int32
     totals_V: NDArray[np.float32]
+    slots: Int32
 
 
 class WeighedCandidates(NamedTuple):

@@ -20,248 +20,41 @@ last 3.
   than `floor`, or the tree is full.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from drafting.adaptive.chains import head_of, mix, write_recent
-from drafting.adaptive.features import NUM_FEATURES, set_biases, set_buckets
-from drafting.adaptive.layout import (
-    BIGRAM,
-    GAP,
-    GROUP,
-    MAX_CANDIDATES,
-    MAX_CHILDREN,
-    MAX_MATCH,
-    NONE,
-    ORDERS,
-    OWN,
-    OWNER_TOKENS,
-    SCOPES,
-    SHORT_WALK,
-    WALK,
-    Arena,
-    Int64,
-    Model,
-    Records,
-    Scratch,
+from drafting.adaptive.chains import mix, write_recent
+from drafting.adaptive.features import (
+    NUM_FEATURES,
+    NUM_KINDS,
+    NUM_TABLES,
+    WEIGHTS_OF_MODE,
+    set_biases,
+    set_buckets,
 )
-from drafting.adaptive.segments import place_after, place_before
+from drafting.adaptive.foresight import foresee, list_candidates
+from drafting.adaptive.layout import MAX_CANDIDATES, MAX_CHILDREN, NONE, Arena, Int64, Model, Records, Scratch
+from drafting.adaptive.occurrences import LONG_MATCH, Growth, set_pointers
 from drafting.compiled import compiled_lean
-from drafting.tree import Int32, UInt8
+from drafting.tree import Int32
 
-FEW_POINTERS = 16  # a node that gets fewer occurrences than this from its parent follows the chains itself
-LONG_MATCH = 16  # but a node with a match of at least this length does not
 # A node gets no candidates if even one this likely would survive less often than asked for.
 MAX_CERTAINTY = 0.7
-
-
-class Growth(NamedTuple):
-    """What the growth of one tree works with. said uint8 [NUM_SAID]: the token counters of the history.
-
-    floor: the least survival of a node. size: how many tokens scratch.context holds.
-    """
-
-    arena: Arena
-    model: Model
-    history: Any
-    said: UInt8
-    floor: float
-    size: int
-    scratch: Scratch
-
-
-@compiled_lean
-def _find(growth: Growth, recent: Int32, size: int, walk: int, first: int) -> int:
-    """Lists occurrences of the last `size` tokens, recent[:size], in pointers[first:]; returns where the list
-    ends.
-    """
-    arena = growth.arena
-    scratch = growth.scratch
-    for chain in range(scratch.num_chains[0]):
-        place = NONE
-        if size >= ORDERS[chain] and (SCOPES[chain] != GROUP or growth.history.group > 0):
-            head = head_of(arena.heads_CH, chain, growth.history, recent)
-            place = arena.heads_CH[chain, head]
-        scratch.places_WC[0, chain] = place
-    return _keep(growth, recent, 0, size, walk, first)
-
-
-@compiled_lean
-def _find_gaps(growth: Growth, first: int) -> int:
-    """Lists occurrences of the tokens before the last one, where another token than the last one followed.
-
-    After 1 2 3 8 4 5 and 1 2 3 9 the 8 stands where 9 does, and 4 may come next. Returns where the list ends.
-    """
-    scratch = growth.scratch
-    history = growth.history
-    for chain in range(scratch.num_chains[0]):
-        known = growth.size > ORDERS[chain] > 1 and (SCOPES[chain] != GROUP or history.group > 0)
-        scratch.places_WC[0, chain] = growth.arena.chains_CP[chain, history.last] if known else NONE
-    return _keep(growth, scratch.context, 1, growth.size, SHORT_WALK, first)
-
-
-@compiled_lean
-def _keep(growth: Growth, recent: Int32, gap: int, size: int, walk: int, first: int) -> int:
-    """Follows the chains from places_WC[0] and lists what follows matches of recent[gap:size] in
-    pointers[first:].
-
-    An occurrence may lie on several chains; it is listed for the first of them only. Returns where the list
-    ends.
-    """
-    arena = growth.arena
-    places_WC = growth.scratch.places_WC
-    num_chains = growth.scratch.num_chains[0]
-    last = first
-    # All chains are followed at once: each link is somewhere else in memory, and these are waited for
-    # together.
-    for i in range(1, walk):
-        for chain in range(num_chains):
-            place = places_WC[i - 1, chain]
-            places_WC[i, chain] = arena.chains_CP[chain, place] if place >= 0 else NONE
-    for chain in range(num_chains):
-        for i in range(walk):
-            place = places_WC[i, chain]
-            if place < 0:
-                break
-            match = _match(arena, growth.history, place, SCOPES[chain], recent, gap, size)
-            if match >= ORDERS[chain] and (chain != 1 or match < ORDERS[0]):
-                if gap:
-                    place = place_after(arena, place) if arena.tokens[place] != recent[0] else NONE
-                if place >= 0 and arena.tokens[place] >= 0:
-                    pointer = growth.scratch.pointers[last]
-                    pointer.place = place
-                    pointer.match = match
-                    pointer.scope = SCOPES[chain]
-                    pointer.gap = gap
-                    last += 1
-    return last
-
-
-@compiled_lean
-def _match(
-    arena: Arena, history: Any, place: int, scope: int, recent: Int32, gap: int, size: int
-) -> int:  # called most often, and every array of a Growth that is handed on costs time
-    """How many tokens before a place are those of recent[gap:size]; 0 where the place is not in the scope."""
-    owner = arena.owners[place // OWNER_TOKENS]
-    match = 0
-    # The scope of all histories leaves out the history itself and its group, which have chains of their own.
-    in_scope = scope == OWN or (
-        owner.history != history.id and (scope == GROUP or history.group == 0 or owner.group != history.group)
-    )
-    if in_scope:
-        earlier = place_before(arena, place)
-        while match < size - gap and earlier >= 0 and arena.tokens[earlier] == recent[gap + match]:
-            match += 1
-            earlier = place_before(arena, earlier)
-    return match
-
-
-@compiled_lean
-def _set_pointers(growth: Growth, number: int) -> None:
-    """Lists the occurrences of a node: those of its parent that went on with its token, or its own if few."""
-    scratch = growth.scratch
-    node = scratch.nodes[number]
-    if number == 0:
-        node.last = _find_gaps(growth, _find(growth, scratch.context, growth.size, WALK, 0))
-        return
-    node.last = _move_on(growth, node)
-    if node.last - node.first < FEW_POINTERS and node.longest < LONG_MATCH:
-        path = 0
-        ancestor = number
-        while ancestor > 0 and path < MAX_MATCH:
-            candidate = scratch.candidates[scratch.nodes[ancestor].candidate]
-            scratch.recent[path] = candidate.token
-            ancestor = candidate.parent
-            path += 1
-        size = min(growth.size, MAX_MATCH - path)
-        for i in range(size):
-            scratch.recent[path + i] = scratch.context[i]
-        node.last = _find(growth, scratch.recent, path + size, SHORT_WALK, node.first)
-
-
-@compiled_lean
-def _move_on(growth: Growth, node: Any) -> int:
-    """Lists the occurrences of the node's parent that went on with the node's token, each one place further.
-
-    Sets the node's longest match; returns where the list ends.
-    """
-    arena = growth.arena
-    pointers = growth.scratch.pointers
-    candidate = growth.scratch.candidates[node.candidate]
-    parent = growth.scratch.nodes[candidate.parent]
-    last = node.last
-    for i in range(parent.first, parent.last):
-        if arena.tokens[pointers[i].place] == candidate.token:
-            place = place_after(arena, pointers[i].place)
-            if place >= 0 and arena.tokens[place] >= 0:
-                match = min(pointers[i].match + 1, MAX_MATCH)
-                pointers[last].place = place
-                pointers[last].match = match
-                pointers[last].scope = pointers[i].scope
-                pointers[last].gap = pointers[i].gap
-                node.longest = max(node.longest, 0 if pointers[i].gap else match)
-                last += 1
-    return int(last)
-
-
-@compiled_lean
-def _child(token: int, source: int, first: int, count: int, scratch: Scratch) -> int:
-    """The place of the candidate with this token among the `count` candidates from `first` on.
-
-    Without one it is added at place `count`; without room the answer is MAX_CHILDREN.
-    """
-    candidates = scratch.candidates
-    for child in range(count):
-        if candidates[first + child].token == token:
-            return child
-    if count < MAX_CHILDREN:
-        candidate = candidates[first + count]
-        candidate.token = token
-        candidate.source = source
-        candidate.match = 0
-        candidate.rank = NONE
-        scratch.votes_CV[count] = 0
-        scratch.longest_CV[count] = 0
-    return count
-
-
-@compiled_lean
-def _tally(growth: Growth, node: Any, token: int, num_successors: int, first: int) -> int:
-    """Lists the distinct candidates that follow a node, with the votes for them; returns their number."""
-    scratch = growth.scratch
-    bigram_VR = growth.model.bigram_VR
-    count = 0
-    scratch.totals_V[:] = 0
-    for i in range(node.first, node.last):
-        pointer = scratch.pointers[i]
-        child = _child(growth.arena.tokens[pointer.place], pointer.scope, first, count, scratch)
-        if child < MAX_CHILDREN:
-            count = max(count, child + 1)
-            voter = GAP if pointer.gap else pointer.scope
-            match = pointer.match
-            scratch.totals_V[voter] += match * match
-            scratch.votes_CV[child, voter] += match * match
-            scratch.longest_CV[child, voter] = max(scratch.longest_CV[child, voter], match)
-    for rank in range(num_successors):
-        successor = bigram_VR[token, rank]
-        if successor < 0:
-            break
-        child = _child(successor, BIGRAM, first, count, scratch)
-        if child < MAX_CHILDREN:
-            count = max(count, child + 1)
-            scratch.candidates[first + child].rank = rank
-    return count
+NOISY_RANKS = 8  # of the bigram table, in a row whose noise is known
 
 
 @compiled_lean
 def _num_successors(growth: Growth, node: Any, token: int) -> int:
-    """How many successors of the bigram table are worth a look: the n-th likeliest has a probability of at
-    most 1 / n.
+    """How many successors of the bigram table are worth a look.
+
+    Without noise the n-th likeliest has a probability of at most 1 / n; with noise each may be the next.
     """
     if token >= len(growth.model.bigram_VR):
         return 0
     num_ranks = int(growth.model.bigram_VR.shape[1])
+    if growth.history.temperature > 0:
+        return min(NOISY_RANKS, num_ranks)
     most = min(2, num_ranks) if node.longest >= LONG_MATCH else num_ranks
     return min(most, int(node.survival / growth.floor))
 
@@ -277,8 +70,11 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
     candidates = scratch.candidates
     scores = growth.model.scores
     node = scratch.nodes[number]
-    count = _tally(growth, node, token, _num_successors(growth, node, token), first)
-    last = mix(0, token)
+    count = list_candidates(growth, number, token, _num_successors(growth, node, token), first)
+    count = foresee(growth, number, first, count)
+    mode = 1 if growth.history.temperature > 0 else 0
+    best, second = _two_best(candidates, first, count)
+    last = mix(mode, token)
     pair = mix(last, before)
     total = np.float32(1.0)
     for child in range(count):
@@ -287,10 +83,13 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
         candidate.parent = number
         candidate.node = NONE
         candidate.depth = node.depth + 1
-        kind = set_buckets(candidate, features, child, growth.said, scratch)
-        set_biases(features, candidate.token, kind, last, pair)
+        lead = candidate.score - (second if candidate.score == best else best)
+        kind = set_buckets(candidate, features, child, growth.said, scratch, lead, node.longest)
+        set_biases(features, candidate.token, kind + mode * NUM_KINDS, last, pair)
         score = np.float32(0.0)
         for i in range(NUM_FEATURES):
+            if i < NUM_TABLES:
+                features[i] += mode * WEIGHTS_OF_MODE
             score += scores[features[i]]
         candidate.probability = np.exp(score)
         total += candidate.probability
@@ -298,6 +97,21 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
         candidates[child].probability /= total
         candidates[child].survival = node.survival * candidates[child].probability
     return count
+
+
+@compiled_lean
+def _two_best(candidates: Records, first: int, count: int) -> tuple[float, float]:
+    """The two highest scores."""
+    best = -np.inf
+    second = -np.inf
+    for child in range(first, first + count):
+        score = candidates[child].score
+        if score > best:
+            second = best
+            best = score
+        elif score > second:
+            second = score
+    return best, second
 
 
 @compiled_lean
@@ -335,7 +149,7 @@ def _open(growth: Growth, number: int, max_depth: int, before: int, token: int, 
     node.longest = 0
     has_room = node.depth < max_depth and end + MAX_CHILDREN <= first + MAX_CANDIDATES
     if has_room and node.survival * MAX_CERTAINTY >= growth.floor:
-        _set_pointers(growth, number)
+        set_pointers(growth, number)
         end += _weigh(growth, number, before, token, end)
     node.last_candidate = end
     _set_best(node, growth.scratch.candidates)

@@ -4,15 +4,16 @@ Each run begins with a proposer that knows no text. Without a model's tables, th
 text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from drafting.adaptive.controller import Controller
 from drafting.adaptive.cost_model import CostModel
-from drafting.bigram import empty_table
+from drafting.bigram import empty_table, learn_successors
 from drafting.config import SpeculationConfig
 from drafting.make_proposer import make_proposer
 from drafting.mixed_proposer import MixedProposer
@@ -74,10 +75,10 @@ def simulate_job(
     jobs = []
     for batch_size in batch_sizes:
         plain = Job(cost, batch_size, prefill_chunk).run(transcripts)
-        proposer, learned_bigram = _start(transcripts, config, tables)
+        proposer, read_text = _start(transcripts, config, tables)
         controller = Controller(deepcopy(cost)) if config.mode == "adaptive" else VerifyAll()
         speculation = Speculation(proposer, controller)
-        job = Job(cost, batch_size, prefill_chunk, speculation, learned_bigram, drafting_seconds)
+        job = Job(cost, batch_size, prefill_chunk, speculation, read_text, drafting_seconds)
         figures = compare(plain, job.run(transcripts), proposer.source_names)
         jobs.append({"batch_size": batch_size, **figures})
     profiled = int(max(shape.sequences for shape in cost.profile.shapes))
@@ -91,17 +92,17 @@ def _replay_once(
     min_survival: float,
     batch_size: int,
 ) -> dict[str, Any]:
-    proposer, learned_bigram = _start(transcripts, config, tables)
+    proposer, read_text = _start(transcripts, config, tables)
     speculation = Speculation(proposer, VerifyLikely(min_survival))
-    job = Job(None, batch_size, NO_LIMIT, speculation, learned_bigram)
+    job = Job(None, batch_size, NO_LIMIT, speculation, read_text)
     groups = job.run(transcripts).groups
     return {**figures_of(groups, proposer.source_names), "candidates": job.candidates.figures()}
 
 
 def _start(
     transcripts: Sequence[Transcript], config: SpeculationConfig, folder: Path | None
-) -> tuple[AdaptiveProposer | MixedProposer, Int32 | None]:
-    """A proposer that knows no text yet, and its bigram table if that is to learn from the text.
+) -> tuple[AdaptiveProposer | MixedProposer, Callable[[Int32], None] | None]:
+    """A proposer that knows no text yet, and what its bigram table learns with if it is to learn from text.
 
     What a job of the model has taught about candidates lies beside its tables. Raises ValueError for a
     missing table.
@@ -120,5 +121,5 @@ def _start(
     if isinstance(proposer, AdaptiveProposer):
         if folder:
             proposer.calibration.load(folder / "calibration.npz")
-        return proposer, proposer.bigram if learned is not None else None
-    return proposer, learned
+        return proposer, proposer.read_successors if learned is not None else None
+    return proposer, None if learned is None else partial(learn_successors, learned)

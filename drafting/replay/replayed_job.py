@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from drafting.adaptive.cost_model import CostModel, StepShape
-from drafting.bigram import learn_successors
+from drafting.likely import UInt32, pack
 from drafting.outcomes import CandidateCounts
 from drafting.replay.replay_counts import ReplayCounts, accept
 from drafting.replay.transcripts import Transcript
@@ -61,6 +61,11 @@ class Row:
 
     def __init__(self, transcript: Transcript, prompt_is_cached: bool) -> None:
         self.group = transcript.group
+        self.sampling = transcript.sampling
+        self.prediction_ids: tuple[int, ...] = ()
+        self.num_prompt = len(transcript.prompt_ids)
+        said = transcript.likely
+        self.likely = None if said is None else pack(said.ids, said.logprobs)
         self.text = np.concatenate([transcript.prompt_ids, transcript.output_ids])
         self.num_tokens = len(transcript.prompt_ids)
         self.num_cached = self.num_tokens - 1 if prompt_is_cached else 0
@@ -88,8 +93,8 @@ class Job:
     """Rows through one worker: batch_size rows run at once, and a step takes at most prefill_chunk prompt
     tokens.
 
-    cost: None = prompts are there already and steps take no time. learned_bigram: a table to fill with what
-    is read on the way, since no model can be asked. drafting_seconds: what drafting takes for each sequence;
+    cost: None = prompts are there already and steps take no time. read_text: is given what is read on the
+    way, where no model can be asked. drafting_seconds: what drafting takes for each sequence;
     None measures it here, on `clock`.
     """
 
@@ -97,7 +102,7 @@ class Job:
     batch_size: int
     prefill_chunk: int = NO_LIMIT
     speculation: Speculation | NoSpeculation = field(default_factory=NoSpeculation)
-    learned_bigram: Int32 | None = None
+    read_text: Callable[[Int32], None] | None = None
     drafting_seconds: float | None = None
     clock: Callable[[], float] = thread_time
 
@@ -148,8 +153,7 @@ class Job:
             row.num_cached += num_tokens
         tokens, accepted = self._commit(ending, trees)
         committed = self.clock()
-        if candidates is not None:
-            self.speculation.learn(ending, candidates, tokens)
+        self._tell(ending, candidates, tokens)
         for row in ending:
             if row.is_finished:
                 self.speculation.finish(row)
@@ -161,6 +165,32 @@ class Job:
         self._count(
             plain.with_nodes(len(trees.token_ids)), drafting, candidates is not None, sum(map(len, tokens))
         )
+
+    def _tell(
+        self, ending: list[Row], candidates: CandidateTrees | None, tokens: list[tuple[int, ...]]
+    ) -> None:
+        """Tells the proposer which tokens came, and what the model said there if the recording has it."""
+        likely = self._said(ending, tokens) if self.speculation.wants_likely() else None
+        if likely is not None and candidates is not None and self.speculation.wants_successors():
+            before = [
+                row.text[row.num_tokens - len(some) - 1 :][: len(some)]
+                for row, some in zip(ending, tokens, strict=True)
+            ]
+            self.speculation.recycle(np.concatenate(before), likely)
+        if candidates is not None:
+            self.speculation.learn(ending, candidates, tokens, likely)
+        elif likely is not None:
+            self.speculation.extend(ending, tokens, likely)
+
+    def _said(self, ending: list[Row], tokens: list[tuple[int, ...]]) -> UInt32 | None:
+        """What the model said at the tokens that came, packed; None where a recording does not know it."""
+        said = []
+        for row, some in zip(ending, tokens, strict=True):
+            if row.likely is None:
+                return None
+            first = row.num_tokens - row.num_prompt - len(some)
+            said.append(row.likely[first : first + len(some)])
+        return np.concatenate(said) if said else None
 
     def _draft(self, ending: list[Row], plain: StepShape) -> tuple[CandidateTrees | None, DraftTrees]:
         """What is proposed and what is verified.
@@ -192,8 +222,8 @@ class Job:
         return given, nodes
 
     def _learn(self, token_ids: Int32) -> None:
-        if self.learned_bigram is not None:
-            learn_successors(self.learned_bigram, token_ids)
+        if self.read_text is not None:
+            self.read_text(token_ids)
 
     def _count(self, shape: StepShape, drafting: float, is_priced: bool, num_tokens: int) -> None:
         figures = self.figures

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from drafting.likely import Likely
+from drafting.sampling import Sampling
 from drafting.tree import Int32
 
 # Far above any vocabulary; a table learned from text has a row for each id.
@@ -22,12 +24,18 @@ Encode = Callable[[str, bool], list[int]]
 
 @dataclass(frozen=True)
 class Transcript:
-    """A recorded output: what was asked, and what came. group: rows that resemble each other."""
+    """A recorded output: what was asked, and what came. group: rows that resemble each other.
+
+    likely: what the model said at each output token, None = that is not known. sampling: how the output was
+    drawn, None = that is not known.
+    """
 
     id: str
     group: str
     prompt_ids: Int32
     output_ids: Int32
+    likely: Likely | None = None
+    sampling: Sampling | None = None
 
     @property
     def max_id(self) -> int:

@@ -1,0 +1,259 @@
+"""Lists what may follow a node: the tokens that followed its occurrences, and those that the model found
+likely there and after the node's token; foresees which of them the draw prefers.
+
+Does not know how occurrences are found, nor how likely a candidate turns out to be.
+
+Worked example. After `1 2` the model once said 5 with 0.6 and 7 with 0.3, and 5 followed. Now the row says `1 2`
+again, and is drawn at temperature 1. The shares are 0.6 and 0.3. The noise of this row at this position
+(drafting/gumbel.py) is 0.1 for 5 and 1.4 for 7: log 0.6 + 0.1 = -0.41, log 0.3 + 1.4 = 0.20. So 7 is foreseen,
+with a lead of 0.61 over 5. A greedy row has no noise: 5 leads by log 0.6 - log 0.3 = 0.69.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from drafting.adaptive.layout import (
+    BIGRAM,
+    GAP,
+    MAX_CHILDREN,
+    NONE,
+    NUM_SLOTS,
+    NUM_VOTERS,
+    Scratch,
+)
+from drafting.adaptive.occurrences import Growth
+from drafting.compiled import compiled_lean
+from drafting.gumbel import gumbel, row_key
+from drafting.likely import PROBABILITIES, UNKNOWN, level_of, token_of
+
+# What the model said at the places with the longest matches is asked for, and one token less.
+ROOT_PLACES = 16
+PLACES = 8
+# A place weighs 8 times as much as one whose match is shorter by one token. The bigram table weighs like a
+# match of one.
+WEIGHTS = (8.0 ** np.minimum(np.arange(33), 10)).astype(np.float32)
+BIGRAM_WEIGHT = WEIGHTS[1]
+# Of a place without logits, its token has this share, by the length of the match.
+FOLLOWED = (np.arange(33) / (np.arange(33) + 2.0)).astype(np.float32)
+LEAST_SCORE = -20.0  # of a candidate without any share
+# A candidate that is this far behind the best one does not come true.
+HOPELESS = 4.0
+
+
+@compiled_lean
+def _child(token: int, source: int, match: int, first: int, count: int, scratch: Scratch) -> int:
+    """The number of the candidate with this token among the `count` candidates from `first` on.
+
+    Without one it is added as number `count`; without room the answer is MAX_CHILDREN.
+    """
+    slot = token & (NUM_SLOTS - 1)
+    while scratch.slots[slot] >= 0:
+        child = scratch.slots[slot]
+        if scratch.candidates[first + child].token == token:
+            return int(child)
+        slot = (slot + 1) & (NUM_SLOTS - 1)
+    if count < MAX_CHILDREN:
+        scratch.slots[slot] = count
+        candidate = scratch.candidates[first + count]
+        candidate.token = token
+        candidate.source = source
+        candidate.match = match
+        candidate.rank = NONE
+        candidate.share = 0.0
+        scratch.votes_CV[count] = 0
+        scratch.longest_CV[count] = 0
+    return count
+
+
+@compiled_lean
+def list_candidates(growth: Growth, number: int, token: int, num_successors: int, first: int) -> int:
+    """Lists the distinct candidates that follow a node, with their votes and shares; returns their number.
+
+    token: of the node. num_successors: entries of the bigram table that are looked at.
+    """
+    scratch = growth.scratch
+    scratch.slots[:] = NONE
+    scratch.totals_V[:] = 0
+    node = scratch.nodes[number]
+    count = _ask_followers(growth, node, first)
+    count, weight = _ask_places(growth, node, first, count)
+    for rank in range(num_successors):
+        packed = growth.model.bigram_VR[token, rank]
+        if packed == UNKNOWN:
+            break
+        if rank == 0:
+            weight += BIGRAM_WEIGHT
+        child = _child(token_of(packed), BIGRAM, 0, first, count, scratch)
+        if child < MAX_CHILDREN:
+            count = max(count, child + 1)
+            scratch.candidates[first + child].rank = rank
+            scratch.candidates[first + child].share += BIGRAM_WEIGHT * PROBABILITIES[level_of(packed)]
+    if weight > 0:
+        for child in range(first, first + count):
+            scratch.candidates[child].share /= weight
+    return count
+
+
+@compiled_lean
+def _ask_followers(growth: Growth, node: Any, first: int) -> int:
+    """Lists the tokens that followed the node's occurrences, with the votes for them; sets its longest
+    match.
+    """
+    scratch = growth.scratch
+    count = 0
+    node.longest = 0
+    for i in range(node.first, node.last):
+        pointer = scratch.pointers[i]
+        match = pointer.match
+        voter = GAP if pointer.gap else pointer.scope
+        if not pointer.gap:
+            node.longest = max(node.longest, match)
+        token = growth.arena.tokens[pointer.place]
+        child = _child(token, pointer.scope, 0, first, count, scratch)
+        if child < MAX_CHILDREN:
+            count = max(count, child + 1)
+            scratch.totals_V[voter] += match * match
+            scratch.votes_CV[child, voter] += match * match
+            scratch.longest_CV[child, voter] = max(scratch.longest_CV[child, voter], match)
+    return count
+
+
+@compiled_lean
+def _ask_places(growth: Growth, node: Any, first: int, count: int) -> tuple[int, float]:
+    """Adds what the model said at the occurrences with the longest matches.
+
+    Returns the number of candidates, and the weight of all places.
+    """
+    scratch = growth.scratch
+    weight = np.float32(0.0)
+    places = ROOT_PLACES if node.depth == 0 else PLACES
+    for length in range(node.longest, max(0, node.longest - 2), -1):
+        for i in range(node.first, node.last):
+            pointer = scratch.pointers[i]
+            if pointer.match == length and not pointer.gap and places > 0:
+                places -= 1
+                weight += WEIGHTS[length]
+                count = _ask_place(growth, pointer, first, count)
+    return count, weight
+
+
+@compiled_lean
+def _ask_place(growth: Growth, pointer: Any, first: int, count: int) -> int:
+    """Adds what the model said at one occurrence, or without that the token that followed."""
+    scratch = growth.scratch
+    arena = growth.arena
+    place = pointer.place
+    weight = WEIGHTS[pointer.match]
+    num_likely = arena.likely_PM.shape[1]
+    if num_likely == 0 or arena.likely_PM[place, 0] == UNKNOWN:
+        child = _child(arena.tokens[place], pointer.scope, pointer.match, first, count, scratch)
+        if child < MAX_CHILDREN:
+            scratch.candidates[first + child].share += weight * FOLLOWED[pointer.match]
+            count = max(count, child + 1)
+        return count
+    for i in range(num_likely):
+        packed = arena.likely_PM[place, i]
+        if packed == UNKNOWN:
+            break
+        child = _child(token_of(packed), pointer.scope, pointer.match, first, count, scratch)
+        if child < MAX_CHILDREN:
+            count = max(count, child + 1)
+            scratch.candidates[first + child].share += weight * PROBABILITIES[level_of(packed)]
+    return count
+
+
+@compiled_lean
+def foresee(growth: Growth, number: int, first: int, count: int) -> int:
+    """Scores a node's candidates as the draw will do it; returns how many are left.
+
+    A row with noise loses the candidates that cannot come true.
+    """
+    candidates = growth.scratch.candidates
+    if growth.history.temperature <= 0:
+        for child in range(first, first + count):
+            share = candidates[child].share
+            candidates[child].score = max(math.log(share), LEAST_SCORE) if share > 0 else LEAST_SCORE
+        return count
+    if growth.history.top_k or growth.history.top_p < 1 or growth.history.min_p > 0:
+        _filter(growth, first, count)
+    return _add_noise(growth, number, first, count)
+
+
+@compiled_lean
+def _add_noise(growth: Growth, number: int, first: int, count: int) -> int:
+    """Scores the candidates of a row with noise, and drops the hopeless ones."""
+    scratch = growth.scratch
+    history = growth.history
+    position = history.length - history.num_prompt + scratch.nodes[number].depth
+    key = row_key(history.seed, position)
+    best = -math.inf
+    for child in range(first, first + count):
+        candidate = scratch.candidates[child]
+        candidate.score = -math.inf
+        if candidate.share > 0:
+            below = math.log(candidate.share) / history.temperature
+            candidate.score = below + gumbel(key, candidate.token)
+            best = max(best, candidate.score)
+    left = 0
+    for child in range(count):
+        if scratch.candidates[first + child].score > best - HOPELESS:
+            if left < child:
+                _move(scratch, first, child, left)
+            left += 1
+    return left
+
+
+@compiled_lean
+def _move(scratch: Scratch, first: int, child: int, place: int) -> None:
+    """Moves a candidate to an earlier place, field by field: whole records can't be copied without counting
+    references.
+    """
+    source = scratch.candidates[first + child]
+    target = scratch.candidates[first + place]
+    target.token = source.token
+    target.rank = source.rank
+    target.source = source.source
+    target.match = source.match
+    target.share = source.share
+    target.score = source.score
+    for voter in range(NUM_VOTERS):
+        scratch.votes_CV[place, voter] = scratch.votes_CV[child, voter]
+        scratch.longest_CV[place, voter] = scratch.longest_CV[child, voter]
+
+
+@compiled_lean
+def _filter(growth: Growth, first: int, count: int) -> None:
+    """Takes the share of the candidates that the row's filters will probably remove."""
+    candidates = growth.scratch.candidates
+    history = growth.history
+    steepness = 1.0 / history.temperature
+    total = 0.0
+    largest = 0.0
+    for child in range(first, first + count):
+        total += candidates[child].share ** steepness
+        largest = max(largest, candidates[child].share)
+    least = history.min_p * largest**steepness
+    before = 0.0
+    rank = 0
+    bar = np.float32(math.inf)
+    while True:
+        best = NONE
+        for child in range(first, first + count):
+            if candidates[child].share < bar and (
+                best == NONE or candidates[child].share > candidates[best].share
+            ):
+                best = child
+        if best == NONE or candidates[best].share <= 0:
+            return
+        bar = candidates[best].share
+        power = bar**steepness
+        is_kept = (history.top_k == 0 or rank < history.top_k) and before < history.top_p * total
+        if not is_kept or power < least:
+            break
+        before += power
+        rank += 1
+    for child in range(first, first + count):
+        if candidates[child].share <= bar:
+            candidates[child].share = 0.0
