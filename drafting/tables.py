@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.likely import Likely
 from drafting.tree import Int32
 
 
@@ -25,15 +26,34 @@ class Tables:
     unigram: Int32 | None = None
     bigram_logprobs: NDArray[np.float32] | None = None
 
+    @staticmethod
+    def of(bigram: Likely | None, unigram: Int32 | None = None) -> "Tables":
+        """The tables with the log-probabilities that were computed with them."""
+        return Tables(unigram=unigram) if bigram is None else Tables(bigram.ids, unigram, bigram.logprobs)
 
-def save_table(folder: Path, name: str, ids: Int32, made_from: str) -> Path:
+
+def save_table(folder: Path, name: str, table: Likely | Int32, made_from: str) -> Path:
     """Writes one table so that a reader finds a whole file or none; made_from: what it was computed from."""
     path = folder / f"{name}.npz"
     torn = folder / f".{name}.{os.getpid()}.tmp"
+    arrays = table._asdict() if isinstance(table, Likely) else {"ids": table}
     with open(torn, "wb") as file:
-        np.savez(file, ids=ids, made_from=np.array(made_from))
+        np.savez(file, **arrays, made_from=np.array(made_from))
     os.replace(torn, path)
     return path
+
+
+def load_likely(folder: Path, name: str, made_from: str | None = None) -> Likely | None:
+    """A table with log-probabilities; None as load_table says, or where the file has none."""
+    ids = load_table(folder, name, made_from)
+    if ids is None:
+        return None
+    try:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+            logprobs = file["logprobs"]
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile):
+        return None
+    return Likely(ids, logprobs) if logprobs.shape == ids.shape else None
 
 
 def load_table(folder: Path, name: str, made_from: str | None = None) -> Int32 | None:
@@ -50,4 +70,6 @@ def load_table(folder: Path, name: str, made_from: str | None = None) -> Int32 |
 
 def load_tables(folder: Path) -> Tables:
     """The tables that lie in a folder."""
-    return Tables(load_table(folder, "bigram"), load_table(folder, "unigram"))
+    unigram = load_table(folder, "unigram")
+    bigram = load_likely(folder, "bigram")
+    return Tables(load_table(folder, "bigram"), unigram) if bigram is None else Tables.of(bigram, unigram)

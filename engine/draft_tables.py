@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
-from drafting.tables import Tables, load_table, save_table
+from drafting.likely import Likely
+from drafting.tables import Tables, load_likely, load_table, save_table
 from drafting.tree import Int32
 from drafting.unigram import nearest_to_mean
 
@@ -28,6 +29,7 @@ MAX_SECONDS = 60.0
 LOCK_SECONDS = 600.0
 LOGITS_AT_ONCE = 2**25  # 128 MiB of float32
 LastLogits = Callable[[Tensor], Tensor]
+Table = TypeVar("Table", Likely, Int32)
 
 
 def load_or_build_tables(
@@ -40,35 +42,40 @@ def load_or_build_tables(
 ) -> Tables:
     """The tables that `sources` need, from cache / fingerprint; built there by the first worker that asks."""
     folder = cache / fingerprint
-    tables: dict[str, Int32 | None] = {}
+    bigram: Likely | None = None
+    unigram: Int32 | None = None
     if "bigram" in sources:
         made_from = json.dumps(
             {"weights": fingerprint, "num_successors": num_successors, "prefix_ids": prefix_ids}
         )
-        tables["bigram"] = _load_or_build(
-            folder, "bigram", made_from, lambda: bigram_of(model, num_successors, prefix_ids)
+        bigram = _load_or_build(
+            folder, "bigram", made_from, lambda: bigram_of(model, num_successors, prefix_ids), load_likely
         )
     if "unigram" in sources:
         made_from = json.dumps({"weights": fingerprint, "num_tokens": num_successors})
-        tables["unigram"] = _load_or_build(
-            folder, "unigram", made_from, lambda: unigram_of(model, num_successors)
+        unigram = _load_or_build(
+            folder, "unigram", made_from, lambda: unigram_of(model, num_successors), load_table
         )
-    return Tables(**tables)
+    return Tables.of(bigram, unigram)
 
 
 def _load_or_build(
-    folder: Path, name: str, made_from: str, build: Callable[[], Int32 | None]
-) -> Int32 | None:
+    folder: Path,
+    name: str,
+    made_from: str,
+    build: Callable[[], Table | None],
+    load: Callable[[Path, str, str], Table | None],
+) -> Table | None:
     """The table in the folder, or a new one.
 
     A file appears whole or not at all, so only building needs the lock.
     """
-    table = load_table(folder, name, made_from)
+    table = load(folder, name, made_from)
     if table is None:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS):
             # Another worker may have built it while this one waited.
-            table = load_table(folder, name, made_from)
+            table = load(folder, name, made_from)
             if table is None:
                 table = build()
                 if table is not None:
@@ -76,7 +83,7 @@ def _load_or_build(
     return table
 
 
-def bigram_of(model: Any, num_successors: int, prefix_ids: tuple[int, ...] = ()) -> Int32 | None:
+def bigram_of(model: Any, num_successors: int, prefix_ids: tuple[int, ...] = ()) -> Likely | None:
     """The bigram table of a transformers model; see build_bigram."""
     with own_attention(model) as last_logits:
         return build_bigram(
@@ -90,8 +97,8 @@ def build_bigram(
     num_successors: int,
     prefix_ids: tuple[int, ...] = (),
     max_seconds: float = MAX_SECONDS,
-) -> Int32 | None:
-    """Successors int32 [V, R] of every token x: the top of last_logits([prefix, x]), best first.
+) -> Likely | None:
+    """Successors [V, R] of every token x: the top of last_logits([prefix, x]), best first.
 
     Returns None, and logs it, when the table would take longer than max_seconds. Batches grow from 8 rows;
     only a batch of full size, or one that took a second, is used for the estimate, so that the cost of
@@ -102,15 +109,16 @@ def build_bigram(
     started = time.monotonic()
     rows = 8
     most_rows = max(16, min(4096, LOGITS_AT_ONCE // vocab_size))
-    table_VR = np.empty((vocab_size, min(num_successors, vocab_size)), np.int32)
+    shape = (vocab_size, min(num_successors, vocab_size))
+    table = Likely(np.empty(shape, np.int32), np.empty(shape, np.float32))
     first = 0
     while first < vocab_size:
         batch_started = time.monotonic()
         last = min(first + rows, vocab_size)
         ids_BT = torch.tensor([[*prefix_ids, token] for token in range(first, last)])
-        table_VR[first:last] = (
-            last_logits(ids_BT)[:, :vocab_size].topk(table_VR.shape[1]).indices.cpu().numpy()
-        )
+        logprobs, ids = last_logits(ids_BT)[:, :vocab_size].float().log_softmax(-1).topk(shape[1])
+        table.ids[first:last] = ids.cpu().numpy()
+        table.logprobs[first:last] = logprobs.cpu().numpy()
         now = time.monotonic()
         estimate = now - started + (now - batch_started) * (vocab_size - last) / (last - first)
         if estimate > max_seconds and first > 0 and (rows == most_rows or now - batch_started > 1):
@@ -122,7 +130,7 @@ def build_bigram(
             return None
         first = last
         rows = min(2 * rows, most_rows)
-    return table_VR
+    return table
 
 
 def unigram_of(model: Any, num_tokens: int) -> Int32:

@@ -65,7 +65,7 @@ def fuzz_model(choice: ModelChoice) -> FuzzModel:
     if choice.fused_norms:
         fuse_norms(own)
     loaded = inspect_model(own, MAX_CONTEXT)
-    tables = Tables(bigram_of(own, NUM_SUCCESSORS), unigram_of(own, NUM_SUCCESSORS))
+    tables = Tables.of(bigram_of(own, NUM_SUCCESSORS), unigram_of(own, NUM_SUCCESSORS))
     return FuzzModel(loaded, tables, _made(choice, "eager" if choice.family in EAGER else "sdpa"))
 
 

@@ -103,6 +103,24 @@ class Arena(NamedTuple):
     said_HN: UInt8
 
 
+class Contexts(NamedTuple):
+    """What the model said after two tokens (said_after.py), by a hash of these.
+
+    tags uint32 [R]: whose row it is. seen uint8 [R]: how often. said_RM: packed [R, M].
+    """
+
+    tags: UInt32
+    seen: UInt8
+    said_RM: UInt32
+
+
+class Merging(NamedTuple):
+    """Memory that merging needs: tokens int32 and shares float32, each as long as two rows."""
+
+    tokens: Int32
+    shares: NDArray[np.float32]
+
+
 class Room(NamedTuple):
     """Where new tokens can go.
 
@@ -120,11 +138,12 @@ class Model(NamedTuple):
     """What was learned.
 
     scores float32: of all buckets, then of all biases (features.py). bigram_VR: what the model said after each
-    token, packed, [V, ranks].
+    token, packed, [V, ranks]. contexts: what it said after two.
     """
 
     scores: NDArray[np.float32]
     bigram_VR: UInt32
+    contexts: Contexts
 
 
 class Scratch(NamedTuple):

@@ -70,7 +70,7 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
     candidates = scratch.candidates
     scores = growth.model.scores
     node = scratch.nodes[number]
-    count = list_candidates(growth, number, token, _num_successors(growth, node, token), first)
+    count = list_candidates(growth, number, before, token, _num_successors(growth, node, token), first)
     count = foresee(growth, number, first, count)
     mode = 1 if growth.history.temperature > 0 else 0
     best, second = _two_best(candidates, first, count)
