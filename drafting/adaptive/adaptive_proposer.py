@@ -133,7 +133,8 @@ class AdaptiveProposer:
             both,
         )
         nodes, survival = _nodes_of(scratch.candidates, candidate_offsets, offsets)
-        weighed = WeighedCandidates(scratch.candidates, scratch.features_GF, candidate_offsets)
+        noisy = self.arena.histories["temperature"][history_indices(states)] > 0
+        weighed = WeighedCandidates(scratch.candidates, scratch.features_GF, candidate_offsets, noisy)
         return CandidateTrees(**nodes._asdict(), offsets=offsets, survival=survival, weighed=weighed)
 
     def learn(
@@ -149,7 +150,7 @@ class AdaptiveProposer:
         Scores every candidate whose parent was right.
         """
         if candidates.weighed is not None:
-            self.calibration.learn(WeighedCandidates(*candidates.weighed), token_ids, offsets)
+            self.calibration.learn(WeighedCandidates(*candidates.weighed), token_ids, offsets, likely)
         self.extend(states, token_ids, offsets, likely)
         self._num_learned += 1
         if self._home and self._num_learned % SAVE_EVERY == 0:

@@ -18,44 +18,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.adaptive.features import (
+    FIRST_NOISY,
     NUM_BIASES,
     NUM_BUCKETS,
     NUM_HASHES,
-    NUM_MODES,
+    NUM_NOISY_TABLES,
+    NUM_ROWS,
     NUM_TABLES,
     NUM_WEIGHTS,
     prior,
 )
 from drafting.adaptive.layout import Int64, WeighedCandidates
-from drafting.compiled import compiled
+from drafting.compiled import compiled, compiled_lean
+from drafting.likely import PROBABILITIES, UNKNOWN, UInt32, level_of, token_of, unknown
 from drafting.tree import Int32
 
 FIRST_RATE = 0.3
 MIN_RATE = 0.01
 RATE_FALLS_AT = 20.0  # after this many sightings a bucket has half of the first rate
 BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
+RA = 0.05
+RB = 0.1
+BA = 0.5
+BB = 0.5
+NOTHING_SAID = unknown(0, 0)
 
 
 class Calibration:
     """What candidates have taught.
 
-    weights float32 [NUM_MODES, NUM_TABLES, NUM_BUCKETS]: what each bucket adds to a score; seen: how often it was
+    weights float32 [NUM_ROWS, NUM_BUCKETS]: what each bucket adds to a score; seen: how often it was
     scored. biases float32 [NUM_BIASES, NUM_HASHES]: what tokens add. scores: weights and biases as one array,
     for features to point into.
     """
 
     def __init__(self) -> None:
         self.scores = np.zeros(NUM_WEIGHTS + NUM_BIASES * NUM_HASHES, np.float32)
-        self.weights = self.scores[:NUM_WEIGHTS].reshape(NUM_MODES, NUM_TABLES, NUM_BUCKETS)
+        self.weights = self.scores[:NUM_WEIGHTS].reshape(NUM_ROWS, NUM_BUCKETS)
         self.weights[:] = prior()
         self.seen = np.zeros_like(self.weights)
         self.biases = self.scores[NUM_WEIGHTS:].reshape(NUM_BIASES, NUM_HASHES)
 
-    def learn(self, weighed: WeighedCandidates, token_ids: Int32, offsets: Int64) -> None:
+    def learn(
+        self, weighed: WeighedCandidates, token_ids: Int32, offsets: Int64, likely: UInt32 | None = None
+    ) -> None:
         """Scores the candidates of each sequence along its true tokens, token_ids[offsets[b] : offsets[b +
         1]].
+
+        likely: what the model said where it gave each token, packed [N, M]; None = that is not known.
         """
-        _learn(self.scores, self.seen.reshape(-1), weighed, token_ids, offsets)
+        likely = NOTHING_SAID if likely is None else likely
+        _learn(self.scores, self.seen.reshape(-1), weighed, token_ids, offsets, likely)
 
     def save(self, path: Path) -> None:
         """Writes weights and seen, so that a reader finds a whole file or none.
@@ -89,6 +102,7 @@ def _learn(
     weighed: WeighedCandidates,
     token_ids: Int32,
     offsets: Int64,
+    likely_NM: UInt32,
 ) -> None:
     candidates = weighed.candidates
     for b in range(len(offsets) - 1):
@@ -101,17 +115,60 @@ def _learn(
             next_node = -1
             while at < last and candidates[at].parent == node:
                 candidate = candidates[at]
-                if candidate.token == token_ids[t]:
+                features = weighed.features_GF[at]
+                outcome = np.float32(candidate.token == token_ids[t])
+                if outcome > 0:
                     next_node = candidate.node
-                error = (candidate.token == token_ids[t]) - candidate.probability
-                for i in range(NUM_TABLES):
-                    bucket = weighed.features_GF[at, i]
-                    seen[bucket] += 1
-                    rate = MIN_RATE + (FIRST_RATE - MIN_RATE) * RATE_FALLS_AT / (RATE_FALLS_AT + seen[bucket])
-                    scores[bucket] += rate * error
-                for i in range(NUM_BIASES):
-                    scores[weighed.features_GF[at, NUM_TABLES + i]] += BIAS_RATES[i] * error
+                if not weighed.noisy[b]:
+                    _move(
+                        scores,
+                        seen,
+                        features,
+                        0,
+                        NUM_TABLES,
+                        FIRST_RATE,
+                        1.0,
+                        outcome - candidate.probability,
+                    )
+                else:
+                    if candidate.probability > 0:
+                        error = outcome - candidate.probability
+                        _move(scores, seen, features, FIRST_NOISY, NUM_NOISY_TABLES, RB, BB, error)
+                    share = _share(likely_NM[t], candidate.token) if len(likely_NM) > 0 else outcome
+                    _move(scores, seen, features, 0, NUM_TABLES, RA, BA, share - candidate.plain)
                 at += 1
             node = next_node
             if node < 0:
                 break
+
+
+@compiled_lean
+def _share(said: UInt32, token: int) -> np.float32:
+    """What the model gave a token; 0 where it is not among the likeliest."""
+    for i in range(len(said)):
+        if said[i] == UNKNOWN:
+            break
+        if token_of(said[i]) == token:
+            return PROBABILITIES[level_of(said[i])]
+    return np.float32(0.0)
+
+
+@compiled_lean
+def _move(
+    scores: NDArray[np.float32],
+    seen: NDArray[np.float32],
+    features: Int32,
+    first: int,
+    num_tables: int,
+    first_rate: float,
+    bias_scale: float,
+    error: np.float32,
+) -> None:
+    """Moves the weights and biases of a candidate."""
+    for i in range(first, first + num_tables):
+        bucket = features[i]
+        seen[bucket] += 1
+        rate = MIN_RATE + (first_rate - MIN_RATE) * RATE_FALLS_AT / (RATE_FALLS_AT + seen[bucket])
+        scores[bucket] += rate * error
+    for i in range(NUM_BIASES):
+        scores[features[first + num_tables + i]] += bias_scale * BIAS_RATES[i] * error

@@ -27,13 +27,20 @@ SAID = NUM_VOTERS + 2  # how often the history has said the token, and the candi
 LEAD = NUM_VOTERS + 3  # how far its score is above that of its best sibling, and the node's longest match
 LEVEL = NUM_VOTERS + 4  # its score, and the node's longest match
 NUM_TABLES = NUM_VOTERS + 5
-NUM_MODES = 2  # rows whose noise is known have tables of their own
+# Rows whose noise is known have tables of their own, and their candidates are judged once more with the noise, by
+# tables of the same features and by two more.
+NUM_MODES = 3
+NOISY_LEAD = NUM_TABLES  # how far its score is above that of its best sibling, and the node's longest match
+NOISY_LEVEL = NUM_TABLES + 1  # its score, and the node's longest match
+NUM_NOISY_TABLES = NUM_TABLES + 2
 NUM_BUCKETS = 64
 NUM_BIASES = 6
 NUM_HASHES = 1 << 16
-NUM_FEATURES = NUM_TABLES + NUM_BIASES
+FIRST_NOISY = NUM_TABLES + NUM_BIASES  # its place among the features of a candidate
+NUM_FEATURES = FIRST_NOISY + NUM_NOISY_TABLES + NUM_BIASES
 WEIGHTS_OF_MODE = NUM_TABLES * NUM_BUCKETS
-NUM_WEIGHTS = NUM_MODES * WEIGHTS_OF_MODE
+NUM_ROWS = NUM_MODES * NUM_TABLES + 2
+NUM_WEIGHTS = NUM_ROWS * NUM_BUCKETS
 
 # Buckets of a voter's feature.
 NO_VOTES = 0  # the voter has no occurrence at all
@@ -47,6 +54,7 @@ MAX_DEPTH = 8  # depths from here on share a bucket
 NUM_SCOPES = 5
 NUM_SOURCES = 6
 LEADS = (-3.0, -1.5, -0.75, -0.3, 0.0, 0.1, 0.25, 0.5, 0.8, 1.2, 1.7, 2.5, 4.0)
+NOISY_LEVELS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.5, 8.0)
 LEVELS = (-4.0, -3.0, -2.0, -1.0, -0.5, -0.2, -0.1, -0.03, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 MATCH_CLASS = np.searchsorted((1, 2, 4), np.arange(33))  # 0-1 2 3-4 5+
 NUM_MATCH_CLASSES = 4
@@ -93,6 +101,23 @@ def set_buckets(
 
 
 @compiled_lean
+def set_noisy_features(
+    candidate: Any, features: Int32, lead: float, tail: float, longest: int, kind: int, last: int, pair: int
+) -> None:
+    """Writes the features of a candidate whose score holds the noise of the draw."""
+    own = features[FIRST_NOISY:]
+    for i in range(NUM_TABLES):
+        own[i] = features[i] + WEIGHTS_OF_MODE
+    first = NUM_MODES * WEIGHTS_OF_MODE
+    length = MATCH_CLASS[longest]
+    own[NOISY_LEAD] = first + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
+    own[NOISY_LEVEL] = (
+        first + NUM_BUCKETS + _class(candidate.score - tail, NOISY_LEVELS) * NUM_MATCH_CLASSES + length
+    )
+    set_biases(own[NUM_NOISY_TABLES:], candidate.token, kind + 2 * NUM_KINDS, mix(last, 2), pair)
+
+
+@compiled_lean
 def _class(value: float, limits: tuple[float, ...]) -> int:
     """How many limits a value has reached."""
     number = 0
@@ -111,8 +136,8 @@ def _share_class(share: float) -> int:
 
 
 @compiled_lean
-def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> None:
-    """Writes the entry of a candidate in each bias.
+def set_biases(biases: Int32, token: int, kind: int, last: int, pair: int) -> None:
+    """Writes the entry of a candidate in each bias, biases int32 [NUM_BIASES].
 
     last is a hash of the last token, pair one of the last two tokens. The six biases are keyed by: last
     token; last token and kind; last two tokens and kind; candidate and kind; last token and candidate; last
@@ -123,28 +148,30 @@ def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> 
     keys = (last, mix(last, kind), pair, mix(drafted, kind), mix(last, token), mix(pair, token))
     for bias, key in enumerate(keys):
         entry = (key * MULTIPLIER >> 32) & (NUM_HASHES - 1)
-        features[NUM_TABLES + bias] = NUM_WEIGHTS + bias * NUM_HASHES + entry
+        biases[bias] = NUM_WEIGHTS + bias * NUM_HASHES + entry
 
 
 def prior() -> NDArray[np.float32]:
-    """Weights of all buckets, float32 [NUM_MODES, NUM_TABLES, NUM_BUCKETS], before anything was seen.
+    """Weights of all buckets, float32 [NUM_ROWS, NUM_BUCKETS], before anything was seen.
 
     Longer matches, larger shares and better ranks are likelier. The weights are straight lines through what
     was learned from four kinds of recorded text. Lines from three of these kinds also help the fourth.
     """
-    weights = np.zeros((NUM_MODES, NUM_TABLES, NUM_BUCKETS), np.float32)
-    greedy, noisy = weights
-    lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]
-    shares = 0.42 * np.arange(NUM_SHARES)
-    end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
-    greedy[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
-    # [not in the table, ranks 0 .. MAX_RANK][voted for]
-    ranks = greedy[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
-    ranks[0, 1] = -0.5
-    ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
-    ranks[1:, 1] = -0.1
-    depths = greedy[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
-    depths[:] = (0.1, -0.2, 0.1, 0.2, 0.2, 0.2)  # by the number of scopes that vote for the candidate
-    leads = noisy[LEAD, : NUM_MATCH_CLASSES * (len(LEADS) + 1)].reshape(-1, NUM_MATCH_CLASSES)
+    weights = np.zeros((NUM_ROWS, NUM_BUCKETS), np.float32)
+    for greedy in (weights[:NUM_TABLES],):
+        lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]
+        shares = 0.42 * np.arange(NUM_SHARES)
+        end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
+        greedy[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
+        # [not in the table, ranks 0 .. MAX_RANK][voted for]
+        ranks = greedy[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
+        ranks[0, 1] = -0.5
+        ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
+        ranks[1:, 1] = -0.1
+        depths = greedy[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
+        depths[:] = (0.1, -0.2, 0.1, 0.2, 0.2, 0.2)  # by the number of scopes that vote for the candidate
+    leads = weights[NUM_MODES * NUM_TABLES, : NUM_MATCH_CLASSES * (len(LEADS) + 1)].reshape(
+        -1, NUM_MATCH_CLASSES
+    )
     leads[:] = -3.0 + 0.35 * np.arange(len(LEADS) + 1)[:, None] + 0.3 * np.arange(NUM_MATCH_CLASSES)
     return weights

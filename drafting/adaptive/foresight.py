@@ -21,7 +21,7 @@ from drafting.adaptive.layout import (
     MAX_CHILDREN,
     NONE,
     NUM_SLOTS,
-    NUM_VOTERS,
+    Records,
     Scratch,
 )
 from drafting.adaptive.occurrences import Growth
@@ -184,62 +184,27 @@ def _ask(growth: Growth, said: UInt32, source: int, match: int, weight: float, f
 
 
 @compiled_lean
-def foresee(growth: Growth, number: int, first: int, count: int) -> int:
-    """Scores a node's candidates as the draw will do it; returns how many are left.
-
-    A row with noise loses the candidates that cannot come true.
-    """
-    candidates = growth.scratch.candidates
-    if growth.history.temperature <= 0:
-        for child in range(first, first + count):
-            share = candidates[child].share
-            candidates[child].score = max(math.log(share), LEAST_SCORE) if share > 0 else LEAST_SCORE
-        return count
-    if growth.history.top_k or growth.history.top_p < 1 or growth.history.min_p > 0:
-        _filter(growth, first, count)
-    return _add_noise(growth, number, first, count)
+def set_plain_scores(candidates: Records, first: int, count: int) -> None:
+    """Scores candidates by their shares, without noise."""
+    for child in range(first, first + count):
+        share = candidates[child].share
+        candidates[child].score = max(math.log(share), LEAST_SCORE) if share > 0 else LEAST_SCORE
 
 
 @compiled_lean
-def _add_noise(growth: Growth, number: int, first: int, count: int) -> int:
-    """Scores the candidates of a row with noise, and drops the hopeless ones."""
+def add_noise(growth: Growth, number: int, first: int, count: int) -> None:
+    """Scores a node's candidates as the draw will do it, by what the model probably gives them."""
     scratch = growth.scratch
     history = growth.history
+    if history.top_k or history.top_p < 1 or history.min_p > 0:
+        _filter(growth, first, count)
     position = history.length - history.num_prompt + scratch.nodes[number].depth
     key = row_key(history.seed, position)
-    best = -math.inf
     for child in range(first, first + count):
         candidate = scratch.candidates[child]
         candidate.score = -math.inf
         if candidate.share > 0:
-            below = math.log(candidate.share) / history.temperature
-            candidate.score = below + gumbel(key, candidate.token)
-            best = max(best, candidate.score)
-    left = 0
-    for child in range(count):
-        if scratch.candidates[first + child].score > best - HOPELESS:
-            if left < child:
-                _move(scratch, first, child, left)
-            left += 1
-    return left
-
-
-@compiled_lean
-def _move(scratch: Scratch, first: int, child: int, place: int) -> None:
-    """Moves a candidate to an earlier place, field by field: whole records can't be copied without counting
-    references.
-    """
-    source = scratch.candidates[first + child]
-    target = scratch.candidates[first + place]
-    target.token = source.token
-    target.rank = source.rank
-    target.source = source.source
-    target.match = source.match
-    target.share = source.share
-    target.score = source.score
-    for voter in range(NUM_VOTERS):
-        scratch.votes_CV[place, voter] = scratch.votes_CV[child, voter]
-        scratch.longest_CV[place, voter] = scratch.longest_CV[child, voter]
+            candidate.score = math.log(candidate.share) / history.temperature + gumbel(key, candidate.token)
 
 
 @compiled_lean

@@ -79,9 +79,11 @@ NODE = record(
 )
 # parent: a node. node: the node that the candidate has become, or NONE. rank: in the bigram table, or NONE.
 # share: what the model probably gives it at temperature 1. score: the logarithm of the share divided by the
-# temperature, plus the noise of the draw.
+# temperature, plus the noise of the draw. probability: that it comes true if its parent does.
 CANDIDATE = record(
-    int32="parent token node depth rank", int16="source match", float32="share score probability survival"
+    int32="parent token node depth rank",
+    int16="source match kind",
+    float32="share plain score probability survival",
 )
 
 
@@ -172,9 +174,10 @@ class Scratch(NamedTuple):
 class WeighedCandidates(NamedTuple):
     """Every candidate that was weighed in a step: CANDIDATE [G], with features int32 [G, NUM_FEATURES].
 
-    Sequence b owns those from offsets[b] to offsets[b + 1] - 1.
+    Sequence b owns those from offsets[b] to offsets[b + 1] - 1. noisy bool [B]: whether its noise is known.
     """
 
     candidates: Records
     features_GF: Int32
     offsets: Int64
+    noisy: NDArray[np.bool_]

@@ -26,14 +26,16 @@ import numpy as np
 
 from drafting.adaptive.chains import mix, write_recent
 from drafting.adaptive.features import (
+    FIRST_NOISY,
     NUM_FEATURES,
     NUM_KINDS,
     NUM_TABLES,
     WEIGHTS_OF_MODE,
     set_biases,
     set_buckets,
+    set_noisy_features,
 )
-from drafting.adaptive.foresight import foresee, list_candidates
+from drafting.adaptive.foresight import HOPELESS, add_noise, list_candidates, set_plain_scores
 from drafting.adaptive.layout import MAX_CANDIDATES, MAX_CHILDREN, NONE, Arena, Int64, Model, Records, Scratch
 from drafting.adaptive.occurrences import LONG_MATCH, Growth, set_pointers
 from drafting.compiled import compiled_lean
@@ -63,20 +65,39 @@ def _num_successors(growth: Growth, node: Any, token: int) -> int:
 def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> int:
     """Finds and weighs the candidates that follow a node, in candidates[first:]; returns how many there are.
 
-    token: of the node; before: the token before it. Probabilities are a softmax over the candidates and "none
-    of these".
+    token: of the node; before: the token before it.
+    """
+    scratch = growth.scratch
+    candidates = scratch.candidates
+    node = scratch.nodes[number]
+    count = list_candidates(growth, number, before, token, _num_successors(growth, node, token), first)
+    last = mix(0, token)
+    pair = mix(last, before)
+    _weigh_shares(growth, number, last, pair, first, count)
+    if growth.history.temperature > 0:
+        _weigh_scores(growth, number, last, pair, first, count)
+    for child in range(first, first + count):
+        candidates[child].survival = node.survival * candidates[child].probability
+    return count
+
+
+@compiled_lean
+def _weigh_shares(growth: Growth, number: int, last: int, pair: int, first: int, count: int) -> None:
+    """Sets the probability of each candidate by what is known without noise: a softmax over the candidates and
+    "none of these".
     """
     scratch = growth.scratch
     candidates = scratch.candidates
     scores = growth.model.scores
     node = scratch.nodes[number]
-    count = list_candidates(growth, number, before, token, _num_successors(growth, node, token), first)
-    count = foresee(growth, number, first, count)
     mode = 1 if growth.history.temperature > 0 else 0
+    set_plain_scores(candidates, first, count)
     best, second = _two_best(candidates, first, count)
-    last = mix(mode, token)
-    pair = mix(last, before)
     total = np.float32(1.0)
+    if mode:
+        for child in range(first, first + count):
+            total -= candidates[child].share
+        total = max(total, np.float32(0.01))
     for child in range(count):
         candidate = candidates[first + child]
         features = scratch.features_GF[first + child]
@@ -85,9 +106,10 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
         candidate.depth = node.depth + 1
         lead = candidate.score - (second if candidate.score == best else best)
         kind = set_buckets(candidate, features, child, growth.said, scratch, lead, node.longest)
-        set_biases(features, candidate.token, kind + mode * NUM_KINDS, last, pair)
-        score = np.float32(0.0)
-        for i in range(NUM_FEATURES):
+        set_biases(features[NUM_TABLES:], candidate.token, kind + mode * NUM_KINDS, mix(last, mode), pair)
+        candidate.kind = kind
+        score = np.float32(max(candidate.score, -7.0) if mode else 0.0)
+        for i in range(FIRST_NOISY):
             if i < NUM_TABLES:
                 features[i] += mode * WEIGHTS_OF_MODE
             score += scores[features[i]]
@@ -95,8 +117,40 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
         total += candidate.probability
     for child in range(first, first + count):
         candidates[child].probability /= total
-        candidates[child].survival = node.survival * candidates[child].probability
-    return count
+        candidates[child].share = candidates[child].probability
+        candidates[child].plain = candidates[child].probability
+
+
+@compiled_lean
+def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int, count: int) -> None:
+    """Sets the probability of each candidate by its share and the noise of the draw: a softmax over the candidates
+    that can still come true, and "none of these".
+    """
+    scratch = growth.scratch
+    candidates = scratch.candidates
+    scores = growth.model.scores
+    node = scratch.nodes[number]
+    rest = 1.0
+    for child in range(first, first + count):
+        rest -= candidates[child].plain
+    tail = np.log(max(rest, 0.001))
+    add_noise(growth, number, first, count)
+    best, second = _two_best(candidates, first, count)
+    total = np.float32(1.0)
+    for child in range(first, first + count):
+        candidate = candidates[child]
+        candidate.probability = 0.0
+        if candidate.score > best - HOPELESS:
+            features = scratch.features_GF[child]
+            lead = candidate.score - (second if candidate.score == best else best)
+            set_noisy_features(candidate, features, lead, tail, node.longest, candidate.kind, last, pair)
+            score = np.float32(0.0)
+            for i in range(FIRST_NOISY, NUM_FEATURES):
+                score += scores[features[i]]
+            candidate.probability = np.exp(score)
+            total += candidate.probability
+    for child in range(first, first + count):
+        candidates[child].probability /= total
 
 
 @compiled_lean
