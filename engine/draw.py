@@ -22,8 +22,10 @@ BLOCK = 256
 LOG2_E = 1.4426950408889634
 # Bounds are float32: what is closer to the best score than this is scored exactly.
 SLACK = 0.01
-# 1 / temperature at most, in bounds: more would be infinite in float32.
+# In bounds: 1 / temperature at most, and a logit minus the highest at least. Beyond these float32 has
+# infinity, and infinity times 0 is NaN.
 STEEPEST = 1e38
+DEEPEST = np.float32(-3e38)
 MAX_BOUND = np.float32(32 + EXPONENT_OF_1)
 
 
@@ -109,7 +111,7 @@ def _set_bounds(
     largest = np.float32(-np.inf)
     for i in range(len(logits)):
         noise = MAX_BOUND - np.float32(exponents[i]) * MANTISSA
-        bound = (logits[i] - highest) * steepness + noise
+        bound = max(logits[i] - highest, DEEPEST) * steepness + noise
         bounds[i] = bound
         largest = max(largest, bound)
     return largest
