@@ -4,11 +4,18 @@ drafting/gumbel.py owns the numbers. On a CPU nearly all tokens are ruled out wi
 Gumbel number is at most log(2^32 / upper bits of x), so vector instructions tell for a whole block of tokens
 that none can win against the best one so far. The likeliest token begins as the best.
 
+On a GPU a kernel does so (engine/draw_triton.py). Without Triton, torch scores every token.
+
 Scores of the tokens that can win are in float64, of float32 logits: two of them are practically never equal,
 and if they are, the lowest id wins.
 
 Letters: R rows, V vocabulary.
 """
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -17,6 +24,8 @@ from torch import Tensor
 
 from drafting.compiled import compiled, compiled_sums
 from drafting.gumbel import EXPONENT_OF_1, HALF, LARGEST, LOW_BITS, MANTISSA, MULTIPLIERS, gumbel, upper_bits
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 256
 LOG2_E = 1.4426950408889634
@@ -43,6 +52,9 @@ def draw(
     """
     if logits.device.type == "cpu":
         return _draw(logits.numpy(), rows, likeliest, temperatures, keys)
+    draw_on_device = _kernel(logits.device)
+    if draw_on_device is not None:
+        return draw_on_device(logits, rows, likeliest, temperatures, keys)
     own = logits[torch.from_numpy(rows).to(logits.device)]
     found: NDArray[np.int64] = draw_with_torch(own, temperatures, keys).cpu().numpy()
     return found
@@ -115,6 +127,28 @@ def _set_bounds(
         bounds[i] = bound
         largest = max(largest, bound)
     return largest
+
+
+@cache
+def _kernel(device: torch.device) -> Callable[..., NDArray[np.int64]] | None:
+    """The draw by Triton, tried once; None = it cannot be had on this device.
+
+    Triton calls a C compiler, which not every machine has that has a GPU: without it the draw is slower and
+    no less right, so that is no reason to fail.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    try:
+        from engine.draw_triton import draw_with_triton
+
+        nothing = np.zeros(1, np.int64)
+        draw_with_triton(
+            torch.zeros(1, 2, device=device), nothing, nothing, np.ones(1), nothing.view(np.uint64)
+        )
+    except Exception as error:
+        logger.warning("tokens are drawn without Triton, which fails on this machine: %s", error)
+        return None
+    return draw_with_triton
 
 
 def draw_with_torch(logits: Tensor, temperatures: NDArray[np.float64], keys: NDArray[np.uint64]) -> Tensor:
