@@ -27,7 +27,7 @@ from drafting.gumbel import EXPONENT_OF_1, HALF, LARGEST, LOW_BITS, MANTISSA, MU
 
 logger = logging.getLogger(__name__)
 
-BLOCK = 256
+BLOCK = 1024
 LOG2_E = 1.4426950408889634
 # Bounds are float32: what is closer to the best score than this is scored exactly.
 SLACK = 0.01
@@ -35,7 +35,8 @@ SLACK = 0.01
 # infinity, and infinity times 0 is NaN.
 STEEPEST = 1e38
 DEEPEST = np.float32(-3e38)
-MAX_BOUND = np.float32(32 + EXPONENT_OF_1)
+ONE = np.uint32(1)
+MAX_BOUND = np.float32(31 + EXPONENT_OF_1)  # 31, as half the upper bits are asked
 
 
 def draw(
@@ -69,9 +70,9 @@ def _draw(
     keys: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
     drawn = np.empty(len(rows), np.int64)
-    bounds = np.empty(BLOCK, np.float32)
+    room = np.empty((2, BLOCK), np.float32)
     for i in range(len(rows)):
-        drawn[i] = _draw_one(logits[rows[i]], likeliest[i], temperatures[i], keys[i], bounds)
+        drawn[i] = _draw_one(logits[rows[i]], likeliest[i], temperatures[i], keys[i], room)
     return drawn
 
 
@@ -81,20 +82,20 @@ def _draw_one(
     likeliest: int,
     temperature: float,
     key: np.uint64,
-    bounds: NDArray[np.float32],
+    room: NDArray[np.float32],
 ) -> int:
     highest = logits[likeliest]
     token = likeliest
     score = gumbel(key, token)
     steepness = np.float32(min(LOG2_E / temperature, STEEPEST))
+    bounds = room[0]
     for first in range(0, len(logits), BLOCK):
-        size = min(BLOCK, len(logits) - first)
-        largest = _set_bounds(logits[first : first + size], first, highest, steepness, key, bounds)
+        block = logits[first : first + BLOCK]
         least = np.float32(score * LOG2_E - SLACK)
-        if largest >= least:
-            for i in range(size):
+        if _set_bounds(block, first, highest, steepness, key, least, bounds, room[1]):
+            for i in range(len(block)):
                 if bounds[i] >= least:
-                    below = np.float64(logits[first + i]) - np.float64(highest)
+                    below = np.float64(block[i]) - np.float64(highest)
                     other = below / temperature + gumbel(key, first + i)
                     if other > score or (other == score and first + i < token):
                         score = other
@@ -109,24 +110,29 @@ def _set_bounds(
     highest: np.float32,
     steepness: np.float32,
     key: np.uint64,
+    least: np.float32,
     bounds: NDArray[np.float32],
-) -> np.float32:
-    """Writes what the score of each token of a block is at most, times log2 e; returns the largest of these.
+    halves: NDArray[np.float32],
+) -> bool:
+    """Writes what the score of each token of a block is at most, times log2 e; returns whether one of these
+    reaches `least`.
 
-    first: the id of the block's first token.
+    first: the id of the block's first token. halves: room for numbers of its own. All of it is in vector
+    instructions, as long as bounds have other memory than halves and no maximum of floats is asked. Half the
+    upper bits are a signed number, which most CPUs turn into a float in one instruction.
     """
     low = np.uint32(key & LOW_BITS)
     high = np.uint32(key >> HALF)
-    exponents = bounds.view(np.int32)
     for i in range(len(logits)):
-        bounds[i] = np.float32(upper_bits(low, high, first + i))
-    largest = np.float32(-np.inf)
+        halves[i] = np.float32(np.int32(upper_bits(low, high, first + i) >> ONE))
+    exponents = halves.view(np.int32)
+    reached = 0
     for i in range(len(logits)):
         noise = MAX_BOUND - np.float32(exponents[i]) * MANTISSA
         bound = max(logits[i] - highest, DEEPEST) * steepness + noise
         bounds[i] = bound
-        largest = max(largest, bound)
-    return largest
+        reached |= bound >= least
+    return reached != 0
 
 
 @cache

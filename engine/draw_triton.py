@@ -95,7 +95,7 @@ def _draw_part(
 @triton.jit
 def _bounds(logits, highest, steepness, key, ids):
     """What the score of each token is at most, times log2 e."""
-    exponents = _upper_bits(key, ids).to(tl.float32).to(tl.int32, bitcast=True)
+    exponents = (_upper_bits(key, ids) >> 1).to(tl.float32).to(tl.int32, bitcast=True)
     noise = exponents.to(tl.float32) * -MANTISSA + MAX_BOUND
     return tl.maximum(logits - highest, DEEPEST) * steepness + noise
 

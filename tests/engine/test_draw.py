@@ -54,7 +54,7 @@ SHAPES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("vocabulary", [1, 2, 97, 255, 256, 257, 1000, 4096 + 17])
+@pytest.mark.parametrize("vocabulary", [1, 2, 97, BLOCK - 1, BLOCK, BLOCK + 1, 4096 + 17])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_blocks_are_ruled_out_only_where_no_token_can_win(shape, vocabulary):
     logits = random_logits(shape, len(TEMPERATURES), vocabulary, vocabulary)
@@ -75,20 +75,23 @@ def test_a_large_vocabulary_is_drawn_alike_with_and_without_bounds(temperature):
 
 
 def test_no_score_is_above_its_bound_and_bounds_are_close():
-    """In float32, times log2 e. A bound is at most 0.6 above the score where x is small."""
+    """In float32, times log2 e. A bound is at most 0.2 above the score where x is small."""
     logits = random_logits("normal", 1, BLOCK, 3)[0].numpy()
     highest = logits.max()
     bounds = np.empty(BLOCK, np.float32)
+    room = np.empty(BLOCK, np.float32)
     for seed in range(200):
         key = row_keys([seed], np.array([0]))[0]
         first = seed * 1000
-        largest = _set_bounds(logits, first, highest, np.float32(np.log2(np.e) / 0.8), key, bounds)
+        given = (logits, first, highest, np.float32(np.log2(np.e) / 0.8), key)
+        assert _set_bounds(*given, np.float32(-1000), bounds, room)
         noise = np.array([gumbel(key, first + token) for token in range(BLOCK)])
         scores = ((logits - highest) / 0.8 + noise) * np.log2(np.e)
         assert (scores <= bounds + 0.001).all()
-        assert largest == bounds.max()
-        rare = noise > 3
-        assert (bounds - scores)[rare].max() < 0.2
+        assert (bounds - scores)[noise > 3].max() < 0.2
+        largest = bounds.max()
+        assert _set_bounds(*given, largest, bounds, room)
+        assert not _set_bounds(*given, largest + np.float32(0.001), bounds, room)
 
 
 def test_tokens_that_the_filters_removed_never_win():
@@ -109,19 +112,19 @@ def test_of_equal_scores_the_lowest_id_wins(monkeypatch):
     monkeypatch.setattr(draw_module, "gumbel", lambda key, token: 1.0)
     monkeypatch.setattr(draw_module, "_set_bounds", bounds_of_any_score)
     draw_one = getattr(draw_module._draw_one, "py_func", draw_module._draw_one)
-    logits = np.zeros(600, np.float32)
-    logits[[3, 259, 599]] = 2.0
-    for likeliest in (3, 259, 599):
-        assert draw_one(logits, likeliest, 1.0, np.uint64(0), np.empty(BLOCK, np.float32)) == 3
+    logits = np.zeros(3000, np.float32)
+    logits[[3, 1259, 2599]] = 2.0
+    for likeliest in (3, 1259, 2599):
+        assert draw_one(logits, likeliest, 1.0, np.uint64(0), np.empty((2, BLOCK), np.float32)) == 3
     monkeypatch.setattr(
         draw_module, "gumbel_with_torch", lambda keys, num_tokens, device: torch.ones(len(keys), num_tokens)
     )
     assert draw_with_torch(torch.from_numpy(logits)[None], np.ones(1), np.zeros(1, np.uint64)).tolist() == [3]
 
 
-def bounds_of_any_score(logits, first, highest, steepness, key, bounds) -> float:
+def bounds_of_any_score(logits, first, highest, steepness, key, least, bounds, halves) -> bool:
     bounds[: len(logits)] = INF
-    return INF
+    return True
 
 
 def test_only_the_rows_named_are_drawn_each_from_its_own_logits():
