@@ -1,13 +1,16 @@
 """The Gumbel numbers of a draw: literal, and worked out by hand from what they are made of."""
 
 import math
+import re
 from decimal import Decimal, localcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from drafting.gumbel import gumbel, lower_bits, row_key, row_keys, upper_bits
 
+PAGE = Path(__file__).parents[2] / "docs" / "drafting.md"
 MASK = 2**64 - 1
 SEEDS = [0, 0, 1, 2**64 - 1, -1, 12345]
 POSITIONS = [0, 1, 0, 7, 7, 1000]
@@ -127,3 +130,22 @@ def test_the_largest_and_the_smallest_numbers_are_finite_and_as_far_out_as_said(
     assert gumbel(np.uint64(key), rarest) > 22.18  # 32 log 2
     smallest = token_with_upper_bits(int(low), int(high), 2**32 - 1)
     assert -3.61 < gumbel(np.uint64(key), smallest) < -3.09  # log(53 log 2) and log(32 log 2)
+
+
+def test_the_example_of_the_docs_is_what_the_numbers_make_of_it():
+    """Of docs/drafting.md, "The draw and its noise"; and the winners that its text names: 2, 2 and 1."""
+    section = PAGE.read_text(encoding="utf-8").split("## The draw and its noise")[1].split("## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in re.findall(r"^\| \d.*$", section, re.MULTILINE)]
+    key = row_keys([0], np.array([0]))[0]
+    sums = []
+    for token, row in enumerate(rows):
+        p, q, r = (float(row[place]) for place in (1, 5, 7))
+        number = gumbel(key, token)
+        own = [math.log(share) + number for share in (p, q, r)]
+        shown = [math.log(p), number, own[0], q, own[1], r, own[2]]
+        digits = [3, 3, 3, 2, 3, 2, 3]
+        wanted = [f"{value:.{places}f}" for value, places in zip(shown, digits, strict=True)]
+        assert row == [f"{token}", f"{p:.2f}", *wanted]
+        sums.append(own)
+    assert np.argmax(sums, axis=0).tolist() == [2, 2, 1]
+    assert np.sum([[float(row[place]) for place in (1, 5, 7)] for row in rows], axis=0) == pytest.approx(1)
