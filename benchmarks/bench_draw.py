@@ -22,7 +22,7 @@ from drafting.gumbel import row_keys
 from drafting.sampling import Sampling
 from engine.draw import draw_with_torch
 from engine.model.allocator import keep_freed_memory
-from engine.sampling import TargetSampling, kept, target_tokens
+from engine.targets import TargetSampling, kept, target_tokens
 from engine.top_k_top_p import kept_by_rank
 
 SIZES = ((16, 4096), (64, 4096), (64, 32_000), (64, 151_936))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from drafting.compiled import compiled
 from drafting.gumbel import gumbel, row_keys
 from drafting.sampling import Sampling
-from engine.sampling import TargetSampling, kept, target_tokens
+from engine.targets import TargetSampling, kept, target_tokens
 from rows.prompts import row_seed
 
 FIVE = torch.tensor([[0.1, 0.4, 0.2, 0.25, 0.05]], dtype=torch.float64).log()
