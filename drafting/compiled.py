@@ -4,8 +4,8 @@ records that these loops read.
 A compiled function holds what it calls and every constant it names, from other files too, while numba's disk
 cache asks for the time stamp of the function's own file alone. It also fails on an older cache file that
 mentions a class which was renamed since. So the names of the cache files carry a digest of all source files
-of the package: any change to one of them makes all functions compile again, and older cache files are never
-read.
+of the package and of this one, whose functions others call: any change to one of them makes all functions
+compile again, and older cache files are never read.
 
 Machine code does not check the indices that it is given: a wrong one reads other memory. With
 NUMBA_BOUNDSCHECK=1 every function is compiled with checks, and a wrong index raises IndexError; `make test`
@@ -72,10 +72,11 @@ def _digest(file: Path) -> str:
 
 @cache
 def _digest_of(folder: Path) -> str:
-    """A digest of all source files of a package; cache files of other digests are removed."""
+    """A digest of all source files of a package and of this one; cache files of other digests are removed."""
     sources = [
-        (str(file.relative_to(folder)), file.stat().st_mtime_ns, file.stat().st_size)
-        for file in sorted(folder.rglob("*.py"))
+        (str(file.relative_to(package.parent)), file.stat().st_mtime_ns, file.stat().st_size)
+        for package in sorted({folder, Path(__file__).resolve().parent})
+        for file in sorted(package.rglob("*.py"))
     ]
     digest = blake2b(repr(sources).encode(), digest_size=6).hexdigest()
     for file in folder.rglob(f"__pycache__/*{MARK}*.nb[ic]"):

@@ -12,7 +12,7 @@ from engine.config import ModelConfig
 from engine.kv_cache import KVCache
 from engine.model.loading import LoadedModel
 from engine.model.memory_available import available_memory
-from engine.sampling import BYTES_PER_DRAWN_LOGIT, LOGITS_AT_ONCE
+from engine.targets import BYTES_PER_DRAWN_LOGIT, LOGITS_AT_ONCE
 
 # The cache gets this share of the memory that is free once the weights are loaded. The rest is for
 # activations and other processes.

@@ -9,9 +9,9 @@ import numpy as np
 
 from drafting.tree import DraftTrees
 from engine.request import Event, Logprobs, SequenceStats
-from engine.sampling import NOT_FINITE
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
+from engine.targets import NOT_FINITE
 from engine.verify import Verified
 
 

@@ -4,11 +4,18 @@ drafting/gumbel.py owns the numbers. On a CPU nearly all tokens are ruled out wi
 Gumbel number is at most log(2^32 / upper bits of x), so vector instructions tell for a whole block of tokens
 that none can win against the best one so far. The likeliest token begins as the best.
 
+On a GPU a kernel does so (engine/draw_triton.py). Without Triton, torch scores every token.
+
 Scores of the tokens that can win are in float64, of float32 logits: two of them are practically never equal,
 and if they are, the lowest id wins.
 
 Letters: R rows, V vocabulary.
 """
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -18,13 +25,18 @@ from torch import Tensor
 from drafting.compiled import compiled, compiled_sums
 from drafting.gumbel import EXPONENT_OF_1, HALF, LARGEST, LOW_BITS, MANTISSA, MULTIPLIERS, gumbel, upper_bits
 
-BLOCK = 256
+logger = logging.getLogger(__name__)
+
+BLOCK = 1024
 LOG2_E = 1.4426950408889634
 # Bounds are float32: what is closer to the best score than this is scored exactly.
 SLACK = 0.01
-# 1 / temperature at most, in bounds: more would be infinite in float32.
+# In bounds: 1 / temperature at most, and a logit minus the highest at least. Beyond these float32 has
+# infinity, and infinity times 0 is NaN.
 STEEPEST = 1e38
-MAX_BOUND = np.float32(32 + EXPONENT_OF_1)
+DEEPEST = np.float32(-3e38)
+ONE = np.uint32(1)
+MAX_BOUND = np.float32(31 + EXPONENT_OF_1)  # 31, as half the upper bits are asked
 
 
 def draw(
@@ -41,6 +53,9 @@ def draw(
     """
     if logits.device.type == "cpu":
         return _draw(logits.numpy(), rows, likeliest, temperatures, keys)
+    draw_on_device = _kernel(logits.device)
+    if draw_on_device is not None:
+        return draw_on_device(logits, rows, likeliest, temperatures, keys)
     own = logits[torch.from_numpy(rows).to(logits.device)]
     found: NDArray[np.int64] = draw_with_torch(own, temperatures, keys).cpu().numpy()
     return found
@@ -55,9 +70,9 @@ def _draw(
     keys: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
     drawn = np.empty(len(rows), np.int64)
-    bounds = np.empty(BLOCK, np.float32)
+    room = np.empty((2, BLOCK), np.float32)
     for i in range(len(rows)):
-        drawn[i] = _draw_one(logits[rows[i]], likeliest[i], temperatures[i], keys[i], bounds)
+        drawn[i] = _draw_one(logits[rows[i]], likeliest[i], temperatures[i], keys[i], room)
     return drawn
 
 
@@ -67,20 +82,20 @@ def _draw_one(
     likeliest: int,
     temperature: float,
     key: np.uint64,
-    bounds: NDArray[np.float32],
+    room: NDArray[np.float32],
 ) -> int:
     highest = logits[likeliest]
     token = likeliest
     score = gumbel(key, token)
     steepness = np.float32(min(LOG2_E / temperature, STEEPEST))
+    bounds = room[0]
     for first in range(0, len(logits), BLOCK):
-        size = min(BLOCK, len(logits) - first)
-        largest = _set_bounds(logits[first : first + size], first, highest, steepness, key, bounds)
+        block = logits[first : first + BLOCK]
         least = np.float32(score * LOG2_E - SLACK)
-        if largest >= least:
-            for i in range(size):
+        if _set_bounds(block, first, highest, steepness, key, least, bounds, room[1]):
+            for i in range(len(block)):
                 if bounds[i] >= least:
-                    below = np.float64(logits[first + i]) - np.float64(highest)
+                    below = np.float64(block[i]) - np.float64(highest)
                     other = below / temperature + gumbel(key, first + i)
                     if other > score or (other == score and first + i < token):
                         score = other
@@ -95,24 +110,51 @@ def _set_bounds(
     highest: np.float32,
     steepness: np.float32,
     key: np.uint64,
+    least: np.float32,
     bounds: NDArray[np.float32],
-) -> np.float32:
-    """Writes what the score of each token of a block is at most, times log2 e; returns the largest of these.
+    halves: NDArray[np.float32],
+) -> bool:
+    """Writes what the score of each token of a block is at most, times log2 e; returns whether one of these
+    reaches `least`.
 
-    first: the id of the block's first token.
+    first: the id of the block's first token. halves: room for numbers of its own. All of it is in vector
+    instructions, as long as bounds have other memory than halves and no maximum of floats is asked. Half the
+    upper bits are a signed number, which most CPUs turn into a float in one instruction.
     """
     low = np.uint32(key & LOW_BITS)
     high = np.uint32(key >> HALF)
-    exponents = bounds.view(np.int32)
     for i in range(len(logits)):
-        bounds[i] = np.float32(upper_bits(low, high, first + i))
-    largest = np.float32(-np.inf)
+        halves[i] = np.float32(np.int32(upper_bits(low, high, first + i) >> ONE))
+    exponents = halves.view(np.int32)
+    reached = 0
     for i in range(len(logits)):
         noise = MAX_BOUND - np.float32(exponents[i]) * MANTISSA
-        bound = (logits[i] - highest) * steepness + noise
+        bound = max(logits[i] - highest, DEEPEST) * steepness + noise
         bounds[i] = bound
-        largest = max(largest, bound)
-    return largest
+        reached |= bound >= least
+    return reached != 0
+
+
+@cache
+def _kernel(device: torch.device) -> Callable[..., NDArray[np.int64]] | None:
+    """The draw by Triton, tried once; None = it cannot be had on this device.
+
+    Triton calls a C compiler, which not every machine has that has a GPU: without it the draw is slower and
+    no less right, so that is no reason to fail.
+    """
+    if device.type != "cuda" or find_spec("triton") is None:
+        return None
+    try:
+        from engine.draw_triton import draw_with_triton
+
+        nothing = np.zeros(1, np.int64)
+        draw_with_triton(
+            torch.zeros(1, 2, device=device), nothing, nothing, np.ones(1), nothing.view(np.uint64)
+        )
+    except Exception as error:
+        logger.warning("tokens are drawn without Triton, which fails on this machine: %s", error)
+        return None
+    return draw_with_triton
 
 
 def draw_with_torch(logits: Tensor, temperatures: NDArray[np.float64], keys: NDArray[np.uint64]) -> Tensor:

@@ -23,11 +23,11 @@ from engine.logprobs import path_logprobs, rows_of_tokens
 from engine.model_runner import ModelRunner
 from engine.recycling import likeliest_successors
 from engine.request import Completion, Event, Request
-from engine.sampling import NOT_FINITE, target_sampling, target_tokens
 from engine.scheduler import Chunk, Scheduler
 from engine.sequence import Sequence
 from engine.stats import EngineStats, PhaseTimer, phase, step_clock
 from engine.step_plan import StepPlan
+from engine.targets import NOT_FINITE, target_sampling, target_tokens
 from engine.verify import Verified, verify
 
 

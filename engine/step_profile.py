@@ -15,10 +15,10 @@ from drafting.tree import DraftTrees
 from engine.model.packed_linear import MAX_EXACT_ROWS, ROWS_STEP
 from engine.model_runner import ModelRunner
 from engine.request import Request
-from engine.sampling import TargetSampling, target_tokens
 from engine.scheduler import Chunk
 from engine.sequence import Sequence
 from engine.stats import step_clock
+from engine.targets import TargetSampling, target_tokens
 from engine.verify import verify
 
 MAX_SECONDS = 2.0

@@ -20,7 +20,7 @@ class Verified(NamedTuple):
 
     nodes int64 [A]: accepted nodes, from root to leaf, as indices into the packed trees; sequence b owns
     nodes[offsets[b] : offsets[b + 1]]. bonus int64 [B]: the target's own token after each path, or
-    NOT_FINITE (engine/sampling.py), which no node equals.
+    NOT_FINITE (engine/targets.py), which no node equals.
     """
 
     nodes: Ints

@@ -1,6 +1,7 @@
 """Who may import what: one chain of packages, torch in the engine only, and a driver that never loads it."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,11 +25,14 @@ OUTSIDE_THE_CHAIN = {"demo", "benchmarks", "checks", "tests"}
 # Each heavy library, and the packages that may name it.
 USERS = {
     "torch": {"engine"},
+    "triton": {"engine"},
     "transformers": {"engine", "rows", "jobs"},
     "ray": {"actors", "pipeline", "serving", "jobs"},
     "pyarrow": {"rows", "actors", "pipeline", "jobs"},
     "numba": {"engine", "drafting"},
 }
+
+NOT_EVERYWHERE = {"engine.draw_triton": "triton"}  # modules that need what is not installed on every machine
 
 
 def imports(package: str) -> Iterator[tuple[Path, str]]:
@@ -51,6 +55,9 @@ def loaded_by(*packages: str) -> set[str]:
         if file.name != "__init__.py"
     ]
     assert names, f"no modules in {packages}"
+    names = [
+        name for name in names if name not in NOT_EVERYWHERE or importlib.util.find_spec(NOT_EVERYWHERE[name])
+    ]
     code = f"import sys\nimport {', '.join(names)}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PROCESS_S

@@ -1,10 +1,12 @@
 """How a target token is made from logits, written a second time: plain Python that sorts, in float64.
 
-Shares no code with engine/sampling.py, whose rule is: float32 logits, then temperature, top_k, top_p (of what
-top_k left) and min_p; of equal logits the lowest id first; a draw by inverse CDF in vocabulary order, by a
-uniform number that two rounds of splitmix64 make of seed and output position.
+Shares no code with engine/ and drafting/, whose rule is: float32 logits, then temperature, top_k, top_p (of
+what top_k left) and min_p; of equal logits the lowest id first; of what is left the token with the largest
+logit / temperature + Gumbel number. That number is made of seed, output position and token id, by splitmix64
+and a keyed hash of 32 bits.
 """
 
+import math
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -14,6 +16,8 @@ from numpy.typing import NDArray
 from drafting.sampling import Sampling
 
 MASK = 0xFFFFFFFFFFFFFFFF
+MASK_32 = 0xFFFFFFFF
+BITS = 2**64
 
 
 class Target(NamedTuple):
@@ -32,14 +36,14 @@ def target(logits: NDArray[np.float32], sampling: Sampling, position: int, close
     ranked = np.argsort(-exact, kind="stable")
     if sampling.temperature == 0:
         return Target(int(ranked[0]), bool(exact[ranked[0]] - exact[ranked[1]] < close))
-    shares = np.exp((exact - exact.max()) / sampling.temperature)
-    kept, is_close = _kept(shares, ranked.tolist(), sampling, close)
-    in_order = sorted(kept)
-    sums = list(accumulate(float(shares[token]) for token in in_order))
-    wanted = uniform(sampling.seed, position) * sums[-1]
-    place = next((n for n, reached in enumerate(sums) if reached > wanted), len(sums) - 1)
-    at_edge = any(abs(reached - wanted) < close * sums[-1] for reached in sums[:-1])
-    return Target(in_order[place], is_close or at_edge)
+    below_best = (exact - exact.max()) / sampling.temperature
+    kept, is_close = _kept(np.exp(below_best), ranked.tolist(), sampling, close)
+    scores = {token: float(below_best[token]) + gumbel(sampling.seed, position, token) for token in kept}
+    best, *others = sorted(kept, key=lambda token: (-scores[token], token))
+    if others:
+        # In logits, as `close` is: what differs there by so much may change places.
+        is_close |= (scores[best] - scores[others[0]]) * sampling.temperature < close
+    return Target(best, is_close)
 
 
 def _kept(
@@ -65,9 +69,12 @@ def _near(one: Any, other: Any, close: float) -> bool:
     return bool(abs(one - other) <= close * max(one, other))
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in [0, 1) for a seed, of which 64 bits count, and an output position."""
-    return (_splitmix64((_splitmix64(seed & MASK) + position) & MASK) >> 11) * 2.0**-53
+def gumbel(seed: int, position: int, token: int) -> float:
+    """The Gumbel number of a token at an output position, for a seed of which 64 bits count."""
+    key = _splitmix64(_splitmix64(seed & MASK) + position & MASK)
+    bits = _hash(key, token) << 32 | _splitmix64(key + token & MASK) >> 32
+    x = min((2 * bits + 1) / (2 * BITS), 1 - 2.0**-53)
+    return -math.log(-math.log1p(-x))
 
 
 def _splitmix64(state: int) -> int:
@@ -75,3 +82,13 @@ def _splitmix64(state: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
     return z ^ (z >> 31)
+
+
+def _hash(key: int, token: int) -> int:
+    """32 bits of a token id; the lower half of the key is mixed in first, the upper after one round."""
+    z = (key & MASK_32) ^ token
+    z = (z ^ z >> 17) * 0xED5AD4BB & MASK_32
+    z = z + (key >> 32) & MASK_32
+    z = (z ^ z >> 11) * 0xAC4C1B51 & MASK_32
+    z = (z ^ z >> 15) * 0x31848BAB & MASK_32
+    return z ^ z >> 14

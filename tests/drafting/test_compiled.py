@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from drafting import compiled
+
 USER = """from drafting.compiled import compiled
 from example.helper import FACTOR, plus_one
 
@@ -53,3 +55,17 @@ def test_a_change_in_another_file_of_the_folder_is_noticed(tmp_path: Path) -> No
     assert run() == [10, 0], "a constant changed"
     write(factor=2, one=3)
     assert run() == [14, 0], "a function changed"
+
+
+def test_a_change_in_drafting_is_noticed_by_other_packages(tmp_path: Path, monkeypatch) -> None:
+    """The engine's draw holds the Gumbel numbers of drafting/gumbel.py."""
+    for package in ("drafting", "engine"):
+        (tmp_path / package).mkdir()
+    source = tmp_path / "drafting" / "gumbel.py"
+    source.write_text("SHIFT = 14")
+    monkeypatch.setattr(compiled, "__file__", str(tmp_path / "drafting" / "compiled.py"))
+    digest_of = compiled._digest_of.__wrapped__
+    before = digest_of(tmp_path / "engine")
+    assert digest_of(tmp_path / "engine") == before
+    source.write_text("SHIFT = 14 + 1")
+    assert digest_of(tmp_path / "engine") != before

@@ -42,17 +42,17 @@ def test_a_step_has_a_row_for_each_sequence_and_node_and_pages_of_their_own_for_
 
 def test_a_step_needs_its_staging_pages_its_logits_and_room_to_draw(loaded):
     # 8 staging pages of 16 slots; 72 rows of 97 logits, float32 already; all of them are drawn at once.
-    assert step_bytes(loaded, StepLimits(4, 17), 16) == 128 * SLOT_BYTES + 72 * 97 * 4 + 72 * 97 * 56
+    assert step_bytes(loaded, StepLimits(4, 17), 16) == 128 * SLOT_BYTES + 72 * 97 * 4 + 72 * 97 * 64
 
 
 def test_drawing_needs_room_for_one_piece_of_the_rows_only(loaded, monkeypatch):
     monkeypatch.setattr(cache_size, "LOGITS_AT_ONCE", 970)
-    assert step_bytes(loaded, StepLimits(100, 0), 16) == 100 * 97 * 4 + 970 * 56
+    assert step_bytes(loaded, StepLimits(100, 0), 16) == 100 * 97 * 4 + 970 * 64
 
 
 def test_other_dtypes_than_float32_are_copied_to_it(loaded):
     small = inspect_model(tiny_model("llama", dtype=torch.bfloat16), CONTEXT)
-    assert step_bytes(small, StepLimits(1, 0), 16) == 97 * (2 + 4) + 97 * 56
+    assert step_bytes(small, StepLimits(1, 0), 16) == 97 * (2 + 4) + 97 * 64
 
 
 def test_the_cache_gets_its_share_of_what_the_step_leaves(loaded, monkeypatch):
@@ -69,7 +69,7 @@ def test_wide_trees_that_leave_no_room_for_one_sequence_are_refused_with_their_f
     needed = step_bytes(loaded, limits, 16)
     assert needed > 300e6
     with pytest.raises(
-        ValueError, match=r"holds 0 tokens beside the 0.5 GB that a step of 251000 rows needs"
+        ValueError, match=r"holds 0 tokens beside the 0.6 GB that a step of 251000 rows needs"
     ):
         pages(loaded, monkeypatch, 300_000_000, limits)
     # One full sequence may take nine tenths of what is left.

@@ -20,7 +20,7 @@ from checks.fuzz.fuzz_case import (
 )
 from checks.fuzz.random_case import random_case
 from checks.fuzz.run_case import run_case
-from checks.fuzz.sampling_rule import Target, _splitmix64, target, uniform
+from checks.fuzz.sampling_rule import Target, _splitmix64, gumbel, target
 from checks.fuzz.shrink import shrink
 from checks.fuzz_engine import failure, main, minimal, search
 from drafting.sampling import Sampling
@@ -138,29 +138,43 @@ def test_shrinking_keeps_what_the_failure_needs_and_nothing_else() -> None:
 
 
 SHARES = np.log(np.array([0.1, 0.4, 0.3, 0.2], np.float32))
+# Gumbel numbers of seed 0, and with the logarithms of the shares, -2.303, -0.916, -1.204 and -1.609:
+NUMBERS = [
+    [1.732, 0.358, 2.477, -0.187],  # -0.571, -0.559, 1.273, -1.797
+    [0.465, -1.252, 0.186, 1.315],  # -1.837, -2.169, -1.018, -0.294
+    [0.020, -0.805, -0.569, -1.527],  # -2.283, -1.721, -1.773, -3.137
+    [-0.428, -0.503, 1.926, -0.316],  # -2.730, -1.419, 0.722, -1.926
+    [1.235, 0.539, -0.673, -0.814],  # -1.068, -0.377, -1.877, -2.423
+    [-0.660, 0.294, -1.138, -0.905],  # -2.962, -0.623, -2.342, -2.514
+]
 
 
 @pytest.mark.parametrize(
     ("sampling", "tokens"),
     [
-        (Sampling(1.0), [2, 1, 2, 3, 1, 0]),  # sums 0.1, 0.5, 0.8, 1
-        (Sampling(1.0, top_k=2), [2, 1, 1, 2, 1, 1]),  # tokens 1 and 2: sums 0.4, 0.7
-        (Sampling(1.0, top_p=0.75), [2, 1, 2, 3, 1, 1]),  # token 3 as well, as 0.7 is below 0.75: sum 0.9
-        (Sampling(1.0, min_p=0.6), [2, 1, 1, 2, 1, 1]),  # at least 0.6 x 0.4: tokens 1 and 2
+        (Sampling(1.0), [2, 3, 1, 2, 1, 1]),
+        (Sampling(3.0), [2, 3, 0, 2, 0, 1]),  # a third of the logarithms: -0.768, -0.305, -0.401, -0.536
+        (Sampling(1.0, top_k=2), [2, 2, 1, 2, 1, 1]),  # tokens 1 and 2
+        (Sampling(1.0, top_k=1), [1, 1, 1, 1, 1, 1]),
+        (Sampling(1.0, top_p=0.75), [2, 3, 1, 2, 1, 1]),  # tokens 1, 2 and 3, as 0.7 is below 0.75
+        (Sampling(1.0, min_p=0.6), [2, 2, 1, 2, 1, 1]),  # at least 0.6 x 0.4: tokens 1 and 2
         (Sampling(), [1, 1, 1, 1, 1, 1]),
     ],
 )
 def test_the_rule_of_sampling_gives_the_tokens_that_are_found_by_hand(sampling, tokens) -> None:
-    assert [round(uniform(0, n), 3) for n in range(6)] == [0.652, 0.166, 0.510, 0.976, 0.370, 0.049]
+    assert [[round(gumbel(0, n, token), 3) for token in range(4)] for n in range(6)] == NUMBERS
     assert [target(SHARES, sampling, n, 1e-9) for n in range(6)] == [Target(token, False) for token in tokens]
 
 
 def test_the_rule_says_where_a_tiny_difference_decides() -> None:
-    assert target(SHARES, Sampling(1.0), 2, 0.02) == Target(2, True)  # 0.510 is near the sum 0.5
+    assert target(SHARES, Sampling(1.0), 2, 0.06) == Target(1, True)  # -1.721 is near -1.773
+    assert not target(SHARES, Sampling(1.0), 2, 0.05).is_close
+    # Half of the logarithms: tokens 0 and 2 have -1.131 and -1.171. In logits the difference is 0.08.
+    assert target(SHARES, Sampling(2.0), 2, 0.09) == Target(0, True)
+    assert not target(SHARES, Sampling(2.0), 2, 0.07).is_close
     assert target(SHARES, Sampling(1.0, top_p=0.701), 1, 0.01).is_close
     assert target(SHARES, Sampling(1.0, min_p=0.501), 1, 0.01).is_close
     assert target(SHARES, Sampling(), 0, 0.3).is_close
-    assert not target(SHARES, Sampling(1.0), 0, 0.02).is_close
 
 
 def test_the_numbers_of_the_rule_are_those_of_the_published_generator() -> None:

@@ -11,7 +11,7 @@ import torch
 from drafting.sampling import Sampling
 from engine.engine import Engine
 from engine.request import Completion, Request
-from engine.sampling import NOT_FINITE, TargetSampling, target_tokens
+from engine.targets import NOT_FINITE, TargetSampling, target_tokens
 from tests.engine.harness import VOCABULARY, adaptive_proposer, make_engine, mixed_proposer, with_price
 from tests.tiny_models import reference_greedy, tiny_family, tiny_model
 
@@ -170,5 +170,5 @@ def test_rows_drawn_in_pieces_are_drawn_alike(monkeypatch):
     sampling = [Sampling(0.9, top_p=0.8, seed=n) if n != 3 else Sampling() for n in range(7)]
     rows = TargetSampling(sampling, np.arange(7))
     at_once = target_tokens(logits, rows)
-    monkeypatch.setattr("engine.sampling.LOGITS_AT_ONCE", 2 * VOCABULARY)
+    monkeypatch.setattr("engine.targets.LOGITS_AT_ONCE", 2 * VOCABULARY)
     assert target_tokens(logits, rows).tolist() == at_once.tolist()

@@ -100,9 +100,10 @@ def _draw_rows(logits: Tensor, rows: TargetSampling, targets: NDArray[np.int64])
     for first in range(0, len(filtered), rows_at_once):
         some = filtered[first : first + rows_at_once]
         sampling = [rows.sampling[index] for index in some]
-        own = logits[some]
-        own.masked_fill_(~kept(own, sampling), -torch.inf)
-        _draw_some(own, list(range(len(some))), rows, some, targets)
+        own = logits if len(some) == len(logits) else logits[some]
+        _draw_some(
+            torch.where(kept(own, sampling), own, -torch.inf), list(range(len(some))), rows, some, targets
+        )
     free = [index for index in drawn if not rows.sampling[index].filters] if filtered else drawn
     for first in range(0, len(free), rows_at_once):
         some = free[first : first + rows_at_once]
@@ -126,13 +127,22 @@ def kept(logits: Tensor, sampling: list[Sampling]) -> Tensor:
     below_best = logits.double() - logits.amax(-1, keepdim=True)
     # The likeliest token has 1.
     probabilities = below_best.div_(_column(sampling, "temperature", logits.device)).exp_()
-    keep = probabilities >= _column(sampling, "min_p", logits.device)
     ranked = [row for row, s in enumerate(sampling) if s.top_k or s.top_p < 1]
-    if ranked:  # ranking a large vocabulary is expensive: only the rows that need it
-        limited = [sampling[row] for row in ranked]
-        top_k, top_p = (_column(limited, name, logits.device) for name in ("top_k", "top_p"))
-        keep[ranked] &= kept_by_rank(probabilities[ranked], top_k, top_p)
+    # Ranking a large vocabulary is expensive, and so are copies: each filter has only the rows that need it.
+    if len(ranked) == len(sampling):
+        keep = _kept_by_rank(probabilities, sampling)
+    else:
+        keep = torch.ones_like(probabilities, dtype=torch.bool)
+        if ranked:
+            keep[ranked] = _kept_by_rank(probabilities[ranked], [sampling[row] for row in ranked])
+    if any(s.min_p for s in sampling):
+        keep &= probabilities >= _column(sampling, "min_p", logits.device)
     return keep
+
+
+def _kept_by_rank(probabilities: Tensor, sampling: list[Sampling]) -> Tensor:
+    top_k, top_p = (_column(sampling, name, probabilities.device) for name in ("top_k", "top_p"))
+    return kept_by_rank(probabilities, top_k, top_p)
 
 
 def _column(sampling: list[Sampling], name: str, device: torch.device) -> Tensor:
