@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
@@ -37,6 +37,26 @@ PROMPTS_SCHEMA = pa.schema(
         ("group", pa.string()),
     ]
 )
+
+
+class PreparedRow(NamedTuple):
+    """A row that is ready for the engine, or has an error. id: its shard and its place there."""
+
+    id: str
+    prompt: Prompt
+    seed: int
+
+
+def prepared_rows(shard: int, prompts: bytes) -> list[PreparedRow]:
+    """The rows of a shard from the Arrow stream that prepare made of them."""
+    return [
+        PreparedRow(
+            f"{shard}-{index}",
+            Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"]),
+            row["seed"],
+        )
+        for index, row in enumerate(pa.ipc.open_stream(prompts).read_all().to_pylist())
+    ]
 
 
 @dataclass(frozen=True)
@@ -101,13 +121,11 @@ class BatchWorker:
             done = await asyncio.to_thread(self.job.output.read_summary, shard)
             if done:  # a call that Ray repeats after a worker has died
                 return done
-            rows = pa.ipc.open_stream(prompts).read_all().to_pylist()
+            rows = prepared_rows(shard, prompts)
             async with self.next_shard:
                 await self.room.wait()
                 self._count(len(rows))
-            results = await asyncio.gather(
-                *(self._row(f"{shard}-{index}", row) for index, row in enumerate(rows))
-            )
+            results = await asyncio.gather(*map(self._row, rows))
             return await asyncio.to_thread(self._commit, shard, carried, results)
 
     def _count(self, more: int) -> None:
@@ -115,11 +133,10 @@ class BatchWorker:
         self.num_unfinished += more
         (self.room.set if self.num_unfinished < self.job.max_rows else self.room.clear)()
 
-    async def _row(self, row_id: str, row: dict[str, Any]) -> Generated | str:
+    async def _row(self, row: PreparedRow) -> Generated | str:
         """What a row gives, or its error."""
-        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"])
         try:
-            return await self.rows.generate(row_id, prompt, row["seed"])
+            return await self.rows.generate(row.id, row.prompt, row.seed)
         except RuntimeError as fault:  # EngineDead
             end_process(fault, self.job.output)
         finally:

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 from jobs.build_tables import BuildTablesConfig
 from jobs.offline import OfflineConfig
+from jobs.record import RecordJobConfig
 from jobs.replay import ReplayJobConfig
 from jobs.serve import ServeJobConfig
 
@@ -22,6 +23,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 JOBS = {
     "jobs/offline.py": OfflineConfig,
     "jobs/serve.py": ServeJobConfig,
+    "jobs/record.py": RecordJobConfig,
     "jobs/replay.py": ReplayJobConfig,
     "jobs/build_tables.py": BuildTablesConfig,
 }

@@ -36,6 +36,7 @@ ALIASES = {
     "json": ("replay.json",),
     "tables": ("replay.tables", "tables.folder"),
     "tokenizer": ("replay.tokenizer",),
+    "out": ("record.out",),
 }
 # Names that settings had in earlier versions, and what to do about them.
 RENAMED = {
@@ -148,7 +149,8 @@ def _check_key(key: str, known: Sequence[str], dashes: str = "") -> None:
         return
     if key in RENAMED:
         raise ValueError(f"{dashes}{key} {RENAMED[key]}")
-    nearest = difflib.get_close_matches(key, [*known, *ALIASES] if dashes else known, 1, 0.4)
+    short = [name for name in ALIASES if _full_name(name, known)] if dashes else []
+    nearest = difflib.get_close_matches(key, [*known, *short], 1, 0.4)
     hint = f"did you mean {dashes}{nearest[0]}?" if nearest else "see --help"
     raise ValueError(f"unknown setting {dashes}{key}; {hint}")
 

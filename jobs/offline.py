@@ -85,15 +85,13 @@ def main(argv: list[str]) -> int:
 
 def run(config: OfflineConfig) -> None:
     """Checks, plans, generates what is missing, and reports."""
-    model = check_before_start(config)
+    check_output(config.output.path)
+    model = check_model(config)
     config = replace(config, model=model.config)
     output = OutputFolder(config.output.path)
     previous = read_record(output)
     resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None
-    plan = make_plan(config.input, config.pool.num_workers, resolved, config.output.columns)
-    if plan.chats:
-        check_template(model, "the input")
-    prepare = make_prepare_job(config, plan, model.max_context)
+    plan, prepare = plan_rows(config, model, resolved)
     settings = {name: section for name, section in asdict(config).items() if name != "dry_run"}
     record = make_record(settings, plan, model.fingerprint)
     if previous:
@@ -129,14 +127,19 @@ def complete(config: OfflineConfig, output: OutputFolder, plan: Plan, prepare: P
     return report
 
 
-def check_before_start(config: OfflineConfig) -> ResolvedModel:
-    """What can be known without reading the input: the output's place, the model's files."""
-    output = config.output.path
-    if in_submitted_job() and not is_uri(output) and not os.path.isabs(output):
+def check_output(path: str) -> None:
+    """Raises ValueError for a path where the parts could not stay."""
+    if not path:
+        raise ValueError("output.path is empty; name a folder or URI (--output)")
+    if in_submitted_job() and not is_uri(path) and not os.path.isabs(path):
         raise ValueError(
-            f"output.path {output!r} is relative and would land in Ray's session folder; "
+            f"output.path {path!r} is relative and would land in Ray's session folder; "
             "give an absolute path or a URI"
         )
+
+
+def check_model(config: OfflineConfig) -> ResolvedModel:
+    """Finds the model; raises ValueError where its files cannot be used, or cannot render the job's chats."""
     model = resolve_model(config.model)
     if config.input.messages_column:
         check_template(model, "input.messages_column")
@@ -156,13 +159,21 @@ def check_template(model: ResolvedModel, needed_by: str) -> None:
         )
 
 
-def make_prepare_job(config: OfflineConfig, plan: Plan, max_context: int | None) -> PrepareJob:
-    """How the rows of this plan become prompts; raises ValueError for columns that are missing or clash."""
+def plan_rows(
+    config: OfflineConfig, model: ResolvedModel, rows_per_shard: int | None = None
+) -> tuple[Plan, PrepareJob]:
+    """The shards of the input, and how their rows become prompts.
+
+    rows_per_shard: what a run that is continued has resolved `auto` to. Raises ValueError for an input that
+    cannot be read, and for columns that are missing or clash.
+    """
+    plan = make_plan(config.input, config.pool.num_workers, rows_per_shard, config.output.columns)
+    if plan.chats:
+        check_template(model, "the input")
     carried = carried_schema(plan, config.input, config.output, config.added)
     strict = config.output.columns is None
-    return PrepareJob(
-        config.model, config.input, plan.schema, carried, strict, config.generation.seed, max_context
-    )
+    seed = config.generation.seed
+    return plan, PrepareJob(config.model, config.input, plan.schema, carried, strict, seed, model.max_context)
 
 
 def generate(

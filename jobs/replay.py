@@ -6,7 +6,9 @@ job.
     python jobs/replay.py --transcripts FILE --speculate adaptive --cost_model COSTS --batch_size '[1, 4, 16]'
 
 A line of a transcript (JSONL, plain or .gz) is {"id", "group", "prompt", "output"}: token ids, or text with
---tokenizer. docs/drafting.md says how the figures are counted.
+--tokenizer. It may also hold "logprobs" and "sampling": what the model found likely, and how the output was
+drawn. jobs/record.py writes such lines from a job's own rows. docs/drafting.md says how the figures are
+counted.
 """
 
 import json

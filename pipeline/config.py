@@ -71,8 +71,8 @@ class InputConfig:
 class OutputConfig:
     """Where the parts go, and what they hold."""
 
-    path: str
-    """A folder or URI."""
+    path: str = ""
+    """A folder or URI; jobs/offline.py needs one."""
     columns: list[str] | None = None
     """Input columns to carry to the output; null carries all."""
     prefix: str = ""
@@ -87,7 +87,3 @@ class OutputConfig:
     """Add the column logprobs even if only rows' own settings ask for it. With generation.logprobs it is
     added anyway.
     """
-
-    def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("output.path is empty; name a folder or URI (--output)")

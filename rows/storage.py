@@ -5,6 +5,10 @@ Does not know what the files hold.
 """
 
 import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -52,3 +56,27 @@ def _cannot_open(path: str, error: Exception) -> ValueError:
 def first_line(error: Exception) -> str:
     """What an error says, without the advice and traces that some libraries put below."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A local file to write, which has its name once the block has ended without an error.
+
+    Raises ValueError, before the block is entered, where no file can be made.
+    """
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(None, "Is a directory")
+        file = open(temporary, "xb")  # noqa: SIM115  (closed below)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -35,7 +35,8 @@ def test_make_targets_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "job", ["jobs/offline.py", "jobs/serve.py", "jobs/build_tables.py", "jobs/replay.py"]
+    "job",
+    ["jobs/offline.py", "jobs/serve.py", "jobs/build_tables.py", "jobs/record.py", "jobs/replay.py"],
 )
 def test_a_job_takes_the_flags_that_the_readme_gives_it(job: str) -> None:
     uses = [words[words.index(job) + 1 :] for words in commands() if job in words]

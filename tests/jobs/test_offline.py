@@ -60,6 +60,7 @@ def test_the_command_of_the_other_tests_would_run(flags: list[str]) -> None:
     ("more", "error"),
     [
         (["--input", "nope.jsonl"], "input.path 'nope.jsonl' does not exist"),
+        (["--output", ""], "output.path is empty; name a folder or URI (--output)"),
         (["--model", "./nope"], "model.path './nope' does not exist"),
         (
             ["--input.prompt_column", "promt"],
