@@ -35,6 +35,7 @@ PROMPTS_SCHEMA = pa.schema(
         ("seed", pa.uint64()),
         ("error", pa.string()),
         ("group", pa.string()),
+        ("prediction_ids", pa.list_(pa.int32())),
     ]
 )
 
@@ -117,7 +118,13 @@ class BatchWorker:
 
     async def _row(self, row_id: str, row: dict[str, Any]) -> Generated | str:
         """What a row gives, or its error."""
-        prompt = Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"])
+        prompt = Prompt(
+            token_ids=row["token_ids"],
+            sampling=json.loads(row["sampling"]),
+            error=row["error"],
+            group=row["group"],
+            prediction_ids=row["prediction_ids"],
+        )
         try:
             return await self.rows.generate(row_id, prompt, row["seed"])
         except RuntimeError as fault:  # EngineDead

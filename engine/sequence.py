@@ -64,6 +64,11 @@ class Sequence:
         return self.request.group
 
     @property
+    def prediction_ids(self) -> tuple[int, ...]:
+        """What the output probably becomes, no longer than the output can be; empty = nothing is known."""
+        return self.request.prediction_ids[: self.max_tokens_total - self.num_prompt]
+
+    @property
     def num_output(self) -> int:
         """Output tokens so far, which is also the position that the next draw is keyed by."""
         return self.num_tokens - self.num_prompt

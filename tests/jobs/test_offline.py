@@ -66,6 +66,10 @@ def test_the_command_of_the_other_tests_would_run(flags: list[str]) -> None:
             "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?",
         ),
         (
+            ["--input.prediction_column", "promt"],
+            "input.prediction_column is 'promt', but the input has no such column; did you mean 'prompt'?",
+        ),
+        (
             ["--input.messages_column", "prompt"],
             "has no chat template, which input.messages_column needs; use input.prompt_column",
         ),
@@ -185,6 +189,8 @@ def test_an_output_of_a_different_run_is_refused_with_what_differs(
     assert "(generation.max_tokens: 256 -> 9)" in refused([*flags, "--generation.max_tokens", "9"], capsys)
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main([*flags, "--speculate", "off", "--pool.num_workers", "3"])
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main([*flags, "--input.prediction_column", "prompt"])
 
 
 def test_a_submitted_job_needs_an_output_that_outlives_it(
