@@ -87,6 +87,19 @@ def test_what_is_wrong_is_told_in_one_line(
     assert error in told
 
 
+def test_a_corpus_that_cannot_be_read_is_refused_before_anything_starts(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = ["--speculation.corpus_path", f"{tmp_path}/old"]
+    assert "speculation.corpus_path" in refused([*flags, *corpus], capsys)
+    (tmp_path / "old").mkdir()
+    assert "holds no files to read" in refused([*flags, *corpus], capsys)
+    (tmp_path / "old" / "a.jsonl").write_text('{"answer": "a"}\n')
+    assert "it has 'answer'; set speculation.corpus_column" in refused([*flags, *corpus], capsys)
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main([*flags, *corpus, "--speculation.corpus_column", "answer"])
+
+
 def test_a_column_clash_is_refused_and_a_prefix_helps(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
