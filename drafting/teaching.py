@@ -21,7 +21,7 @@ def teach(proposer: object, corpus: Sequence[Int32], vocab_size: int) -> None:
     if not corpus:
         return
     if not isinstance(proposer, Teachable):
-        found = f"a {type(proposer).__name__} drafts from no corpus"
+        found = f"{type(proposer).__name__} drafts from no corpus"
         raise ValueError(f"{found}; set speculation.mode: adaptive, or leave speculation.corpus_path out")
     for token_ids in corpus:
         outside = token_ids[(token_ids < 0) | (token_ids >= vocab_size)]

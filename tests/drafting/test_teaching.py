@@ -41,7 +41,7 @@ def test_a_proposer_that_takes_no_corpus_is_told_with_the_remedy() -> None:
     mixed = MixedProposer(MixedConfig(sources=["context"]), 4, Tables())
     teach(mixed, [], vocab_size=4)
     with pytest.raises(
-        ValueError, match="a MixedProposer drafts from no corpus; set speculation.mode: adaptive"
+        ValueError, match="MixedProposer drafts from no corpus; set speculation.mode: adaptive"
     ):
         teach(mixed, corpus([1]), vocab_size=4)
 

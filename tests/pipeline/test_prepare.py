@@ -77,6 +77,12 @@ def test_a_prediction_is_read_also_where_it_is_not_carried_and_null_is_none(tmp_
     assert [row["prediction_ids"] for row in prepared(tmp_path)] == [[]] * 6, "the column is not named"
 
 
+def test_a_prompt_may_be_its_own_prediction(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["ab"]}), tmp_path / "a.parquet")
+    (row,) = prepared(tmp_path, prediction_column="prompt", group_column="prompt")
+    assert (row["error"], bytes(row["prediction_ids"]), row["group"]) == (None, b"ab", "ab")
+
+
 def test_a_prediction_that_is_no_text_is_an_error_of_its_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a"], "old": [7]}), tmp_path / "a.parquet")
     (row,) = prepared(tmp_path, prediction_column="old")
