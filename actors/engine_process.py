@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from drafting.config import SpeculationConfig
 from engine.config import ModelConfig
+from rows.corpus import read_corpus
 from rows.output_folder import OutputFolder
+from rows.text_codec import load_codec
 
 if TYPE_CHECKING:
     from engine.loop import EngineLoop
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
 def start_loop(
     model: ModelConfig, speculation: SpeculationConfig, tables_folder: str | None = None
 ) -> "EngineLoop":
-    """Loads the model and starts the thread that decodes."""
+    """Loads the model, and the reference corpus where there is one, and starts the thread that decodes."""
     from engine.build import build_engine
     from engine.loop import EngineLoop
 
-    return EngineLoop(build_engine(model, speculation, Path(tables_folder) if tables_folder else None))
+    corpus = read_corpus(speculation, lambda texts: load_codec(model).encode_output(texts))
+    tables = Path(tables_folder) if tables_folder else None
+    return EngineLoop(build_engine(model, speculation, tables, corpus))
 
 
 def end_process(fault: BaseException, output: OutputFolder | None = None) -> NoReturn:

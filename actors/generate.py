@@ -30,7 +30,8 @@ class Generate:
     fields.
 
     A row's seed comes from the job's seed and its id (id_column), or its prompt when no id is named.
-    group_column: rows with the same value resemble each other. samples_column and logprobs_column: have these
+    group_column: rows with the same value resemble each other. prediction_column: the texts that outputs
+    probably become. samples_column and logprobs_column: have these
     columns also when only a row's own settings ask for them.
     """
 
@@ -45,6 +46,7 @@ class Generate:
         sampling_column: str | None = "sampling",
         id_column: str | None = None,
         group_column: str | None = None,
+        prediction_column: str | None = None,
         prefix: str = "",
         generated_ids: bool = False,
         samples_column: bool = False,
@@ -57,12 +59,17 @@ class Generate:
             self.generation, prefix, generated_ids, samples_column, logprobs_column
         )
         self.id_column = id_column
-        self.group_column = group_column
+        self.needed_columns = {"group_column": group_column, "prediction_column": prediction_column}
         self.codec = load_codec(config)
         self.reader = PromptReader(
             self.codec,
             PromptColumns(
-                prompt_column, messages_column, sampling_column, group=group_column, tools=tools_column
+                prompt_column,
+                messages_column,
+                sampling_column,
+                group=group_column,
+                tools=tools_column,
+                prediction=prediction_column,
             ),
         )
         loop = start_loop(config, speculation or SpeculationConfig())
@@ -75,11 +82,7 @@ class Generate:
             raise ValueError(
                 f"the rows already have columns {', '.join(sorted(clash))}; give a prefix for the added ones"
             )
-        if self.group_column and self.group_column not in table.column_names:
-            raise ValueError(
-                f"group_column is {self.group_column!r}, but the rows have no such column: "
-                f"{', '.join(table.column_names)}"
-            )
+        self._check_columns(table.column_names)
         rows = arrow_rows(table)
         prompts = await asyncio.to_thread(self.reader.read, rows)
         results = await asyncio.gather(
@@ -89,6 +92,13 @@ class Generate:
         for field, column in zip(added.schema, added.columns, strict=True):
             table = table.append_column(field, column)
         return table
+
+    def _check_columns(self, names: list[str]) -> None:
+        for argument, column in self.needed_columns.items():
+            if column and column not in names:
+                raise ValueError(
+                    f"{argument} is {column!r}, but the rows have no such column: {', '.join(names)}"
+                )
 
     async def _row(self, row: dict[str, Any], prompt: Prompt) -> Generated | str:
         place = row[self.id_column] if self.id_column else ",".join(map(str, prompt.token_ids))

@@ -35,6 +35,7 @@ PROMPTS_SCHEMA = pa.schema(
         ("seed", pa.uint64()),
         ("error", pa.string()),
         ("group", pa.string()),
+        ("prediction_ids", pa.list_(pa.int32())),
     ]
 )
 
@@ -52,7 +53,13 @@ def prepared_rows(shard: int, prompts: bytes) -> list[PreparedRow]:
     return [
         PreparedRow(
             f"{shard}-{index}",
-            Prompt(row["token_ids"], json.loads(row["sampling"]), row["error"], row["group"]),
+            Prompt(
+                token_ids=row["token_ids"],
+                sampling=json.loads(row["sampling"]),
+                error=row["error"],
+                group=row["group"],
+                prediction_ids=row["prediction_ids"],
+            ),
             row["seed"],
         )
         for index, row in enumerate(pa.ipc.open_stream(prompts).read_all().to_pylist())

@@ -44,6 +44,7 @@ def make_shard(number: int, lengths: Sequence[int]) -> dict[str, Any]:
         "seed": [1] * len(lengths),
         "error": [None] * len(lengths),
         "group": [""] * len(lengths),
+        "prediction_ids": [[]] * len(lengths),
     }
     tables = {
         "carried": pa.table({"row": range(len(lengths))}),

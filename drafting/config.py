@@ -55,6 +55,15 @@ class SpeculationConfig:
     """Mode adaptive drafts from this many tokens of finished rows, the newest; 0 means from running rows
     alone. A row counts one token more than it has, rounded up to a multiple of 4.
     """
+    corpus_path: str | list[str] | None = None
+    """Texts like those that the job will write, for mode adaptive to draft from: a file, folder, glob or URI,
+    or a list of them, of plain texts, JSON lines, transcripts, or the parts of an earlier run. At most
+    corpus_tokens tokens are used, those of the newest files.
+    """
+    corpus_column: str | None = None
+    """The column of the corpus's JSON lines and Parquet that holds its texts or their token ids. Null takes
+    the first of generated_ids, generated_text, output and text that is there.
+    """
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -67,6 +76,32 @@ class SpeculationConfig:
             )
         if self.corpus_tokens < 0:
             raise ValueError(f"speculation.corpus_tokens is {self.corpus_tokens}; it must be 0 or more")
+        self._check_corpus()
+
+    def _check_corpus(self) -> None:
+        if self.corpus_path is None:
+            if self.corpus_column is not None:
+                found = f"speculation.corpus_column is {self.corpus_column!r}"
+                raise ValueError(
+                    f"{found}, but there is no speculation.corpus_path; set it, or leave this out"
+                )
+            return
+        found = f"speculation.corpus_path is {self.corpus_path!r}"
+        if not self.corpus_path or not all(self.corpus_paths):
+            raise ValueError(f"{found}; name a file, folder, glob or URI, or leave it out")
+        if self.mode != "adaptive":
+            raise ValueError(
+                f"{found}, but speculation.mode is {self.mode}; only mode adaptive drafts from a corpus: "
+                "set speculation.mode: adaptive, or leave corpus_path out"
+            )
+        if not self.corpus_tokens:
+            remedy = "raise it, or leave corpus_path out"
+            raise ValueError(f"{found}, but speculation.corpus_tokens is 0; {remedy}")
+
+    @property
+    def corpus_paths(self) -> list[str]:
+        """The paths of the corpus as a list."""
+        return [self.corpus_path] if isinstance(self.corpus_path, str) else list(self.corpus_path or [])
 
     @property
     def max_nodes(self) -> int:

@@ -6,6 +6,7 @@ uses.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from drafting.make_proposer import make_proposer
 from drafting.proposer import Proposer
 from drafting.speculation import NoSpeculation, Speculation, VerifyAll
 from drafting.tables import Tables
+from drafting.teaching import teach
+from drafting.tree import Int32
 from engine import draft_tables as tables
 from engine.cache_size import StepLimits, num_cache_pages
 from engine.config import ModelConfig, default_max_running
@@ -36,13 +39,20 @@ logger = logging.getLogger(__name__)
 
 
 def build_engine(
-    model: ModelConfig, speculation: SpeculationConfig, tables_folder: Path | None = None
+    model: ModelConfig,
+    speculation: SpeculationConfig,
+    tables_folder: Path | None = None,
+    corpus: Sequence[Int32] = (),
 ) -> Engine:
     """Loads a model and makes its engine; tables_folder: where draft tables are shared between workers (None
     = the user's cache).
+
+    corpus: the token ids of each text that is drafted from besides the rows.
     """
     loaded = load_model(model)
-    return engine_for(loaded, model, build_proposer(loaded, model, speculation, tables_folder))
+    proposer = build_proposer(loaded, model, speculation, tables_folder)
+    teach(proposer, corpus, loaded.vocab_size)
+    return engine_for(loaded, model, proposer)
 
 
 def engine_for(loaded: LoadedModel, config: ModelConfig, proposer: Proposer | None) -> Engine:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from drafting.sampling import Sampling
 from engine.config import check_generation
@@ -20,7 +21,12 @@ def check_request(request: Request, max_context: int, vocab_size: int) -> None:
     """Raises ValueError, naming value and limit, for a request that cannot run."""
     if not isinstance(request.id, str):
         raise ValueError(f"the request's id is {shown(request.id)}; it must be a text")
-    _check_prompt(request.prompt_ids, max_context, vocab_size)
+    prompt_ids = _array("prompt_ids", request.prompt_ids)
+    check_prompt_length(len(prompt_ids), max_context)
+    _check_ids("the prompt", request.prompt_ids, prompt_ids, vocab_size)
+    prediction_ids = _array("prediction_ids", request.prediction_ids)
+    if len(prediction_ids):
+        _check_ids("the prediction", request.prediction_ids, prediction_ids, vocab_size)
     if not isinstance(request.sampling, Sampling):
         raise ValueError(f"sampling is {shown(request.sampling)}; it must be a Sampling")
     names = ("max_tokens", "logprobs", "ignore_eos")
@@ -33,22 +39,24 @@ def check_request(request: Request, max_context: int, vocab_size: int) -> None:
         raise ValueError(f"make_stop_check is {shown(request.make_stop_check)}; it must be a function")
 
 
-def _check_prompt(prompt_ids: Any, max_context: int, vocab_size: int) -> None:
+def _array(name: str, token_ids: Any) -> NDArray[Any]:
+    """The ids as an array [num_tokens], of whatever type they are."""
     try:
-        ids = np.array(prompt_ids)
+        ids = np.array(token_ids)
     except ValueError:  # lists of several lengths
         ids = np.array(None)
     if ids.ndim != 1:
-        raise ValueError(f"prompt_ids is {shown(prompt_ids)}; it must be a tuple of token ids")
-    check_prompt_length(len(ids), max_context)
+        raise ValueError(f"{name} is {shown(token_ids)}; it must be a tuple of token ids")
+    return ids
+
+
+def _check_ids(what: str, token_ids: Any, ids: NDArray[Any], vocab_size: int) -> None:
     if ids.dtype.kind not in "iu":  # one value of another type gives all of them that type
-        others = [value for value in prompt_ids if not isinstance(value, (int, np.integer))]
-        wrong = others[0] if others else max(prompt_ids, key=abs)  # too large for an array
-        raise ValueError(f"the prompt holds {shown(wrong)} in place of a token id; ids are integers")
+        others = [value for value in token_ids if not isinstance(value, (int, np.integer))]
+        wrong = others[0] if others else max(token_ids, key=abs)  # too large for an array
+        raise ValueError(f"{what} holds {shown(wrong)} in place of a token id; ids are integers")
     low = int(ids.min())
     high = int(ids.max())
     if low < 0 or high >= vocab_size:
         outside = low if low < 0 else high
-        raise ValueError(
-            f"the prompt holds token id {outside}; ids of this model go from 0 to {vocab_size - 1}"
-        )
+        raise ValueError(f"{what} holds token id {outside}; ids of this model go from 0 to {vocab_size - 1}")

@@ -27,8 +27,8 @@ class Request:
     is the last of the output. make_stop_check: called once, for what else may end the output (the engine
     knows no text). logprobs: how many of the likeliest tokens to name at each position, 0 = the chosen one
     only, None = none. group: rows that resemble each other, such as the samples of one prompt. speculate:
-    False = plain decoding for this request. prediction_ids: what the output probably becomes; drafts are
-    taken from it, and the output does not depend on it.
+    False = plain decoding for this request. prediction_ids: what the output probably becomes, such as an
+    older answer; drafts are taken from it, the text does not depend on it.
     """
 
     id: str

@@ -71,8 +71,8 @@ class Sequence:
 
     @property
     def prediction_ids(self) -> tuple[int, ...]:
-        """What its output probably becomes."""
-        return self.request.prediction_ids
+        """What the output probably becomes, no longer than the output can be; empty = nothing is known."""
+        return self.request.prediction_ids[: self.max_tokens_total - self.num_prompt]
 
     @property
     def num_output(self) -> int:

@@ -35,6 +35,7 @@ from pipeline.report import make_report, print_report
 from pipeline.resolve_model import ResolvedModel, resolve_model
 from pipeline.resources import Demand, check_cluster, check_memory_here
 from pipeline.run_folder import REPORT, check_same, make_record, open_run, read_record
+from rows.corpus import check_corpus
 from rows.output_columns import OutputColumns
 from rows.output_folder import OutputFolder
 from rows.parts import PartSummary
@@ -87,7 +88,7 @@ def run(config: OfflineConfig) -> None:
     """Checks, plans, generates what is missing, and reports."""
     check_output(config.output.path)
     model = check_model(config)
-    config = replace(config, model=model.config)
+    config = replace(config, model=model.config, speculation=check_corpus(config.speculation))
     output = OutputFolder(config.output.path)
     previous = read_record(output)
     resolved = previous.plan["rows_per_shard"] if previous and config.input.rows_per_shard == "auto" else None

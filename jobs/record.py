@@ -36,6 +36,7 @@ from pipeline.order import in_order
 from pipeline.progress import ProgressLine
 from pipeline.ray_session import JobFailed
 from pipeline.recording import RecordedRow, Recorder
+from rows.corpus import check_corpus
 from rows.output_columns import summarize
 from rows.storage import first_line, is_uri, whole_file
 
@@ -100,7 +101,8 @@ def record(config: RecordJobConfig) -> list[str]:
     """Writes the file; returns what was recorded, and the command that replays it."""
     job = config.job
     model = check_model(job)
-    job = replace(job, model=decoding_like_a_worker(model.config, job.pool))
+    speculation = check_corpus(job.speculation)
+    job = replace(job, model=decoding_like_a_worker(model.config, job.pool), speculation=speculation)
     plan, prepare = plan_rows(job, model)
     if not plan.num_rows:
         raise ValueError("the input has no rows; there is nothing to record")

@@ -109,9 +109,10 @@ def measure(config: ReplayJobConfig) -> dict[str, Any]:
     """Replays the files and returns the figures as they are written to replay.json; those of a sweep come as
     a list.
     """
-    # Here and not at the top: importing a job must stay cheap, and these bring numba.
+    # Here and not at the top: importing a job must stay cheap, and these bring numba and pyarrow.
     from drafting.replay.compare import replay_job, simulate_job
     from drafting.replay.transcripts import read_transcripts
+    from rows.corpus import read_corpus
 
     if config.speculation.mode == "off":
         raise ValueError("speculation.mode is off, which drafts nothing; replay mixed or adaptive")
@@ -120,12 +121,18 @@ def measure(config: ReplayJobConfig) -> dict[str, Any]:
     found = [transcript for path in replay.files for transcript in read_transcripts(path, encode)]
     transcripts = found[: replay.limit]
     tables = Path(replay.tables) if replay.tables else None
+    encode_output = (lambda texts: [encode(text, False) for text in texts]) if encode else None
+    corpus = read_corpus(config.speculation, encode_output)
     if replay.cost_model:
         seconds = None if replay.drafting_us is None else replay.drafting_us / 1e6
         costs = Path(replay.cost_model)
         chunk = ModelConfig().prefill_chunk
-        return simulate_job(transcripts, config.speculation, tables, costs, replay.batch_size, chunk, seconds)
-    return replay_job(transcripts, config.speculation, tables, replay.min_survival, replay.batch_size[0])
+        return simulate_job(
+            transcripts, config.speculation, tables, costs, replay.batch_size, chunk, seconds, corpus
+        )
+    return replay_job(
+        transcripts, config.speculation, tables, replay.min_survival, replay.batch_size[0], corpus
+    )
 
 
 def load_encode(folder: Path) -> Callable[[str, bool], list[int]]:

@@ -30,6 +30,7 @@ from jobs.config import parse
 from pipeline.ray_session import JobFailed, start_ray
 from pipeline.resolve_model import resolve_model
 from pipeline.resources import Demand, check_cluster, check_memory_here
+from rows.corpus import check_corpus
 from serving.config import ServeConfig, check_served
 
 APPLICATION = "ngram-serve"
@@ -66,6 +67,7 @@ def main(argv: list[str]) -> int:
 def run(config: ServeJobConfig) -> None:
     """Checks what can be checked, starts Ray, Serve and the replicas, and waits for a signal."""
     check_served(config.generation)
+    speculation = check_corpus(config.speculation)
     model = resolve_model(config.model).config
     settings = replace(config.serve, model_name=config.serve.model_name or Path(config.model.path).name)
     joins = bool(os.environ.get("RAY_ADDRESS"))
@@ -74,7 +76,7 @@ def run(config: ServeJobConfig) -> None:
     check_memory_here(model, demand_of(settings))
     started = time.monotonic()
     with ray_session(settings, model), serve_session(settings):
-        deploy(replace(config, model=model, serve=settings))
+        deploy(replace(config, model=model, serve=settings, speculation=speculation))
         print_ready(settings, time.monotonic() - started)
         while True:
             signal.pause()

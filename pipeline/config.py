@@ -39,6 +39,10 @@ class InputConfig:
     group_column: str | None = None
     """Rows with the same value in this column resemble each other: drafts for one come from the others first.
     """
+    prediction_column: str | None = None
+    """A column with the text that a row's output probably becomes, such as an older answer or the file to be
+    edited; drafts are taken from it, no text depends on it. A null is none.
+    """
     rows_per_shard: int | str = setting("auto", "'auto' or an integer of at least 1", _is_size)
     """Rows of a shard; auto is a 64th of each worker's rows, within 16 to 4096."""
     limit: int | None = setting(None, "at least 1", at_least(1))

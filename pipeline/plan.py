@@ -198,7 +198,11 @@ def carried_schema(plan: Plan, source: InputConfig, output: OutputConfig, added:
     """The input columns of every part; raises ValueError for a column that is not there or clashes with an
     added one.
     """
-    needed = [("input.id_column", source.id_column), ("input.group_column", source.group_column)]
+    needed = [
+        ("input.id_column", source.id_column),
+        ("input.group_column", source.group_column),
+        ("input.prediction_column", source.prediction_column),
+    ]
     needed += [("output.columns", name) for name in output.columns or []]
     if source.format != "openai_batch":
         prompt_setting = "input.messages_column" if source.messages_column else "input.prompt_column"

@@ -70,6 +70,7 @@ def _prompt_table(prompts: list[Prompt], seeds: list[int]) -> pa.Table:
         "seed": seeds,
         "error": [prompt.error for prompt in prompts],
         "group": [prompt.group for prompt in prompts],
+        "prediction_ids": [prompt.prediction_ids for prompt in prompts],
     }
     return pa.Table.from_pydict(columns, schema=PROMPTS_SCHEMA)
 

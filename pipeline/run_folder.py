@@ -19,7 +19,7 @@ RUN, PLAN, REPORT = (f"{RUN_FOLDER}/{name}" for name in ("run.json", "plan.parqu
 # The settings of IDENTITY_GROUPS decide what the rows say, except those in NOT_IDENTITY. Places may move,
 # since plan and model are known by their content; how much runs at once may be tuned between two starts.
 IDENTITY_GROUPS = ("input", "output", "model", "generation")
-HOW_FAST = ("input.order", "input.group_column")
+HOW_FAST = ("input.order", "input.group_column", "input.prediction_column")
 PLACES = ("input.path", "output.path")
 MODEL_PLACES = ("path", "revision", "adapter", "adapter_revision")
 TUNING = ("max_running", "cache_tokens", "page_size", "prefix_cache", "prefill_chunk", "threads")

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from engine.settings import shown
+from rows.unicode import unicode_fault
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT_FIELDS = ("role", "name", "tool_call_id")
@@ -56,6 +57,21 @@ def template_tools(tools: Any) -> list[dict[str, Any]] | None:
 def joined_parts(content: Any, place: str) -> str:
     """The text of a content, which is a text or a list of parts of type text. Raises ChatTemplateError."""
     return content if isinstance(content, str) else "".join(part["text"] for part in _parts(content, place))
+
+
+def prediction_text(prediction: Any, place: str) -> str:
+    """The text of OpenAI's `prediction`, {"type": "content", "content": a text or a list of parts of text}.
+
+    Raises ChatTemplateError.
+    """
+    is_content = isinstance(prediction, dict) and prediction.get("type") == "content"
+    if not is_content or set(prediction) != {"type", "content"}:
+        wanted = 'it must be {"type": "content", "content": a text or a list of parts of type text}'
+        raise ChatTemplateError(f"{place} is {shown(prediction)}; {wanted}")
+    text = joined_parts(prediction["content"], f"{place}.content")
+    if fault := unicode_fault(text):
+        raise ChatTemplateError(f"{place} is not valid Unicode: {fault}")
+    return text
 
 
 def present(struct: Mapping[str, Any]) -> dict[str, Any]:

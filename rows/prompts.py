@@ -29,7 +29,8 @@ class PromptColumns:
 
     messages: the column of chats; if it is set, it is used instead of the prompt. tools: the column of the
     tools that a chat may use, where there is one. either: each row has either a prompt or messages. group:
-    rows with equal values in this column resemble each other.
+    rows with equal values in this column resemble each other. prediction: the column of the texts that
+    outputs probably become.
     """
 
     prompt: str = "prompt"
@@ -38,16 +39,21 @@ class PromptColumns:
     either: bool = False
     group: str | None = None
     tools: str | None = "tools"
+    prediction: str | None = None
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A row ready for the engine, or its error. sampling: the row's own settings only."""
+    """A row ready for the engine, or its error.
+
+    sampling: the row's own settings only. prediction_ids: what its output probably becomes.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     sampling: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     group: str = ""
+    prediction_ids: Sequence[int] = ()
 
 
 class PromptReader:
@@ -62,19 +68,26 @@ class PromptReader:
         """One prompt per row, in order; a bad row becomes a prompt with an error."""
         plain: dict[int, str] = {}
         rendered: dict[int, str] = {}
+        predictions: dict[int, str] = {}
         prompts: list[Prompt] = []
         for index, row in enumerate(rows):
             try:
                 sampling = read_sampling(row, self.columns.sampling)
                 prompt = Prompt(sampling=sampling, group=self._group(row))
-                texts = rendered if self._is_chat(row) else plain
-                texts[index] = self._text(row)
+                text = self._text(row)
+                prediction = self._prediction(row)
+                (rendered if self._is_chat(row) else plain)[index] = text
+                if prediction:
+                    predictions[index] = prediction
             except RowError as error:
                 prompt = Prompt(error=str(error))
             prompts.append(prompt)
         for encode, texts in ((self.codec.encode_rendered, rendered), (self.codec.encode, plain)):
             for index, token_ids in zip(texts, encode(list(texts.values())), strict=True):
                 prompts[index] = self._with_tokens(prompts[index], token_ids)
+        encoded = self.codec.encode_output(list(predictions.values()))
+        for index, token_ids in zip(predictions, encoded, strict=True):
+            prompts[index] = self._with_prediction(prompts[index], token_ids)
         return prompts
 
     def _group(self, row: Mapping[str, Any]) -> str:
@@ -90,6 +103,16 @@ class PromptReader:
             tools = row.get(self.columns.tools) if self.columns.tools else None
             return self._rendered(self.columns.messages, row.get(self.columns.messages), tools)
         return _plain(self.columns.prompt, row.get(self.columns.prompt))
+
+    def _prediction(self, row: Mapping[str, Any]) -> str | None:
+        column = self.columns.prediction
+        text = row.get(column) if column else None
+        if text is not None and not isinstance(text, str):
+            wanted = "a prediction must be a string (input.prediction_column names its column)"
+            raise RowError(f"column {column!r} is {shown(text)}; {wanted}")
+        if text and (fault := unicode_fault(text)):
+            raise RowError(f"the prediction is not valid Unicode: {fault}; fix the row")
+        return text
 
     def _rendered(self, column: str, messages: Any, tools: Any) -> str:
         is_chat = isinstance(messages, list) and all(
@@ -109,6 +132,12 @@ class PromptReader:
         except PromptLengthError as error:
             return Prompt(error=str(error))
         return replace(prompt, token_ids=token_ids)
+
+    def _with_prediction(self, prompt: Prompt, token_ids: list[int]) -> Prompt:
+        if prompt.error is not None:
+            return prompt
+        room = None if self.max_context is None else self.max_context - len(prompt.token_ids)
+        return replace(prompt, prediction_ids=token_ids[:room])
 
 
 def _plain(column: str, prompt: Any) -> str:
@@ -157,6 +186,7 @@ def make_request(request_id: str, prompt: Prompt, generation: GenerationConfig, 
         logprobs=settings["logprobs"],
         speculate=settings["speculate"] == "auto",
         group=prompt.group,
+        prediction_ids=tuple(prompt.prediction_ids),
     )
 
 

@@ -46,6 +46,14 @@ class TextCodec:
             return []
         return self.tokenizer(list(texts), truncation=False, add_special_tokens=False)["input_ids"]
 
+    def encode_output(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts such as an output has them, without special tokens."""
+        if not texts:
+            return []
+        how = {"truncation": False, "add_special_tokens": False}
+        # verbose would warn of a text that is longer than the context, which a corpus may hold
+        return self.tokenizer(list(texts), **how, verbose=False)["input_ids"]
+
     def render(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
         """Messages and tools through the model's chat template; raises ChatTemplateError."""
         return render_chat(self.tokenizer, messages, tools)

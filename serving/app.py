@@ -79,7 +79,9 @@ class Api:
     async def chat(self, body: ChatBody) -> Response:
         """The assistant's next turn."""
         self._check_model(body.model)
-        return await self._answer(body, CHAT, [chat_ids(self._backend.codec, body.messages)], "messages")
+        prompt = chat_ids(self._backend.codec, body.messages)
+        prediction = self._backend.codec.encode_output([body.prediction])[0] if body.prediction else []
+        return await self._answer(body, CHAT, [prompt], "messages", prediction)
 
     def _check_model(self, name: str) -> None:
         if name != self._model_name:
@@ -98,14 +100,17 @@ class Api:
                 raise ApiError(400, str(error), param, "context_length_exceeded") from error
 
     async def _answer(
-        self, body: GenerationBody, style: Format, prompts: Sequence[list[int]], param: str
+        self,
+        body: GenerationBody,
+        style: Format,
+        prompts: Sequence[list[int]],
+        param: str,
+        prediction_ids: Sequence[int] = (),
     ) -> Response:
         self._check_lengths(prompts, param)
         seed = secrets.randbits(63)
-        requests = [
-            make_request(uuid.uuid4().hex, Prompt(ids, body.settings()), self._generation, seed)
-            for ids in prompts
-        ]
+        read = [Prompt(ids, body.settings(), prediction_ids=prediction_ids) for ids in prompts]
+        requests = [make_request(uuid.uuid4().hex, prompt, self._generation, seed) for prompt in read]
         reply = Reply(style, self._model_name)
         texts = text_deltas(self._backend, requests)
         if not body.stream:

@@ -21,7 +21,7 @@ from pydantic import (
 
 from engine.config import SERVED_FIELDS, GenerationConfig, check_generation
 from engine.settings import shown
-from rows.chat_messages import present
+from rows.chat_messages import prediction_text, present
 
 
 def _unsupported(*harmless: Any) -> AfterValidator:
@@ -153,8 +153,13 @@ class Message(BaseModel):
         return self.model_dump(exclude_unset=True, exclude={"annotations"})
 
 
+def _prediction(value: Any) -> str | None:
+    """The text of a prediction; null is none."""
+    return None if value is None else prediction_text(value, "prediction")
+
+
 class ChatBody(GenerationBody):
-    """POST /v1/chat/completions."""
+    """POST /v1/chat/completions. prediction: the text alone."""
 
     messages: list[Message] = Field(min_length=1)
     max_completion_tokens: int | None = None
@@ -164,7 +169,7 @@ class ChatBody(GenerationBody):
     logprobs: Annotated[Any, _unsupported(False)] = None
     modalities: Annotated[Any, _unsupported(["text"])] = None
     parallel_tool_calls: bool | None = None
-    prediction: Annotated[Any, _unsupported()] = None
+    prediction: Annotated[Any, AfterValidator(_prediction)] = None
     reasoning_effort: Annotated[Any, _unsupported()] = None
     response_format: Annotated[Any, _unsupported({"type": "text"})] = None
     tool_choice: Annotated[Any, _unsupported("none", "auto")] = None

@@ -2,11 +2,16 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from benchmarks.bench_adaptive import DEMO
+from benchmarks.bench_edit import damaged, read_rows, with_predictions
 from benchmarks.measure import alternate, ratio
 from benchmarks.simulate_tail import Holds, simulate
 
@@ -48,6 +53,39 @@ def test_contenders_alternate_after_a_warm_up_each() -> None:
 )
 def test_a_simulated_worker_idles_as_counted_by_hand(holds: Holds, idle: float) -> None:
     assert simulate([[[3, 1]], [[1]]], workers=1, running=2, holds=holds)["idle"] == pytest.approx(100 * idle)
+
+
+def test_a_made_prediction_differs_from_the_answer_at_every_nth_token() -> None:
+    answer = tuple(range(10))
+    made = damaged(answer, 3, 50, random.Random(0))
+    assert [index for index in range(10) if made[index] != answer[index]] == [2, 5, 8]
+    assert all(0 <= token < 50 for token in made)
+    assert damaged(answer, 0, 50, random.Random(0)) == answer
+
+
+def test_a_row_keeps_the_prediction_that_it_brings(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(DEMO / "model")
+    rows = [{"prompt": "def f(x):", "prediction": "return x"}, {"prompt": "import"}, {"prompt": "left out"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    requests = read_rows(tmp_path / "rows.jsonl", 2, tokenizer, max_tokens=9)
+    brought = tuple(tokenizer("return x", add_special_tokens=False).input_ids)
+    assert [request.prediction_ids for request in requests] == [brought, ()]
+    predicted = with_predictions(requests, [(1, 2), (3, 4, 5)], 0, 50)
+    assert [request.prediction_ids for request in predicted] == [brought, (3, 4, 5)]
+
+
+@pytest.mark.slow
+def test_a_small_run_of_the_edit_benchmark_compares_with_predictions_and_without() -> None:
+    arguments = ["--num_rows", "3", "--running", "2", "--max_tokens", "8", "--alternations", "2"]
+    command = [sys.executable, "-m", "benchmarks.bench_edit", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    runs = json.loads(done.stdout.splitlines()[-1])["runs"]
+    assert list(runs) == ["plain", "adaptive", "adaptive, predictions"]
+    # float32: see below
+    assert all(run["rows_equal_to_plain"] >= 2 for run in runs.values())
+    assert "accepted / verified nodes by source" in done.stdout
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Replays and simulated jobs as the settings ask for them: what jobs/replay.py runs.
 
-Each run begins with a proposer that knows no text. Without a model's tables, the bigram table learns from the
-text.
+Each run begins with a proposer that knows no text but the reference corpus. Without a model's tables, the
+bigram table learns from the text.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from drafting.replay.replayed_job import NO_LIMIT, Job, compare
 from drafting.replay.transcripts import Transcript
 from drafting.speculation import Speculation, VerifyAll
 from drafting.tables import Tables, load_tables
+from drafting.teaching import teach
 from drafting.tree import CandidateTrees, DraftTrees, Int32, prune
 
 POINTS = (3, 6, 12, 24)  # nodes per call at which a sweep is read
@@ -47,12 +48,16 @@ def replay_job(
     tables: Path | None,
     min_survivals: Sequence[float],
     batch_size: int,
+    corpus: Sequence[Int32] = (),
 ) -> dict[str, Any]:
-    """The figures of one replay, or of a sweep over several values of min_survival."""
+    """The figures of one replay, or of a sweep over several values of min_survival.
+
+    corpus: the texts that are taught before it.
+    """
     if config.mode == "mixed":
         return _replay_once(transcripts, config, tables, 0.0, batch_size)
     runs = [
-        {"min_survival": survival, **_replay_once(transcripts, config, tables, survival, batch_size)}
+        {"min_survival": survival, **_replay_once(transcripts, config, tables, survival, batch_size, corpus)}
         for survival in min_survivals
     ]
     return runs[0] if len(runs) == 1 else {"sweep": runs, "at_nodes": at_nodes(runs, POINTS)}
@@ -66,16 +71,17 @@ def simulate_job(
     batch_sizes: Sequence[int],
     prefill_chunk: int,
     drafting_seconds: float | None,
+    corpus: Sequence[Int32] = (),
 ) -> dict[str, Any]:
     """A whole job at each batch size, plain and with speculation.
 
-    drafting_seconds: per row; None measures it.
+    drafting_seconds: per row; None measures it. corpus: the texts that are taught before each job.
     """
     cost = CostModel.load(costs)
     jobs = []
     for batch_size in batch_sizes:
         plain = Job(cost, batch_size, prefill_chunk).run(transcripts)
-        proposer, read_text = _start(transcripts, config, tables)
+        proposer, read_text = _start(transcripts, config, tables, corpus)
         controller = Controller(deepcopy(cost)) if config.mode == "adaptive" else VerifyAll()
         speculation = Speculation(proposer, controller)
         job = Job(cost, batch_size, prefill_chunk, speculation, read_text, drafting_seconds)
@@ -91,8 +97,9 @@ def _replay_once(
     tables: Path | None,
     min_survival: float,
     batch_size: int,
+    corpus: Sequence[Int32] = (),
 ) -> dict[str, Any]:
-    proposer, read_text = _start(transcripts, config, tables)
+    proposer, read_text = _start(transcripts, config, tables, corpus)
     speculation = Speculation(proposer, VerifyLikely(min_survival))
     job = Job(None, batch_size, NO_LIMIT, speculation, read_text)
     groups = job.run(transcripts).groups
@@ -100,14 +107,19 @@ def _replay_once(
 
 
 def _start(
-    transcripts: Sequence[Transcript], config: SpeculationConfig, folder: Path | None
+    transcripts: Sequence[Transcript],
+    config: SpeculationConfig,
+    folder: Path | None,
+    corpus: Sequence[Int32],
 ) -> tuple[AdaptiveProposer | MixedProposer, Callable[[Int32], None] | None]:
-    """A proposer that knows no text yet, and what its bigram table learns with if it is to learn from text.
+    """A proposer that knows the corpus alone, and what its bigram table learns with if it is to learn from
+    text.
 
     What a job of the model has taught about candidates lies beside its tables. Raises ValueError for a
     missing table.
     """
-    vocab_size = 1 + max(transcript.max_id for transcript in transcripts)
+    highest = [transcript.max_id for transcript in transcripts] + [text.max() for text in corpus if len(text)]
+    vocab_size = 1 + int(max(highest))
     sources = config.mixed.sources
     num_successors = config.mixed.num_drafts if config.mode == "mixed" else NUM_SUCCESSORS
     learned = empty_table(vocab_size, num_successors) if folder is None and "bigram" in sources else None
@@ -118,6 +130,7 @@ def _start(
             remedy = "make one with jobs/build_tables.py and give its folder as --tables"
             raise ValueError(f"{place}; {remedy}")
     proposer = make_proposer(config, tables)
+    teach(proposer, corpus, vocab_size)
     if isinstance(proposer, AdaptiveProposer):
         if folder:
             proposer.calibration.load(folder / "calibration.npz")

@@ -18,7 +18,7 @@ from pipeline.formats.jsonl import parse_object
 from pipeline.formats.lines import BadRow
 from pipeline.formats.text_format import TextFormat
 from pipeline.schema import SAMPLING_TYPE
-from rows.chat_messages import ChatTemplateError, joined_parts, template_messages
+from rows.chat_messages import ChatTemplateError, joined_parts, prediction_text, template_messages
 from rows.unicode import printable
 
 CHAT = "/v1/chat/completions"
@@ -66,9 +66,10 @@ class OpenAIBatch(TextFormat):
             raise BadRow(str(error), known) from error
 
     def carried(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the parts of its contents joined."""
+        """The row with the parts of its contents joined, and without the prediction, which has no column."""
+        kept = {name: value for name, value in row.items() if name != "prediction"}
         messages = row.get("messages")
-        return row | {"messages": [_carried(message) for message in messages]} if messages else row
+        return kept | {"messages": [_carried(message) for message in messages]} if messages else kept
 
     def schema(self, rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> pa.Schema:
         """Every file has the same columns."""
@@ -100,8 +101,11 @@ def _read_request(request: Mapping[str, Any]) -> dict[str, Any]:
     name, read = ("messages", _messages) if url == CHAT else ("prompt", _prompt)
     given = {key: value for key, value in body.items() if value is not None}
     tools = given.pop("tools", None) if url == CHAT else None
+    prediction = given.pop("prediction", None) if url == CHAT else None
     sampling = _sampling({key: value for key, value in given.items() if key not in {*NO_EFFECT, name}})
     row = {name: read(body.get(name)), "model": _string(body, "model"), "sampling": sampling or None}
+    if prediction is not None:
+        row["prediction"] = prediction_text(prediction, "body.prediction")
     return row | {"tools": None if tools in (None, []) else json.dumps(tools, ensure_ascii=False)}
 
 

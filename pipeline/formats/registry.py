@@ -28,8 +28,9 @@ def make_format(name: str, config: InputConfig) -> InputFormat:
         return PlainText(config.schema_rows, config.prompt_column)
     if name == "openai_batch":
         return OpenAIBatch(config.schema_rows)
-    prompt = {} if config.messages_column else {config.prompt_column: pa.string()}
-    how = (config.schema_rows, {**prompt, **sampling}, _chat_columns(config))
+    names = [None if config.messages_column else config.prompt_column, config.prediction_column]
+    texts = {name: pa.string() for name in names if name}
+    how = (config.schema_rows, {**texts, **sampling}, _chat_columns(config))
     json_formats: dict[str, Callable[[], InputFormat]] = {
         "jsonl": lambda: JsonLines(*how),
         "json_array": lambda: JsonArray(*how),
@@ -49,11 +50,19 @@ def _chat_columns(config: InputConfig) -> list[str]:
 def prompt_columns(config: InputConfig) -> PromptColumns:
     """The columns that mean something."""
     if config.format == "openai_batch":
-        return PromptColumns("prompt", "messages", "sampling", either=True, group=config.group_column)
+        return PromptColumns(
+            "prompt",
+            "messages",
+            "sampling",
+            either=True,
+            group=config.group_column,
+            prediction="prediction",
+        )
     return PromptColumns(
         config.prompt_column,
         config.messages_column,
         config.sampling_column,
         group=config.group_column,
         tools=config.tools_column if config.messages_column else None,
+        prediction=config.prediction_column,
     )

@@ -31,6 +31,9 @@ class ByteCodec(TextCodec):
     def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
         return [[1, *text.encode()] for text in texts]
 
+    def encode_output(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.encode(texts)
+
     def render(self, messages: Sequence[dict[str, Any]], tools: Any = None) -> str:
         if messages[0]["role"] == "nobody":
             raise ChatTemplateError("the chat template refused the messages: no such role; fix them")

@@ -48,6 +48,7 @@ def batch(shards: dict[int, list[str]]) -> dict[str, list[Any]]:
             "seed": [2**64 - 1] * len(prompts),
         }
         table["group"] = ["law"] * len(prompts)
+        table["prediction_ids"] = [[7, 8]] * len(prompts)
         rows["shard"].append(shard)
         rows["carried"].append(to_bytes(pa.table({"text": prompts})))
         rows["prompts"].append(
@@ -70,6 +71,7 @@ async def test_answers_that_come_in_reverse_order_land_in_their_rows(tmp_path: P
     assert '"num_rows": 3, "num_errors": 1' in summaries["summary"][0]
     assert actor.loop.seen[0].sampling.seed == 2**64 - 1
     assert actor.loop.seen[0].group == "law"
+    assert actor.loop.seen[0].prediction_ids == (7, 8)
 
 
 async def test_a_shard_whose_part_exists_is_not_generated_again(tmp_path: Path) -> None:

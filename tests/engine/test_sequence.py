@@ -16,6 +16,13 @@ def test_a_new_sequence_is_its_prompt_and_has_all_of_it_to_run():
     assert (new.num_tokens, new.num_uncached, new.num_output) == (3, 3, 0)
 
 
+def test_a_prediction_is_no_longer_than_the_output_can_be():
+    request = Request("a", (5, 6, 7), max_tokens=4, prediction_ids=(1, 2, 3, 4, 5, 6))
+    assert Sequence(request, frozenset(), max_context=100).prediction_ids == (1, 2, 3, 4)
+    assert Sequence(request, frozenset(), max_context=5).prediction_ids == (1, 2)
+    assert sequence().prediction_ids == ()
+
+
 def test_tokens_are_appended_until_the_last_allowed():
     one = sequence(max_tokens=4)
     assert one.append([1, 2]) == 2

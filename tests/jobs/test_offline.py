@@ -67,6 +67,10 @@ def test_the_command_of_the_other_tests_would_run(flags: list[str]) -> None:
             "input.prompt_column is 'promt', but the input has no such column; did you mean 'prompt'?",
         ),
         (
+            ["--input.prediction_column", "promt"],
+            "input.prediction_column is 'promt', but the input has no such column; did you mean 'prompt'?",
+        ),
+        (
             ["--input.messages_column", "prompt"],
             "has no chat template, which input.messages_column needs; use input.prompt_column",
         ),
@@ -82,6 +86,19 @@ def test_what_is_wrong_is_told_in_one_line(
 ) -> None:
     told = refused([*flags, *more], capsys)
     assert error in told
+
+
+def test_a_corpus_that_cannot_be_read_is_refused_before_anything_starts(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = ["--speculation.corpus_path", f"{tmp_path}/old"]
+    assert "speculation.corpus_path" in refused([*flags, *corpus], capsys)
+    (tmp_path / "old").mkdir()
+    assert "holds no files to read" in refused([*flags, *corpus], capsys)
+    (tmp_path / "old" / "a.jsonl").write_text('{"answer": "a"}\n')
+    assert "it has 'answer'; set speculation.corpus_column" in refused([*flags, *corpus], capsys)
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main([*flags, *corpus, "--speculation.corpus_column", "answer"])
 
 
 def test_a_column_clash_is_refused_and_a_prefix_helps(
@@ -186,6 +203,8 @@ def test_an_output_of_a_different_run_is_refused_with_what_differs(
     assert "(generation.max_tokens: 256 -> 9)" in refused([*flags, "--generation.max_tokens", "9"], capsys)
     with pytest.raises(AssertionError, match="would have been started"):
         offline.main([*flags, "--speculate", "off", "--pool.num_workers", "3"])
+    with pytest.raises(AssertionError, match="would have been started"):
+        offline.main([*flags, "--input.prediction_column", "prompt"])
 
 
 def test_a_submitted_job_needs_an_output_that_outlives_it(

@@ -96,6 +96,12 @@ def test_a_single_stop_string_needs_no_list_unless_it_looks_like_one() -> None:
         assert parse(OfflineConfig, [*GOOD, "--generation.stop", flag]).generation.stop == [stop]
 
 
+def test_a_corpus_is_one_path_or_a_list_or_none() -> None:
+    for flag, paths in (("old/*.jsonl", ["old/*.jsonl"]), ("[a.txt, b]", ["a.txt", "b"]), ("null", [])):
+        config = parse(OfflineConfig, [*GOOD, "--speculation.corpus_path", flag])
+        assert config.speculation.corpus_paths == paths
+
+
 def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
     config = parse(
         OfflineConfig, [*GOOD, "--input", "prompts/*.jsonl", "--generation.stop_token_ids", "[1, 2]"]
@@ -116,6 +122,10 @@ def test_globs_and_lists_need_no_quotes_of_their_own() -> None:
         (["--speculation.mixed.num_drafts", "0"], "speculation.mixed.num_drafts is 0; it must be at least 1"),
         (["--speculation.mixed.num_drafts", "5"], "set speculation.mode: mixed, or leave these settings out"),
         (["--speculation.num_drafts", "5"], "--speculation.num_drafts is now speculation.mixed.num_drafts"),
+        (
+            ["--speculation.corpus_path", "a", "--speculate", "off"],
+            "speculation.corpus_path is 'a', but speculation.mode is off; only mode adaptive drafts from a",
+        ),
         (["--pool.shards_in_flight", "5"], "--pool.shards_in_flight was removed"),
         (["--input.order", "by_group"], "input.order by_group is now by_folder"),
         (

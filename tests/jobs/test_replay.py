@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from jobs.replay import main
 
 ROOT = Path(__file__).parents[2]
@@ -121,6 +122,33 @@ def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
         *CONTEXT,
     )
     assert (figures["calls"], figures["tokens"]) == (1, 3)
+
+
+def test_a_corpus_is_taught_before_the_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not hasattr(AdaptiveProposer, "teach"):
+        monkeypatch.setattr(AdaptiveProposer, "teach", taught_as_a_row, raising=False)
+    output = np.random.default_rng(0).permutation(400).tolist()
+    row = {"id": "a", "group": "g", "prompt": [output[0], output[1]], "output": output[2:]}
+    transcripts = write(tmp_path / "a.jsonl", row)
+    corpus = write(tmp_path / "old.jsonl", {"output": output})
+    plain, taught = (
+        replayed(tmp_path, "--transcripts", transcripts, "--speculate=adaptive", *more)
+        for more in ((), ("--speculation.corpus_path", corpus))
+    )
+    assert plain["tokens_per_call"] < 1.1, "every token occurs once"
+    assert taught["tokens_per_call"] > 1.5
+
+
+def taught_as_a_row(proposer: Any, token_ids: Any) -> None:
+    """In place of a proposer that cannot be taught yet: a text becomes a finished row."""
+    proposer.finish(proposer.start(token_ids))
+
+
+def test_a_corpus_of_text_needs_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transcripts = write(tmp_path / "a.jsonl", ROW)
+    corpus = ["--speculation.corpus_path", write(tmp_path / "old.jsonl", {"text": "a b"})]
+    told = refusal(capsys, "--transcripts", transcripts, "--speculate=adaptive", *corpus)
+    assert "old.jsonl holds text; give --tokenizer DIR, or token ids" in told
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,14 @@ def test_a_model_that_is_not_there_is_refused_in_one_line(
     )
 
 
+def test_a_corpus_that_is_not_there_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model_folder: Path
+) -> None:
+    corpus = ["--speculation.corpus_path", f"{model_folder}/nope"]
+    line = refusal(capsys, monkeypatch, "--model", str(model_folder), *corpus)
+    assert line.startswith(f"error: speculation.corpus_path '{model_folder}/nope' does not exist")
+
+
 def test_a_port_that_is_taken_is_refused_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model_folder: Path
 ) -> None:

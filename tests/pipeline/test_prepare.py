@@ -67,6 +67,31 @@ def test_a_group_is_read_also_where_it_is_not_carried(tmp_path: Path) -> None:
     ]
 
 
+def test_a_prediction_is_read_also_where_it_is_not_carried_and_null_is_none(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a", "b"], "old": ["xy", None]}), tmp_path / "a.parquet")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "c", "old": "z"}\n{"prompt": "d"}\n')
+    (tmp_path / "c.csv").write_text("prompt,old\ne,w\nf,\n")
+    rows = prepared(tmp_path, columns=["prompt"], prediction_column="old")
+    assert [bytes(row["prediction_ids"]) for row in rows] == [b"xy", b"", b"z", b"", b"w", b""]
+    assert rows[0]["carried"] == {"prompt": "a"}
+    assert [row["prediction_ids"] for row in prepared(tmp_path)] == [[]] * 6, "the column is not named"
+
+
+def test_a_prompt_may_be_its_own_prediction(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["ab"]}), tmp_path / "a.parquet")
+    (row,) = prepared(tmp_path, prediction_column="prompt", group_column="prompt")
+    assert (row["error"], bytes(row["prediction_ids"]), row["group"]) == (None, b"ab", "ab")
+
+
+def test_a_prediction_that_is_no_text_is_an_error_of_its_row(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"prompt": ["a"], "old": [7]}), tmp_path / "a.parquet")
+    (row,) = prepared(tmp_path, prediction_column="old")
+    assert row["error"].startswith("column 'old' is 7; a prediction must be a string")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "a", "old": ["x"]}\n{"prompt": "b", "old": "y"}\n')
+    rows = prepared(tmp_path / "b.jsonl", prediction_column="old")
+    assert [(row["error"] or "")[:22] for row in rows] == ["column 'old' is ['x'];", ""]
+
+
 def test_a_prompt_need_not_be_carried(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a"], "x": [1]}), tmp_path / "a.parquet")
     assert [(row["carried"], row["token_ids"]) for row in prepared(tmp_path, columns=["x"])] == [

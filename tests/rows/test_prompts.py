@@ -43,6 +43,14 @@ def test_a_rows_group_is_the_text_of_its_column_and_null_is_no_group(value: Any,
             "shorten it, or raise model.max_context if the model allows",
         ),
         (
+            {"prompt": "a", "old": 7},
+            "column 'old' is 7; a prediction must be a string (input.prediction_column names its column)",
+        ),
+        (
+            {"prompt": "a", "old": "a\ud800"},
+            "the prediction is not valid Unicode: surrogates not allowed at position 1; fix the row",
+        ),
+        (
             {"prompt": "a", "sampling": {"temperature": -1.0}},
             "sampling.temperature is -1.0; it must be a number of at least 0 (0 = greedy)",
         ),
@@ -62,7 +70,26 @@ def test_a_rows_group_is_the_text_of_its_column_and_null_is_no_group(value: Any,
     ],
 )
 def test_a_bad_row_keeps_an_error_that_names_value_and_remedy(row: dict[str, Any], error: str) -> None:
-    assert read(row) == Prompt(error=error)
+    assert read(row, prediction="old") == Prompt(error=error)
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_a_row_without_a_prediction_has_none(text: str | None) -> None:
+    assert read({"prompt": "ab", "old": text}, prediction="old") == Prompt([97, 98])
+    assert read({"prompt": "ab"}, prediction="old") == Prompt([97, 98])
+    assert read({"prompt": "ab", "old": 7}) == Prompt([97, 98]), "a column that is not named means nothing"
+
+
+def test_a_prediction_is_read_as_output_text_and_cut_to_the_room_after_the_prompt() -> None:
+    row = {"prompt": "ab", "old": "cdefghij"}
+    assert bytes(read(row, prediction="old").prediction_ids) == b"cdefgh", "the context has 8 positions"
+    assert bytes(read(row, None, prediction="old").prediction_ids) == b"cdefghij"
+
+
+def test_predictions_stay_with_their_rows_among_bad_ones() -> None:
+    reader = PromptReader(ByteCodec(), PromptColumns(prediction="old"), 4)
+    rows = [{"old": "x"}, {"prompt": "a"}, {"prompt": "long", "old": "y"}, {"prompt": "b", "old": "z"}]
+    assert [bytes(prompt.prediction_ids) for prompt in reader.read(rows)] == [b"", b"", b"", b"z"]
 
 
 STOP = "a text or a list of at most 64 texts of 1 to 1000 characters"
@@ -154,6 +181,12 @@ def test_a_rows_own_settings_win_field_by_field_and_its_own_seed_over_the_derive
         0.5,
         (1, 2),
     )
+
+
+def test_a_request_carries_the_rows_prediction() -> None:
+    request = make_request("1", Prompt([1, 2], prediction_ids=[3, 4]), GenerationConfig(), seed=42)
+    assert request.prediction_ids == (3, 4)
+    assert make_request("1", Prompt([1, 2]), GenerationConfig(), seed=42).prediction_ids == ()
 
 
 def test_seeds_are_fixed_for_ever() -> None:

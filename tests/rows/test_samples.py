@@ -78,6 +78,11 @@ async def test_the_prompt_of_several_samples_runs_once_but_for_its_last_page(pla
     assert [completion.stats.num_cached_tokens for completion in found.completions] == [0, 16, 16, 16]
 
 
+def test_all_samples_of_a_row_share_its_prediction() -> None:
+    request = Request("7", (1, 2), 9, Sampling(0.5, seed=42), prediction_ids=(3, 4))
+    assert [sample.prediction_ids for sample in sample_requests(request, 3)] == [(3, 4)] * 3
+
+
 def test_seeds_of_samples_are_fixed_for_ever() -> None:
     assert row_seed(42, "sample", 1) == 10696112392951883201
 

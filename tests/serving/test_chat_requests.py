@@ -102,3 +102,51 @@ async def test_calls_that_the_template_has_no_place_for_are_refused() -> None:
 
 async def test_a_model_without_a_chat_template_says_so() -> None:
     assert (await refusal([USER], ByteCodec(chat_template=None)))["code"] == "no_chat_template"
+
+
+async def predicted(prediction: Any) -> tuple[httpx.Response, list[bytes]]:
+    """The reply to a request with a prediction, and the predictions that reached the engine."""
+    replica = ScriptedBackend(text_steps("ok"))
+    body = {"model": "tiny", "messages": [USER], "prediction": prediction}
+    content = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    reply = await client_for(replica).post("/v1/chat/completions", content=content, headers=headers)
+    return reply, [bytes(request.prediction_ids) for request in replica.requests]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "found"),
+    [
+        ({"type": "content", "content": "old answer"}, b"old answer"),
+        (
+            {"type": "content", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            b"ab",
+        ),
+        ({"type": "content", "content": ""}, b""),
+        (None, b""),
+    ],
+)
+async def test_a_prediction_reaches_the_engine_as_output_text(prediction: Any, found: bytes) -> None:
+    reply, predictions = await predicted(prediction)
+    assert (reply.status_code, predictions) == (200, [found])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "told"),
+    [
+        ("old answer", "prediction is 'old answer'; it must be {"),
+        ({"content": "x"}, "prediction is {'content': 'x'}; it must be {"),
+        ({"type": "content", "content": "x", "more": 1}, "it must be {"),
+        ({"type": "content", "content": 5}, "prediction.content is 5; it must be a text or a list of parts"),
+        (
+            {"type": "content", "content": [{"type": "image_url"}]},
+            "prediction.content[0] is of type 'image_url'",
+        ),
+        ({"type": "content", "content": "\ud800"}, "prediction is not valid Unicode"),
+    ],
+)
+async def test_a_prediction_of_another_shape_is_refused(prediction: Any, told: str) -> None:
+    reply, predictions = await predicted(prediction)
+    assert (reply.status_code, predictions) == (400, [])
+    error = reply.json()["error"]
+    assert (told in error["message"], error["param"]) == (True, "prediction")

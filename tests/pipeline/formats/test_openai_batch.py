@@ -150,3 +150,19 @@ def test_a_batch_file_read_as_json_lines_is_refused_with_the_setting_that_helps(
         ValueError, match="it looks like an OpenAI batch file: set input.format: openai_batch"
     ):
         prepared(tmp_path / "batch.jsonl")
+
+
+def test_a_prediction_of_a_chat_reaches_the_worker_and_is_not_carried(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "x"}]
+    rows = read(
+        tmp_path,
+        request(CHAT, messages=messages, prediction={"type": "content", "content": "old"}),
+        request(CHAT, messages=messages, prediction=None),
+        request(CHAT, messages=messages, prediction="old"),
+        request(prompt="p", prediction={"type": "content", "content": "old"}),
+    )
+    assert [bytes(row["prediction_ids"]) for row in rows] == [b"old", b"", b"", b""]
+    assert "prediction" not in rows[0]["carried"]
+    assert [(row["error"] or "")[:29] for row in rows] == [
+        "", "", "body.prediction is 'old'; it ", "body sets prediction ({'type'",
+    ]  # fmt: skip
