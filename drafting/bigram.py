@@ -53,9 +53,9 @@ def learn_packed(table_VR: UInt32, token_ids: Int32) -> None:
             earlier = NO_TOKEN if successors[rank] == UNKNOWN else token_of(successors[rank])
             level = np.uint32(-BY_RANK[min(rank, len(BY_RANK) - 1)] * LEVELS_PER_NAT)
             successors[rank] = np.uint32(token << LOGPROB_BITS) | level
-            token = earlier
-            if token in (token_ids[i + 1], NO_TOKEN):
+            if earlier < 0 or earlier == token_ids[i + 1]:
                 break
+            token = earlier
 
 
 @compiled

@@ -37,13 +37,13 @@ class Likely(NamedTuple):
 @compiled_lean
 def token_of(packed: np.uint32) -> int:
     """The token id of an entry that is not UNKNOWN."""
-    return int(packed >> np.uint32(LOGPROB_BITS))
+    return int(np.int64(packed >> np.uint32(LOGPROB_BITS)))
 
 
 @compiled_lean
 def level_of(packed: np.uint32) -> int:
     """The index of an entry's log-probability in LOGPROBS, and of its probability in PROBABILITIES."""
-    return int(packed & np.uint32(NUM_LEVELS - 1))
+    return int(np.int64(packed & np.uint32(NUM_LEVELS - 1)))
 
 
 def unknown(num_places: int, count: int) -> UInt32:

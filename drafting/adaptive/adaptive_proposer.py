@@ -124,7 +124,7 @@ class AdaptiveProposer:
         candidate_offsets, offsets = both
         search.propose(
             self.arena.arrays,
-            Model(self.calibration.scores, self.bigram, self.arena.contexts),
+            Model(self.calibration.scores, self.bigram),
             self.arena.histories,
             history_indices(states),
             np.minimum(max_depths, self.max_depth).astype(np.int32),

@@ -25,9 +25,7 @@ from drafting.adaptive.layout import (
     SEGMENT,
     SEGMENT_TOKENS,
     Arena,
-    Contexts,
     Int64,
-    Merging,
     Records,
     Room,
 )
@@ -36,7 +34,6 @@ from drafting.likely import UInt32, unknown
 from drafting.tree import Int32
 
 NOTHING_SAID = unknown(0, 0)
-NUM_CONTEXTS = 1 << 17
 FIRST_SEGMENTS = 256
 FIRST_HISTORIES = 16
 GROWTH = 0.25  # of the segments there are: room that is never used costs at most this share
@@ -61,13 +58,6 @@ class TokenArena:
         self._free = list(range(FIRST_HISTORIES))[::-1]
         self._last_id = 0
         self._recent = np.zeros(MAX_ORDER, np.int32)
-        num_contexts = NUM_CONTEXTS if num_likely else 1
-        self.contexts = Contexts(
-            np.zeros(num_contexts, np.uint32),
-            np.zeros(num_contexts, np.uint8),
-            unknown(num_contexts, num_likely),
-        )
-        self.merging = Merging(np.zeros(2 * num_likely, np.int32), np.zeros(2 * num_likely, np.float32))
 
     def add(self, group: int) -> int:
         """Begins a history of a group (0 = none) and returns its index."""
@@ -102,18 +92,7 @@ class TokenArena:
         if missing > 0:
             more = max(missing, int(GROWTH * len(self.arrays.segments)))
             self.arrays, self.room = _grown(self.arrays, self.room, more)
-        append(
-            self.arrays,
-            self.room,
-            self.histories,
-            indices,
-            token_ids,
-            offsets,
-            likely,
-            self.contexts,
-            self.merging,
-            self._recent,
-        )
+        append(self.arrays, self.room, self.histories, indices, token_ids, offsets, likely, self._recent)
 
     def finish(self, index: int) -> None:
         """Ends a history, which stays as an example for others if it is not too long to be kept."""
@@ -141,9 +120,8 @@ class TokenArena:
         self._free.append(index)
 
     def clear(self) -> None:
-        """Forgets all finished histories, and what the model said after two tokens."""
+        """Forgets all finished histories."""
         self._forget(0)
-        self.contexts.tags[:] = 0
 
     def _forget(self, max_places: int) -> None:
         while self.num_finished_places > max_places:

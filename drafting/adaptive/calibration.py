@@ -26,6 +26,7 @@ from drafting.adaptive.features import (
     NUM_ROWS,
     NUM_TABLES,
     NUM_WEIGHTS,
+    SILENT,
     prior,
 )
 from drafting.adaptive.layout import Int64, WeighedCandidates
@@ -34,13 +35,14 @@ from drafting.likely import PROBABILITIES, UNKNOWN, UInt32, level_of, token_of, 
 from drafting.tree import Int32
 
 FIRST_RATE = 0.3
+# In rows whose noise is known: the first rates of what the model gives a candidate, and of what the draw prefers;
+# and biases move by this share of their rates. The first is told by log-probabilities, not by single outcomes.
+SHARE_RATE = 0.05
+NOISY_RATE = 0.1
+NOISY_BIASES = 0.5
 MIN_RATE = 0.01
 RATE_FALLS_AT = 20.0  # after this many sightings a bucket has half of the first rate
 BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
-RA = 0.05
-RB = 0.1
-BA = 0.5
-BB = 0.5
 NOTHING_SAID = unknown(0, 0)
 
 
@@ -133,9 +135,27 @@ def _learn(
                 else:
                     if candidate.probability > 0:
                         error = outcome - candidate.probability
-                        _move(scores, seen, features, FIRST_NOISY, NUM_NOISY_TABLES, RB, BB, error)
+                        _move(
+                            scores,
+                            seen,
+                            features,
+                            FIRST_NOISY,
+                            NUM_NOISY_TABLES,
+                            NOISY_RATE,
+                            NOISY_BIASES,
+                            error,
+                        )
                     share = _share(likely_NM[t], candidate.token) if len(likely_NM) > 0 else outcome
-                    _move(scores, seen, features, 0, NUM_TABLES, RA, BA, share - candidate.plain)
+                    _move(
+                        scores,
+                        seen,
+                        features,
+                        0,
+                        NUM_TABLES,
+                        SHARE_RATE,
+                        NOISY_BIASES,
+                        share - candidate.plain,
+                    )
                 at += 1
             node = next_node
             if node < 0:
@@ -167,6 +187,8 @@ def _move(
     """Moves the weights and biases of a candidate."""
     for i in range(first, first + num_tables):
         bucket = features[i]
+        if bucket % NUM_BUCKETS == SILENT:
+            continue
         seen[bucket] += 1
         rate = MIN_RATE + (first_rate - MIN_RATE) * RATE_FALLS_AT / (RATE_FALLS_AT + seen[bucket])
         scores[bucket] += rate * error

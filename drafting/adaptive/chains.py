@@ -17,13 +17,10 @@ from drafting.adaptive.layout import (
     PREDICTIONS,
     SCOPES,
     Arena,
-    Contexts,
     Int64,
-    Merging,
     Records,
     Room,
 )
-from drafting.adaptive.said_after import merge_context
 from drafting.adaptive.segments import new_place, place_before
 from drafting.compiled import compiled_lean
 from drafting.likely import UNKNOWN, UInt32
@@ -78,8 +75,6 @@ def append(
     token_ids: Int32,
     offsets: Int64,
     likely_NM: UInt32,
-    contexts: Contexts,
-    merging: Merging,
     recent: Int32,
 ) -> None:
     """Adds token_ids[offsets[i] : offsets[i + 1]] to history indices[i]; there must be free segments for it.
@@ -107,8 +102,6 @@ def append(
                     head = head_of(arena.heads_CH, chain, history.id, history.group, recent)
                     arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
                     arena.heads_CH[chain, head] = place
-            if num_known and size >= 2:
-                merge_context(contexts, recent[1], recent[0], likely_NM[t], merging)
             recent[2] = recent[1]
             recent[1] = recent[0]
             recent[0] = token_ids[t]

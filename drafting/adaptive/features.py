@@ -34,6 +34,9 @@ NOISY_LEAD = NUM_TABLES  # how far its score is above that of its best sibling, 
 NOISY_LEVEL = NUM_TABLES + 1  # its score, and the node's longest match
 NUM_NOISY_TABLES = NUM_TABLES + 2
 NUM_BUCKETS = 64
+SILENT = (
+    NUM_BUCKETS - 1
+)  # the last bucket of a table is for what is not known: it has no weight and learns none
 NUM_BIASES = 6
 NUM_HASHES = 1 << 16
 FIRST_NOISY = NUM_TABLES + NUM_BIASES  # its place among the features of a candidate
@@ -64,11 +67,11 @@ SAID_CLASS = np.searchsorted((1, 2, 3, 5, 10), np.arange(256), side="right")  # 
 
 @compiled_lean
 def set_buckets(
-    candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch, lead: float, longest: int
+    candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch, lead: float, node: Any
 ) -> int:
     """Writes the buckets, the source and the longest match of a candidate.
 
-    lead: its score less that of its best sibling. longest: of its node's matches. Returns its kind: one number
+    lead: its score less that of its best sibling. node: its parent. Returns its kind: one number
     made from the source and the longest match.
     """
     num_scopes = 0
@@ -93,9 +96,12 @@ def set_buckets(
     features[DEPTH] = DEPTH * NUM_BUCKETS + depth * (NUM_SCOPES + 1) + num_scopes
     times = SAID_CLASS[said[candidate.token & (NUM_SAID - 1)]]
     features[SAID] = SAID * NUM_BUCKETS + times * NUM_SOURCES + candidate.source
-    length = MATCH_CLASS[longest]
-    features[LEAD] = LEAD * NUM_BUCKETS + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
-    features[LEVEL] = LEVEL * NUM_BUCKETS + _class(candidate.score, LEVELS) * NUM_MATCH_CLASSES + length
+    features[LEAD] = LEAD * NUM_BUCKETS + SILENT
+    features[LEVEL] = LEVEL * NUM_BUCKETS + SILENT
+    if node.said:
+        length = MATCH_CLASS[node.longest]
+        features[LEAD] = LEAD * NUM_BUCKETS + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
+        features[LEVEL] = LEVEL * NUM_BUCKETS + _class(candidate.score, LEVELS) * NUM_MATCH_CLASSES + length
     length = LENGTH_CLASS[candidate.match] + 1 if candidate.match > 0 else 0
     return int(length * NUM_SOURCES + candidate.source)
 

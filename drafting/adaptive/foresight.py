@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from drafting.adaptive.layout import (
-    ALL,
     BIGRAM,
     GAP,
     MAX_CHILDREN,
@@ -25,21 +24,17 @@ from drafting.adaptive.layout import (
     Scratch,
 )
 from drafting.adaptive.occurrences import Growth
-from drafting.adaptive.said_after import context_of, tag_of
 from drafting.compiled import compiled_lean
 from drafting.gumbel import gumbel, row_key
 from drafting.likely import PROBABILITIES, UNKNOWN, UInt32, level_of, token_of
 
 # What the model said at the places with the longest matches is asked for, and one token less.
-ROOT_PLACES = 16
-PLACES = 8
+ROOT_PLACES = 8
+PLACES = 4
 # A place weighs 8 times as much as one whose match is shorter by one token. The bigram table weighs like a
 # match of one.
 WEIGHTS = (8.0 ** np.minimum(np.arange(33), 10)).astype(np.float32)
 BIGRAM_WEIGHT = WEIGHTS[1]
-# What the model said after two tokens, merged from all places, weighs like one match of two, less where it was seen
-# once or twice.
-CONTEXT_WEIGHTS = (WEIGHTS[2] * np.arange(256) / (np.arange(256) + 1.0)).astype(np.float32)
 # Of a place without logits, its token has this share, by the length of the match.
 FOLLOWED = (np.arange(33) / (np.arange(33) + 2.0)).astype(np.float32)
 LEAST_SCORE = -20.0  # of a candidate without any share
@@ -73,25 +68,18 @@ def _child(token: int, source: int, match: int, first: int, count: int, scratch:
 
 
 @compiled_lean
-def list_candidates(
-    growth: Growth, number: int, before: int, token: int, num_successors: int, first: int
-) -> int:
+def list_candidates(growth: Growth, number: int, token: int, num_successors: int, first: int) -> int:
     """Lists the distinct candidates that follow a node, with their votes and shares; returns their number.
 
-    token: of the node; before: the token before it. num_successors: entries of the bigram table that are
-    looked at.
+    token: of the node. num_successors: entries of the bigram table that are looked at.
     """
     scratch = growth.scratch
     scratch.slots[:] = NONE
     scratch.totals_V[:] = 0
     node = scratch.nodes[number]
     count = _ask_followers(growth, node, first)
+    node.said = 0
     count, weight = _ask_places(growth, node, first, count)
-    contexts = growth.model.contexts
-    row = context_of(contexts, before, token)
-    if contexts.tags[row] == tag_of(before, token):
-        weight += CONTEXT_WEIGHTS[contexts.seen[row]]
-        count = _ask(growth, contexts.said_RM[row], ALL, 2, CONTEXT_WEIGHTS[contexts.seen[row]], first, count)
     for rank in range(num_successors):
         packed = growth.model.bigram_VR[token, rank]
         if packed == UNKNOWN:
@@ -148,12 +136,12 @@ def _ask_places(growth: Growth, node: Any, first: int, count: int) -> tuple[int,
             if pointer.match == length and not pointer.gap and places > 0:
                 places -= 1
                 weight += WEIGHTS[length]
-                count = _ask_place(growth, pointer, first, count)
+                count = _ask_place(growth, node, pointer, first, count)
     return count, weight
 
 
 @compiled_lean
-def _ask_place(growth: Growth, pointer: Any, first: int, count: int) -> int:
+def _ask_place(growth: Growth, node: Any, pointer: Any, first: int, count: int) -> int:
     """Adds what the model said at one occurrence, or without that the token that followed."""
     scratch = growth.scratch
     arena = growth.arena
@@ -166,6 +154,7 @@ def _ask_place(growth: Growth, pointer: Any, first: int, count: int) -> int:
             scratch.candidates[first + child].share += weight * FOLLOWED[pointer.match]
             count = max(count, child + 1)
         return count
+    node.said += 1
     return _ask(growth, arena.likely_PM[place], pointer.scope, pointer.match, weight, first, count)
 
 

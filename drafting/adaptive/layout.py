@@ -72,9 +72,9 @@ OWNER = record(int32="history group")
 POINTER = record(int32="place match scope gap")
 # Node 0 is the root. Its pointers are [first, last) and its candidates [first_candidate, last_candidate);
 # candidate: the candidate that became this node. best: the likeliest of this node's candidates that has not
-# become a node. longest: this node's longest match.
+# become a node. longest: this node's longest match. said: at how many places is known what the model said.
 NODE = record(
-    int32="first last candidate depth first_candidate last_candidate best longest",
+    int32="first last candidate depth first_candidate last_candidate best longest said",
     float32="survival best_survival",
 )
 # parent: a node. node: the node that the candidate has become, or NONE. rank: in the bigram table, or NONE.
@@ -105,24 +105,6 @@ class Arena(NamedTuple):
     said_HN: UInt8
 
 
-class Contexts(NamedTuple):
-    """What the model said after two tokens (said_after.py), by a hash of these.
-
-    tags uint32 [R]: whose row it is. seen uint8 [R]: how often. said_RM: packed [R, M].
-    """
-
-    tags: UInt32
-    seen: UInt8
-    said_RM: UInt32
-
-
-class Merging(NamedTuple):
-    """Memory that merging needs: tokens int32 and shares float32, each as long as two rows."""
-
-    tokens: Int32
-    shares: NDArray[np.float32]
-
-
 class Room(NamedTuple):
     """Where new tokens can go.
 
@@ -139,13 +121,12 @@ class Room(NamedTuple):
 class Model(NamedTuple):
     """What was learned.
 
-    scores float32: of all buckets, then of all biases (features.py). bigram_VR: what the model said after each
-    token, packed, [V, ranks]. contexts: what it said after two.
+    scores float32: of all buckets, then of all biases (features.py). bigram_VR: what the model said after
+    each token, packed [V, ranks] (drafting/likely.py).
     """
 
     scores: NDArray[np.float32]
     bigram_VR: UInt32
-    contexts: Contexts
 
 
 class Scratch(NamedTuple):

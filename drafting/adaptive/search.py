@@ -70,7 +70,7 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
     scratch = growth.scratch
     candidates = scratch.candidates
     node = scratch.nodes[number]
-    count = list_candidates(growth, number, before, token, _num_successors(growth, node, token), first)
+    count = list_candidates(growth, number, token, _num_successors(growth, node, token), first)
     last = mix(0, token)
     pair = mix(last, before)
     _weigh_shares(growth, number, last, pair, first, count)
@@ -92,6 +92,8 @@ def _weigh_shares(growth: Growth, number: int, last: int, pair: int, first: int,
     node = scratch.nodes[number]
     mode = 1 if growth.history.temperature > 0 else 0
     set_plain_scores(candidates, first, count)
+    # Without noise, shares that are made of followers alone repeat what the votes say.
+    node.said += mode
     best, second = _two_best(candidates, first, count)
     total = np.float32(1.0)
     if mode:
@@ -105,7 +107,7 @@ def _weigh_shares(growth: Growth, number: int, last: int, pair: int, first: int,
         candidate.node = NONE
         candidate.depth = node.depth + 1
         lead = candidate.score - (second if candidate.score == best else best)
-        kind = set_buckets(candidate, features, child, growth.said, scratch, lead, node.longest)
+        kind = set_buckets(candidate, features, child, growth.said, scratch, lead, node)
         set_biases(features[NUM_TABLES:], candidate.token, kind + mode * NUM_KINDS, mix(last, mode), pair)
         candidate.kind = kind
         score = np.float32(max(candidate.score, -7.0) if mode else 0.0)
