@@ -232,7 +232,8 @@ class Speculation:
             sequence.draft_state = None
 
     def _states(self, sequences: Many[DraftedSequence], ends: Many[int] | None = None) -> list[Any]:
-        """What the proposer knows of each sequence, brought up to its first `ends` tokens; None = all of them.
+        """What the proposer knows of each sequence, brought up to its first `ends` tokens; None = all of
+        them.
 
         It learned nothing of the tokens that came during a pause.
         """

@@ -18,8 +18,8 @@ from drafting.tree import Int32
 
 @dataclass(frozen=True)
 class Tables:
-    """bigram int32 [V, R]: successors by rank; bigram_logprobs float32 [V, R]: their log-probabilities; unigram
-    int32 [R]: likeliest tokens; None = no such table.
+    """bigram int32 [V, R]: successors by rank; bigram_logprobs float32 [V, R]: their log-probabilities;
+    unigram int32 [R]: likeliest tokens; None = no such table.
     """
 
     bigram: Int32 | None = None

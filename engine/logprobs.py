@@ -73,7 +73,10 @@ def _paths(trees: DraftTrees, verified: Verified) -> tuple[Ints, Ints, Ints]:
 
 
 def rows_of_tokens(trees: DraftTrees, verified: Verified, tokens: Many[tuple[int, ...]]) -> Ints:
-    """The row of logits that gave each token; an output may end inside of a path, and then takes less of it."""
+    """The row of logits that gave each token.
+
+    An output may end inside of a path, and then takes less of it.
+    """
     if not len(trees.token_ids):
         return np.flatnonzero([len(some) for some in tokens])
     rows, _, ends = _paths(trees, verified)

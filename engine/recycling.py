@@ -1,7 +1,7 @@
 """What the model said at every place: a source of later drafts, never of a target token.
 
-The likeliest tokens are kept of logits that were computed anyway (Token Recycling, Luo et al. 2024), with their
-log-probabilities at temperature 1 and before any filter (issue 10).
+The likeliest tokens are kept of logits that were computed anyway (Token Recycling, Luo et al. 2024), with
+their log-probabilities at temperature 1 and before any filter (issue 10).
 
 Letters: R rows of logits, V vocabulary, M likeliest tokens.
 """
@@ -61,7 +61,7 @@ def _set_row(
         if _num_above(block, logprobs[last]):
             _keep_largest(block, first, ids, logprobs)
     highest = logprobs[0]
-    total = 0.0
+    total = np.float32(0.0)
     for first in range(0, len(logits), BLOCK):
         total += _sum_of_powers(logits[first : first + BLOCK], highest, powers, exponents)
     below = highest + np.float32(math.log(total))

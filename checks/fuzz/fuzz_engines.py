@@ -80,9 +80,13 @@ def _proposer(model: FuzzModel, choice: SpeculationChoice, texts: Sequence[Seque
         choice.corpus_tokens,
     )
     columns = choice.num_successors
-    found = (model.tables.bigram, model.tables.unigram, model.tables.bigram_logprobs)
-    cut = (table[..., :columns].copy() if columns and table is not None else None for table in found)
-    return make_proposer(config, Tables(*cut))
+    found = (model.tables.bigram, model.tables.unigram)
+    bigram, unigram = (ids[..., :columns].copy() if columns and ids is not None else None for ids in found)
+    logprobs = model.tables.bigram_logprobs
+    return make_proposer(
+        config,
+        Tables(bigram, unigram, logprobs[:, :columns].copy() if columns and logprobs is not None else None),
+    )
 
 
 class FreeNodes(Controller):

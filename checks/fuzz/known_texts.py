@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drafting.likely import UInt32
 from drafting.tree import CandidateTrees, DraftTrees, certain
 
 Node = tuple[int, int, int]  # token, parent, source
@@ -32,12 +33,16 @@ class KnownTexts:
         self._vocab_size = vocab_size
         self._rng = random.Random(seed)
 
-    def start(self, token_ids: NDArray[np.int32], group: str = "") -> list[int]:
+    def start(self, token_ids: NDArray[np.int32], *args: Any, **kwargs: Any) -> list[int]:
         """The tokens that a sequence begins with."""
         return token_ids.tolist()
 
     def extend(
-        self, states: Sequence[list[int]], token_ids: NDArray[np.int32], offsets: NDArray[np.int64]
+        self,
+        states: Sequence[list[int]],
+        token_ids: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        likely: UInt32 | None = None,
     ) -> None:
         """Takes in newly committed tokens."""
         for state, (first, end) in zip(states, pairwise(offsets.tolist()), strict=True):
@@ -56,18 +61,23 @@ class KnownTexts:
         candidates: CandidateTrees,
         token_ids: NDArray[np.int32],
         offsets: NDArray[np.int64],
+        likely: UInt32 | None = None,
     ) -> None:
         """Takes in the tokens that a step gave."""
         self.extend(states, token_ids, offsets)
 
-    def wants_successors(self) -> int:
-        """There is no table."""
+    def wants_likely(self) -> int:
+        """Nothing depends on what the model says."""
         return 0
+
+    def wants_successors(self) -> bool:
+        """There is no table."""
+        return False
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """Nothing depends on what was accepted."""
 
-    def recycle(self, token_ids: NDArray[np.int32], successors: NDArray[np.int32]) -> None:
+    def recycle(self, token_ids: NDArray[np.int32], likely: UInt32) -> None:
         """There is no table."""
 
     def finish(self, state: Any) -> None:

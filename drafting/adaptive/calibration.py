@@ -18,25 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drafting.adaptive.features import (
+    FIRST_BIAS,
+    FIRST_EXTRA,
     FIRST_NOISY,
     NUM_BIASES,
     NUM_BUCKETS,
     NUM_HASHES,
-    NUM_NOISY_TABLES,
+    NUM_NOISY,
+    NUM_PLAIN,
     NUM_ROWS,
-    NUM_TABLES,
     NUM_WEIGHTS,
-    SILENT,
     prior,
 )
 from drafting.adaptive.layout import Int64, WeighedCandidates
-from drafting.compiled import compiled, compiled_lean
+from drafting.compiled import compiled_lean
 from drafting.likely import PROBABILITIES, UNKNOWN, UInt32, level_of, token_of, unknown
 from drafting.tree import Int32
 
 FIRST_RATE = 0.3
-# In rows whose noise is known: the first rates of what the model gives a candidate, and of what the draw prefers;
-# and biases move by this share of their rates. The first is told by log-probabilities, not by single outcomes.
+# In rows whose noise is known: the first rates of what the model gives a candidate, and of what the draw
+# prefers; and biases move by this share of their rates. The first is told by log-probabilities, not by single
+# outcomes.
 SHARE_RATE = 0.05
 NOISY_RATE = 0.1
 NOISY_BIASES = 0.5
@@ -97,7 +99,7 @@ class Calibration:
         return True
 
 
-@compiled
+@compiled_lean
 def _learn(
     scores: NDArray[np.float32],
     seen: NDArray[np.float32],
@@ -118,44 +120,19 @@ def _learn(
             while at < last and candidates[at].parent == node:
                 candidate = candidates[at]
                 features = weighed.features_GF[at]
-                outcome = np.float32(candidate.token == token_ids[t])
+                outcome = float(candidate.token == token_ids[t])
                 if outcome > 0:
                     next_node = candidate.node
-                if not weighed.noisy[b]:
-                    _move(
-                        scores,
-                        seen,
-                        features,
-                        0,
-                        NUM_TABLES,
-                        FIRST_RATE,
-                        1.0,
-                        outcome - candidate.probability,
-                    )
-                else:
-                    if candidate.probability > 0:
-                        error = outcome - candidate.probability
-                        _move(
-                            scores,
-                            seen,
-                            features,
-                            FIRST_NOISY,
-                            NUM_NOISY_TABLES,
-                            NOISY_RATE,
-                            NOISY_BIASES,
-                            error,
-                        )
+                if weighed.noisy[b]:
                     share = _share(likely_NM[t], candidate.token) if len(likely_NM) > 0 else outcome
-                    _move(
-                        scores,
-                        seen,
-                        features,
-                        0,
-                        NUM_TABLES,
-                        SHARE_RATE,
-                        NOISY_BIASES,
-                        share - candidate.plain,
-                    )
+                    error = share - candidate.plain
+                    _move(scores, seen, features, 0, NUM_PLAIN, SHARE_RATE, NOISY_BIASES, error)
+                    error = outcome - candidate.probability
+                    if candidate.probability > 0:
+                        _move(scores, seen, features, FIRST_NOISY, NUM_NOISY, NOISY_RATE, NOISY_BIASES, error)
+                else:
+                    error = outcome - candidate.probability
+                    _move(scores, seen, features, 0, candidate.num_features, FIRST_RATE, 1.0, error)
                 at += 1
             node = next_node
             if node < 0:
@@ -163,14 +140,14 @@ def _learn(
 
 
 @compiled_lean
-def _share(said: UInt32, token: int) -> np.float32:
+def _share(said: UInt32, token: int) -> float:
     """What the model gave a token; 0 where it is not among the likeliest."""
     for i in range(len(said)):
         if said[i] == UNKNOWN:
             break
         if token_of(said[i]) == token:
-            return PROBABILITIES[level_of(said[i])]
-    return np.float32(0.0)
+            return float(PROBABILITIES[level_of(said[i])])
+    return 0.0
 
 
 @compiled_lean
@@ -179,18 +156,17 @@ def _move(
     seen: NDArray[np.float32],
     features: Int32,
     first: int,
-    num_tables: int,
+    count: int,
     first_rate: float,
     bias_scale: float,
-    error: np.float32,
+    error: float,
 ) -> None:
-    """Moves the weights and biases of a candidate."""
-    for i in range(first, first + num_tables):
-        bucket = features[i]
-        if bucket % NUM_BUCKETS == SILENT:
-            continue
-        seen[bucket] += 1
-        rate = MIN_RATE + (first_rate - MIN_RATE) * RATE_FALLS_AT / (RATE_FALLS_AT + seen[bucket])
-        scores[bucket] += rate * error
-    for i in range(NUM_BIASES):
-        scores[features[first + num_tables + i]] += bias_scale * BIAS_RATES[i] * error
+    """Moves the weights and biases of a candidate: those of `count` features from `first` on."""
+    for i in range(count):
+        entry = features[first + i]
+        if FIRST_BIAS <= i < FIRST_EXTRA:
+            rate = bias_scale * BIAS_RATES[i - FIRST_BIAS]
+        else:
+            seen[entry] += 1
+            rate = MIN_RATE + (first_rate - MIN_RATE) * RATE_FALLS_AT / (RATE_FALLS_AT + seen[entry])
+        scores[entry] += rate * error

@@ -19,28 +19,32 @@ from drafting.adaptive.layout import GAP, NUM_SAID, NUM_VOTERS, Scratch
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32, UInt8
 
-# Features 0 to NUM_VOTERS - 1: for each voter, the longest match that votes for the candidate, and its share
-# of votes.
-RANK = NUM_VOTERS  # the rank in the bigram table, and whether any voter votes for the candidate
-DEPTH = NUM_VOTERS + 1  # the depth in the tree, and how many scopes vote for the candidate
-SAID = NUM_VOTERS + 2  # how often the history has said the token, and the candidate's source
-LEAD = NUM_VOTERS + 3  # how far its score is above that of its best sibling, and the node's longest match
-LEVEL = NUM_VOTERS + 4  # its score, and the node's longest match
-NUM_TABLES = NUM_VOTERS + 5
-# Rows whose noise is known have tables of their own, and their candidates are judged once more with the noise, by
-# tables of the same features and by two more.
-NUM_MODES = 3
-NOISY_LEAD = NUM_TABLES  # how far its score is above that of its best sibling, and the node's longest match
-NOISY_LEVEL = NUM_TABLES + 1  # its score, and the node's longest match
-NUM_NOISY_TABLES = NUM_TABLES + 2
-NUM_BUCKETS = 64
-SILENT = (
-    NUM_BUCKETS - 1
-)  # the last bucket of a table is for what is not known: it has no weight and learns none
+# The features of a candidate, in their order. First tables, whose numbers are also those of the features: for
+# each of four voters the longest match that votes for the candidate, and its share of votes.
+TABLE_OF_VOTER = (0, 1, 2, 7, 8, 3)
+RANK = 4  # the rank in the bigram table, and whether any voter votes for the candidate
+DEPTH = 5  # the depth in the tree, and how many scopes vote for the candidate
+SAID = 6  # how often the history has said the token, and the candidate's source
+# Then biases.
+FIRST_BIAS = 7
 NUM_BIASES = 6
+# Then tables 7 to 10, where a node has such occurrences or knows what the model said: the other two voters,
+# and
+FIRST_EXTRA = FIRST_BIAS + NUM_BIASES
+LEAD = 9  # how far its score is above that of its best sibling, and the node's longest match
+LEVEL = 10  # its score, and the node's longest match
+NUM_TABLES = 11
+NUM_PLAIN = NUM_TABLES + NUM_BIASES
+# Rows whose noise is known have tables of their own. Once the noise is added, their candidates are judged
+# again, by the same features in tables of their own and by two more.
+FIRST_NOISY = NUM_PLAIN
+NOISY_LEAD = NUM_PLAIN  # how far its score is above that of its best sibling, and the node's longest match
+NOISY_LEVEL = NUM_PLAIN + 1  # its score, and the node's longest match
+NUM_NOISY = NUM_PLAIN + 2
+NUM_FEATURES = NUM_PLAIN + NUM_NOISY
+NUM_MODES = 3  # greedy; noisy, before the noise is added; noisy, after
+NUM_BUCKETS = 64
 NUM_HASHES = 1 << 16
-FIRST_NOISY = NUM_TABLES + NUM_BIASES  # its place among the features of a candidate
-NUM_FEATURES = FIRST_NOISY + NUM_NOISY_TABLES + NUM_BIASES
 WEIGHTS_OF_MODE = NUM_TABLES * NUM_BUCKETS
 NUM_ROWS = NUM_MODES * NUM_TABLES + 2
 NUM_WEIGHTS = NUM_ROWS * NUM_BUCKETS
@@ -66,61 +70,70 @@ SAID_CLASS = np.searchsorted((1, 2, 3, 5, 10), np.arange(256), side="right")  # 
 
 
 @compiled_lean
-def set_buckets(
-    candidate: Any, features: Int32, child: int, said: UInt8, scratch: Scratch, lead: float, node: Any
-) -> int:
-    """Writes the buckets, the source and the longest match of a candidate.
+def set_buckets(candidate: Any, features: Int32, child: int, mode: int, said: UInt8, scratch: Scratch) -> int:
+    """Writes the first tables' buckets, the source and the longest match of a candidate.
 
-    lead: its score less that of its best sibling. node: its parent. Returns its kind: one number
-    made from the source and the longest match.
+    Returns its kind: one number made from the source and the longest match.
     """
+    first = mode * WEIGHTS_OF_MODE
     num_scopes = 0
     for voter in range(NUM_VOTERS):
-        match = scratch.longest_CV[child, voter]
         total = scratch.totals_V[voter]
         bucket = NO_VOTES
-        if match:
-            share = _share_class(scratch.votes_CV[child, voter] / total)
-            bucket = FIRST_SHARE + LENGTH_CLASS[match] * NUM_SHARES + share
-            if voter != GAP:
-                num_scopes += 1
-                if match > candidate.match:
-                    candidate.match = match
-                    candidate.source = voter
-        elif total > 0:
+        if total > 0:
             bucket = OTHER_VOTES
-        features[voter] = voter * NUM_BUCKETS + bucket
+            match = scratch.longest_CV[child, voter]
+            if match:
+                share = _share_class(scratch.votes_CV[child, voter] / total)
+                bucket = FIRST_SHARE + LENGTH_CLASS[match] * NUM_SHARES + share
+                if voter != GAP:
+                    num_scopes += 1
+                    if match > candidate.match:
+                        candidate.match = match
+                        candidate.source = voter
+        table = TABLE_OF_VOTER[voter]
+        place = table if table < FIRST_BIAS else table + NUM_BIASES
+        features[place] = first + table * NUM_BUCKETS + bucket
     rank = min(candidate.rank, MAX_RANK) + 1  # 0 = not in the table
-    features[RANK] = RANK * NUM_BUCKETS + rank * 2 + (num_scopes > 0)
+    features[RANK] = first + RANK * NUM_BUCKETS + rank * 2 + (num_scopes > 0)
     depth = min(candidate.depth, MAX_DEPTH) - 1
-    features[DEPTH] = DEPTH * NUM_BUCKETS + depth * (NUM_SCOPES + 1) + num_scopes
+    features[DEPTH] = first + DEPTH * NUM_BUCKETS + depth * (NUM_SCOPES + 1) + num_scopes
     times = SAID_CLASS[said[candidate.token & (NUM_SAID - 1)]]
-    features[SAID] = SAID * NUM_BUCKETS + times * NUM_SOURCES + candidate.source
-    features[LEAD] = LEAD * NUM_BUCKETS + SILENT
-    features[LEVEL] = LEVEL * NUM_BUCKETS + SILENT
-    if node.said:
-        length = MATCH_CLASS[node.longest]
-        features[LEAD] = LEAD * NUM_BUCKETS + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
-        features[LEVEL] = LEVEL * NUM_BUCKETS + _class(candidate.score, LEVELS) * NUM_MATCH_CLASSES + length
+    features[SAID] = first + SAID * NUM_BUCKETS + times * NUM_SOURCES + candidate.source
     length = LENGTH_CLASS[candidate.match] + 1 if candidate.match > 0 else 0
     return int(length * NUM_SOURCES + candidate.source)
 
 
 @compiled_lean
+def set_score_buckets(features: Int32, mode: int, lead: float, score: float, longest: int) -> None:
+    """Writes the buckets of a candidate's score, and of its lead: the score less that of its best sibling.
+
+    longest: the longest match of its node.
+    """
+    first = mode * WEIGHTS_OF_MODE
+    length = MATCH_CLASS[longest]
+    lead_class = _class(lead, LEADS) * NUM_MATCH_CLASSES + length
+    level_class = _class(score, LEVELS) * NUM_MATCH_CLASSES + length
+    features[LEAD + NUM_BIASES] = first + LEAD * NUM_BUCKETS + lead_class
+    features[LEVEL + NUM_BIASES] = first + LEVEL * NUM_BUCKETS + level_class
+
+
+@compiled_lean
 def set_noisy_features(
-    candidate: Any, features: Int32, lead: float, tail: float, longest: int, kind: int, last: int, pair: int
+    candidate: Any, features: Int32, lead: float, level: float, longest: int, last: int, pair: int
 ) -> None:
-    """Writes the features of a candidate whose score holds the noise of the draw."""
+    """Writes the features of a candidate whose score holds the noise of the draw.
+
+    level: how far its score is above what tokens that are no candidates have together.
+    """
     own = features[FIRST_NOISY:]
-    for i in range(NUM_TABLES):
+    for i in range(NUM_PLAIN):
         own[i] = features[i] + WEIGHTS_OF_MODE
     first = NUM_MODES * WEIGHTS_OF_MODE
     length = MATCH_CLASS[longest]
     own[NOISY_LEAD] = first + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
-    own[NOISY_LEVEL] = (
-        first + NUM_BUCKETS + _class(candidate.score - tail, NOISY_LEVELS) * NUM_MATCH_CLASSES + length
-    )
-    set_biases(own[NUM_NOISY_TABLES:], candidate.token, kind + 2 * NUM_KINDS, mix(last, 2), pair)
+    own[NOISY_LEVEL] = first + NUM_BUCKETS + _class(level, NOISY_LEVELS) * NUM_MATCH_CLASSES + length
+    set_biases(own, candidate.token, candidate.kind + 2 * NUM_KINDS, mix(last, 2), pair)
 
 
 @compiled_lean
@@ -142,8 +155,8 @@ def _share_class(share: float) -> int:
 
 
 @compiled_lean
-def set_biases(biases: Int32, token: int, kind: int, last: int, pair: int) -> None:
-    """Writes the entry of a candidate in each bias, biases int32 [NUM_BIASES].
+def set_biases(features: Int32, token: int, kind: int, last: int, pair: int) -> None:
+    """Writes the entry of a candidate in each bias.
 
     last is a hash of the last token, pair one of the last two tokens. The six biases are keyed by: last
     token; last token and kind; last two tokens and kind; candidate and kind; last token and candidate; last
@@ -154,7 +167,7 @@ def set_biases(biases: Int32, token: int, kind: int, last: int, pair: int) -> No
     keys = (last, mix(last, kind), pair, mix(drafted, kind), mix(last, token), mix(pair, token))
     for bias, key in enumerate(keys):
         entry = (key * MULTIPLIER >> 32) & (NUM_HASHES - 1)
-        biases[bias] = NUM_WEIGHTS + bias * NUM_HASHES + entry
+        features[FIRST_BIAS + bias] = NUM_WEIGHTS + bias * NUM_HASHES + entry
 
 
 def prior() -> NDArray[np.float32]:
@@ -164,18 +177,17 @@ def prior() -> NDArray[np.float32]:
     was learned from four kinds of recorded text. Lines from three of these kinds also help the fourth.
     """
     weights = np.zeros((NUM_ROWS, NUM_BUCKETS), np.float32)
-    for greedy in (weights[:NUM_TABLES],):
-        lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]
-        shares = 0.42 * np.arange(NUM_SHARES)
-        end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
-        greedy[:NUM_VOTERS, FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
-        # [not in the table, ranks 0 .. MAX_RANK][voted for]
-        ranks = greedy[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
-        ranks[0, 1] = -0.5
-        ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
-        ranks[1:, 1] = -0.1
-        depths = greedy[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
-        depths[:] = (0.1, -0.2, 0.1, 0.2, 0.2, 0.2)  # by the number of scopes that vote for the candidate
+    lengths = 0.33 * np.arange(NUM_LENGTHS)[:, None]
+    shares = 0.42 * np.arange(NUM_SHARES)
+    end = FIRST_SHARE + NUM_LENGTHS * NUM_SHARES
+    weights[list(TABLE_OF_VOTER), FIRST_SHARE:end] = (-1.8 + lengths + shares).ravel()
+    # [not in the table, ranks 0 .. MAX_RANK][voted for]
+    ranks = weights[RANK, : 2 * (MAX_RANK + 2)].reshape(-1, 2)
+    ranks[0, 1] = -0.5
+    ranks[1:, 0] = -1.6 - 0.25 * np.arange(MAX_RANK + 1)
+    ranks[1:, 1] = -0.1
+    depths = weights[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
+    depths[:] = (0.1, -0.2, 0.1, 0.2, 0.2, 0.2)  # by the number of scopes that vote for the candidate
     leads = weights[NUM_MODES * NUM_TABLES, : NUM_MATCH_CLASSES * (len(LEADS) + 1)].reshape(
         -1, NUM_MATCH_CLASSES
     )

@@ -3,10 +3,10 @@ likely there and after the node's token; foresees which of them the draw prefers
 
 Does not know how occurrences are found, nor how likely a candidate turns out to be.
 
-Worked example. After `1 2` the model once said 5 with 0.6 and 7 with 0.3, and 5 followed. Now the row says `1 2`
-again, and is drawn at temperature 1. The shares are 0.6 and 0.3. The noise of this row at this position
-(drafting/gumbel.py) is 0.1 for 5 and 1.4 for 7: log 0.6 + 0.1 = -0.41, log 0.3 + 1.4 = 0.20. So 7 is foreseen,
-with a lead of 0.61 over 5. A greedy row has no noise: 5 leads by log 0.6 - log 0.3 = 0.69.
+Worked example. After `1 2` the model once said 5 with 0.6 and 7 with 0.3, and 5 followed. Now the row says `1
+2` again, and is drawn at temperature 1. The shares are 0.6 and 0.3. The noise of this row at this position
+(drafting/gumbel.py) is 0.1 for 5 and 1.4 for 7: log 0.6 + 0.1 = -0.41, log 0.3 + 1.4 = 0.20. So 7 is
+foreseen, with a lead of 0.61 over 5. A greedy row has no noise: 5 leads by log 0.6 - log 0.3 = 0.69.
 """
 
 import math
@@ -130,14 +130,15 @@ def _ask_places(growth: Growth, node: Any, first: int, count: int) -> tuple[int,
     scratch = growth.scratch
     weight = np.float32(0.0)
     places = ROOT_PLACES if node.depth == 0 else PLACES
-    for length in range(node.longest, max(0, node.longest - 2), -1):
-        for i in range(node.first, node.last):
-            pointer = scratch.pointers[i]
-            if pointer.match == length and not pointer.gap and places > 0:
-                places -= 1
-                weight += WEIGHTS[length]
-                count = _ask_place(growth, node, pointer, first, count)
-    return count, weight
+    for i in range(node.first, node.last):
+        pointer = scratch.pointers[i]
+        if pointer.match >= node.longest - 1 and not pointer.gap:
+            weight += WEIGHTS[pointer.match]
+            count = _ask_place(growth, node, pointer, first, count)
+            places -= 1
+            if places == 0:
+                break
+    return count, float(weight)
 
 
 @compiled_lean

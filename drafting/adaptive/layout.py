@@ -23,9 +23,9 @@ NUM_SLOTS = 256
 MAX_CANDIDATES = 512  # candidates of one tree
 NUM_SAID = 1 << 12  # counters of the tokens that a history has said
 
-# Where an occurrence lies: in the history itself, in a history of its group, in any history, in the prediction
-# of the history, in a reference text. The number of a scope is also the number of its source; the bigram table
-# is the source with the next number.
+# Where an occurrence lies: in the history itself, in a history of its group, in any history, in the
+# prediction of the history, in a reference text. The number of a scope is also the number of its source; the
+# bigram table is the source with the next number.
 OWN = 0
 GROUP = 1
 ALL = 2
@@ -56,9 +56,9 @@ MAX_ID = (1 << 31) - 1  # of histories and groups: owners keep both in 32 bits
 PREDICTIONS = -1
 REFERENCES = -2
 # id: from 1 to MAX_ID, and then from 1 again. group: 0 = none. first, last: the places of its first and last
-# token, or NONE. prediction, prediction_first: the id and the first place of the history that says what this one
-# probably becomes, or NONE. num_prompt: tokens that come before output position 0. temperature: 0 where there is
-# no noise, or it is not known; the other settings of the draw count only where it is known.
+# token, or NONE. prediction, prediction_first: the id and the first place of the history that says what this
+# one probably becomes, or NONE. num_prompt: tokens that come before output position 0. temperature: 0 where
+# there is no noise, or it is not known; the other settings of the draw count only where it is known.
 HISTORY = record(
     int64="id group first last length prediction prediction_first num_prompt top_k",
     uint64="seed",
@@ -79,10 +79,11 @@ NODE = record(
 )
 # parent: a node. node: the node that the candidate has become, or NONE. rank: in the bigram table, or NONE.
 # share: what the model probably gives it at temperature 1. score: the logarithm of the share divided by the
-# temperature, plus the noise of the draw. probability: that it comes true if its parent does.
+# temperature, plus the noise of the draw. num_features: how many it is judged by. plain: its probability
+# before the noise is known; probability: that it comes true if its parent does.
 CANDIDATE = record(
     int32="parent token node depth rank",
-    int16="source match kind",
+    int16="source match kind num_features",
     float32="share plain score probability survival",
 )
 
@@ -133,9 +134,10 @@ class Scratch(NamedTuple):
     """Memory that growing trees needs. candidates and features_GF hold those of all trees of a step.
 
     follows_all bool [1]: whether the chain of all histories is followed. context int32 [MAX_MATCH]: the last
-    tokens of a history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them. places_WC
-    int32 [WALK, NUM_WALKS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN, NUM_VOTERS]; totals_V float32
-    [NUM_VOTERS]. slots int32 [NUM_SLOTS]: the children of a node by the low bits of their token ids.
+    tokens of a history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them.
+    places_WC int32 [WALK, NUM_WALKS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN, NUM_VOTERS];
+    totals_V float32 [NUM_VOTERS]. slots int32 [NUM_SLOTS]: the children of a node by the low bits of their
+    token ids.
     """
 
     pointers: Records

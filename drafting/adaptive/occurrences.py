@@ -1,7 +1,7 @@
 """Finds where the last tokens of a history, or of a path in its tree, occurred before.
 
-An occurrence of some tokens is given as a place in the arena (chains.py): that of the token after them. Does not
-know what is made of them.
+An occurrence of some tokens is given as a place in the arena (chains.py): that of the token after them. Does
+not know what is made of them.
 """
 
 from typing import Any, NamedTuple
@@ -75,10 +75,15 @@ def set_pointers(growth: Growth, number: int) -> None:
 
 
 @compiled_lean
+def _num_walks(history: Any) -> int:
+    return NUM_WALKS if history.prediction > 0 else PREDICTION_WALKS
+
+
+@compiled_lean
 def _is_walked(growth: Growth, walk: int) -> bool:
     """Whether a walk can lead anywhere."""
     if walk >= PREDICTION_WALKS:
-        return bool(growth.history.prediction > 0)
+        return True
     scope = SCOPES[WALKS[walk]]
     if scope == OWN:
         return True
@@ -92,7 +97,7 @@ def _find(growth: Growth, recent: Int32, size: int, walk: int, first: int) -> in
     """
     arena = growth.arena
     history = growth.history
-    for w in range(NUM_WALKS):
+    for w in range(_num_walks(history)):
         chain = WALKS[w]
         place = NONE
         if size >= ORDERS[chain] and _is_walked(growth, w):
@@ -111,7 +116,7 @@ def _find_gaps(growth: Growth, first: int) -> int:
     """
     scratch = growth.scratch
     history = growth.history
-    for w in range(NUM_WALKS):
+    for w in range(_num_walks(history)):
         chain = WALKS[w]
         place = NONE
         if growth.size > ORDERS[chain] > 1 and _is_walked(growth, w):
@@ -152,13 +157,14 @@ def _keep(growth: Growth, recent: Int32, gap: int, size: int, walk: int, first: 
     arena = growth.arena
     places_WC = growth.scratch.places_WC
     last = first
+    num_walks = _num_walks(growth.history)
     # All chains are followed at once: each link is somewhere else in memory, and these are waited for
     # together.
     for i in range(1, walk):
-        for w in range(NUM_WALKS):
+        for w in range(num_walks):
             place = places_WC[i - 1, w]
             places_WC[i, w] = arena.chains_CP[WALKS[w], place] if place >= 0 else NONE
-    for w in range(NUM_WALKS):
+    for w in range(num_walks):
         chain = WALKS[w]
         for i in range(walk):
             place = places_WC[i, w]
@@ -188,13 +194,8 @@ def _match(
     owner = arena.owners[place // OWNER_TOKENS]
     match = 0
     # The scope of all histories leaves out the history itself and its group, which have chains of their own.
-    in_scope = (
-        scope == OWN
-        or scope == PREDICTION
-        or (
-            owner.history != history.id
-            and (scope == GROUP or history.group == 0 or owner.group != history.group)
-        )
+    in_scope = scope in (OWN, PREDICTION) or (
+        owner.history != history.id and (scope == GROUP or history.group == 0 or owner.group != history.group)
     )
     if in_scope:
         earlier = place_before(arena, place)

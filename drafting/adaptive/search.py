@@ -26,23 +26,37 @@ import numpy as np
 
 from drafting.adaptive.chains import mix, write_recent
 from drafting.adaptive.features import (
+    FIRST_EXTRA,
     FIRST_NOISY,
     NUM_FEATURES,
     NUM_KINDS,
-    NUM_TABLES,
-    WEIGHTS_OF_MODE,
+    NUM_PLAIN,
     set_biases,
     set_buckets,
     set_noisy_features,
+    set_score_buckets,
 )
 from drafting.adaptive.foresight import HOPELESS, add_noise, list_candidates, set_plain_scores
-from drafting.adaptive.layout import MAX_CANDIDATES, MAX_CHILDREN, NONE, Arena, Int64, Model, Records, Scratch
+from drafting.adaptive.layout import (
+    MAX_CANDIDATES,
+    MAX_CHILDREN,
+    NONE,
+    PREDICTION,
+    REFERENCE,
+    Arena,
+    Int64,
+    Model,
+    Records,
+    Scratch,
+)
 from drafting.adaptive.occurrences import LONG_MATCH, Growth, set_pointers
 from drafting.compiled import compiled_lean
 from drafting.tree import Int32
 
 # A node gets no candidates if even one this likely would survive less often than asked for.
 MAX_CERTAINTY = 0.7
+LEAST_REST = np.float32(0.01)  # the share of tokens that are no candidates is at least this
+LEAST_OFFSET = -7.0  # and the logarithm of a candidate's share this
 NOISY_RANKS = 8  # of the bigram table, in a row whose noise is known
 
 
@@ -83,61 +97,65 @@ def _weigh(growth: Growth, number: int, before: int, token: int, first: int) -> 
 
 @compiled_lean
 def _weigh_shares(growth: Growth, number: int, last: int, pair: int, first: int, count: int) -> None:
-    """Sets the probability of each candidate by what is known without noise: a softmax over the candidates and
-    "none of these".
+    """Sets the probability of each candidate by what is known without noise: a softmax over the candidates
+    and "none of these".
     """
     scratch = growth.scratch
     candidates = scratch.candidates
     scores = growth.model.scores
     node = scratch.nodes[number]
     mode = 1 if growth.history.temperature > 0 else 0
-    set_plain_scores(candidates, first, count)
+    total = _rest(candidates, first, count) if mode else np.float32(1.0)
     # Without noise, shares that are made of followers alone repeat what the votes say.
-    node.said += mode
-    best, second = _two_best(candidates, first, count)
-    total = np.float32(1.0)
-    if mode:
-        for child in range(first, first + count):
-            total -= candidates[child].share
-        total = max(total, np.float32(0.01))
+    is_extended = mode == 1 or node.said > 0 or scratch.totals_V[PREDICTION] + scratch.totals_V[REFERENCE] > 0
+    best = second = 0.0
+    if is_extended:
+        set_plain_scores(candidates, first, count)
+        best, second = two_best(candidates, first, count)
     for child in range(count):
         candidate = candidates[first + child]
         features = scratch.features_GF[first + child]
         candidate.parent = number
         candidate.node = NONE
         candidate.depth = node.depth + 1
-        lead = candidate.score - (second if candidate.score == best else best)
-        kind = set_buckets(candidate, features, child, growth.said, scratch, lead, node)
-        set_biases(features[NUM_TABLES:], candidate.token, kind + mode * NUM_KINDS, mix(last, mode), pair)
-        candidate.kind = kind
-        score = np.float32(max(candidate.score, -7.0) if mode else 0.0)
-        for i in range(FIRST_NOISY):
-            if i < NUM_TABLES:
-                features[i] += mode * WEIGHTS_OF_MODE
+        candidate.kind = set_buckets(candidate, features, child, mode, growth.said, scratch)
+        set_biases(features, candidate.token, candidate.kind + mode * NUM_KINDS, mix(last, mode), pair)
+        candidate.num_features = NUM_PLAIN if is_extended else FIRST_EXTRA
+        score = np.float32(max(candidate.score, LEAST_OFFSET) if mode else 0.0)
+        if is_extended:
+            lead = candidate.score - (second if candidate.score == best else best)
+            set_score_buckets(features, mode, lead, candidate.score, node.longest)
+        for i in range(candidate.num_features):
             score += scores[features[i]]
         candidate.probability = np.exp(score)
         total += candidate.probability
     for child in range(first, first + count):
         candidates[child].probability /= total
-        candidates[child].share = candidates[child].probability
         candidates[child].plain = candidates[child].probability
+        candidates[child].share = candidates[child].probability
+
+
+@compiled_lean
+def _rest(candidates: Records, first: int, count: int) -> np.float32:
+    """The share of all other tokens."""
+    rest = np.float32(1.0)
+    for child in range(first, first + count):
+        rest -= candidates[child].share
+    return max(rest, LEAST_REST)
 
 
 @compiled_lean
 def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int, count: int) -> None:
-    """Sets the probability of each candidate by its share and the noise of the draw: a softmax over the candidates
-    that can still come true, and "none of these".
+    """Sets the probability of each candidate by its share and the noise of the draw: a softmax over the
+    candidates that can still come true, and "none of these".
     """
     scratch = growth.scratch
     candidates = scratch.candidates
     scores = growth.model.scores
-    node = scratch.nodes[number]
-    rest = 1.0
-    for child in range(first, first + count):
-        rest -= candidates[child].plain
-    tail = np.log(max(rest, 0.001))
+    longest = scratch.nodes[number].longest
+    rest = np.log(_rest(candidates, first, count))
     add_noise(growth, number, first, count)
-    best, second = _two_best(candidates, first, count)
+    best, second = two_best(candidates, first, count)
     total = np.float32(1.0)
     for child in range(first, first + count):
         candidate = candidates[child]
@@ -145,7 +163,7 @@ def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int,
         if candidate.score > best - HOPELESS:
             features = scratch.features_GF[child]
             lead = candidate.score - (second if candidate.score == best else best)
-            set_noisy_features(candidate, features, lead, tail, node.longest, candidate.kind, last, pair)
+            set_noisy_features(candidate, features, lead, candidate.score - rest, longest, last, pair)
             score = np.float32(0.0)
             for i in range(FIRST_NOISY, NUM_FEATURES):
                 score += scores[features[i]]
@@ -156,7 +174,7 @@ def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int,
 
 
 @compiled_lean
-def _two_best(candidates: Records, first: int, count: int) -> tuple[float, float]:
+def two_best(candidates: Records, first: int, count: int) -> tuple[float, float]:
     """The two highest scores."""
     best = -np.inf
     second = -np.inf

@@ -164,10 +164,10 @@ class ChainProposer:
         self.max_depth = self.max_nodes = depth
         self.shift = shift
 
-    def start(self, token_ids: Any, group: str = "") -> list[int]:
+    def start(self, token_ids: Any, *args: Any, **kwargs: Any) -> list[int]:
         return token_ids.tolist()
 
-    def extend(self, states: Many[list[int]], token_ids: Any, offsets: Any) -> None:
+    def extend(self, states: Many[list[int]], token_ids: Any, offsets: Any, likely: Any = None) -> None:
         for state, first, end in zip(states, offsets[:-1], offsets[1:], strict=True):
             state += token_ids[first:end].tolist()
 
@@ -184,17 +184,25 @@ class ChainProposer:
         )
 
     def learn(
-        self, states: Many[list[int]], candidates: CandidateTrees, token_ids: Any, offsets: Any
+        self,
+        states: Many[list[int]],
+        candidates: CandidateTrees,
+        token_ids: Any,
+        offsets: Any,
+        likely: Any = None,
     ) -> None:
         self.extend(states, token_ids, offsets)
 
-    def wants_successors(self) -> int:
+    def wants_likely(self) -> int:
         return 0
+
+    def wants_successors(self) -> bool:
+        return False
 
     def reward(self, sources: Any) -> None:
         pass
 
-    def recycle(self, token_ids: Any, successors: Any) -> None:
+    def recycle(self, token_ids: Any, likely: Any) -> None:
         pass
 
     def finish(self, state: list[int]) -> None:
