@@ -120,7 +120,7 @@ def _learn(
             while at < last and candidates[at].parent == node:
                 candidate = candidates[at]
                 features = weighed.features_GF[at]
-                outcome = float(candidate.token == token_ids[t])
+                outcome = 1.0 if candidate.token == token_ids[t] else 0.0
                 if outcome > 0:
                     next_node = candidate.node
                 if weighed.noisy[b]:
