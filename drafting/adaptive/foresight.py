@@ -31,8 +31,8 @@ from drafting.likely import PROBABILITIES, UNKNOWN, UInt32, level_of, token_of
 # What the model said at the places with the longest matches is asked for, and one token less.
 ROOT_PLACES = 8
 PLACES = 4
-# In a row without noise only where the longest match is no longer than this: what followed a longer one says as
-# much, and on repetitive text more questions cost 2 % of the tokens per call.
+# In a row without noise only where the longest match is no longer than this: what followed a longer one says
+# as much, and on repetitive text more questions cost 2 % of the tokens per call.
 ASKED_MATCH = 4
 # A place weighs 8 times as much as one whose match is shorter by one token. The bigram table weighs like a
 # match of one.
