@@ -188,8 +188,9 @@ def prior() -> NDArray[np.float32]:
     ranks[1:, 1] = -0.1
     depths = weights[DEPTH, : MAX_DEPTH * (NUM_SCOPES + 1)].reshape(MAX_DEPTH, NUM_SCOPES + 1)
     depths[:] = (0.1, -0.2, 0.1, 0.2, 0.2, 0.2)  # by the number of scopes that vote for the candidate
-    leads = weights[NUM_MODES * NUM_TABLES, : NUM_MATCH_CLASSES * (len(LEADS) + 1)].reshape(
-        -1, NUM_MATCH_CLASSES
-    )
-    leads[:] = -3.0 + 0.35 * np.arange(len(LEADS) + 1)[:, None] + 0.3 * np.arange(NUM_MATCH_CLASSES)
+    leads = weights[NUM_MODES * NUM_TABLES, : NUM_MATCH_CLASSES * (len(LEADS) + 1)]
+    behind = 0.35 * np.arange(len(LEADS) + 1).clip(max=4)[:, None]
+    ahead = 0.16 * (np.arange(len(LEADS) + 1) - 4).clip(min=0)[:, None]
+    trusted = np.arange(NUM_MATCH_CLASSES) * (0.1 + 0.035 * np.arange(len(LEADS) + 1))[:, None]
+    leads[:] = (-2.5 + behind + ahead + trusted).ravel()
     return weights
