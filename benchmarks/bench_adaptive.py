@@ -5,11 +5,11 @@ alternation. No Ray.
     python -m benchmarks.bench_adaptive --running 16 --sets hostile # one cell of it
     python -m benchmarks.bench_adaptive --model FOLDER --prompts FILE.jsonl --fixed
 
-Sets: greedy; sampled (temperature 0.8); sampled1 (temperature 1); hostile (prompts of random tokens, temperature 2: nothing can be
-guessed). Lengths differ and a new prompt starts where one has ended, as in a job. One torch thread, float32.
-Before each run what was learned from texts is forgotten, or a prompt's second run would find the answers of
-its first; calibration and costs are kept, as a worker keeps them. The criterion is never_slower: the lower
-end of the 95 % bootstrap interval of the median ratio to plain.
+Sets: greedy; sampled (temperature 0.8); sampled1 (temperature 1); hostile (prompts of random tokens,
+temperature 2: nothing can be guessed). Lengths differ and a new prompt starts where one has ended, as in a
+job. One torch thread, float32. Before each run what was learned from texts is forgotten, or a prompt's second
+run would find the answers of its first; calibration and costs are kept, as a worker keeps them. The criterion
+is never_slower: the lower end of the 95 % bootstrap interval of the median ratio to plain.
 """
 
 import argparse

@@ -54,7 +54,6 @@ class AdaptiveProposer:
         """
         self.max_nodes = max_nodes
         self.max_depth = max_nodes
-        self.num_likely = num_likely
         self.arena = TokenArena(corpus_tokens, num_likely)
         self.calibration = Calibration()
         bigram = tables.bigram if tables.bigram is not None else empty_table(0, 0)
@@ -164,7 +163,7 @@ class AdaptiveProposer:
         None while no row runs whose noise is known: without noise they gain less than they cost
         (docs/lab-notes.md).
         """
-        return self.num_likely if self._num_noisy else 0
+        return self.arena.num_likely if self._num_noisy else 0
 
     def wants_successors(self) -> int:
         """How many successors recycle would take; 0 while next to no accepted node comes from the bigram

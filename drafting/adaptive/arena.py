@@ -4,6 +4,7 @@ Owns which history has which index, which finished history is forgotten first, a
 segments.py owns where a history lies, chains.py what is written there.
 """
 
+import logging
 from array import array
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -33,6 +34,7 @@ from drafting.adaptive.segments import close, num_places, release, withdraw
 from drafting.likely import UInt32, unknown
 from drafting.tree import Int32
 
+logger = logging.getLogger(__name__)
 NOTHING_SAID = unknown(0, 0)
 FIRST_SEGMENTS = 256
 FIRST_HISTORIES = 16
@@ -90,9 +92,26 @@ class TokenArena:
             likely = NOTHING_SAID
         missing = len(token_ids) // SEGMENT_TOKENS + len(indices) - int(self.room.num_free[0])
         if missing > 0:
-            more = max(missing, int(GROWTH * len(self.arrays.segments)))
-            self.arrays, self.room = _grown(self.arrays, self.room, more)
+            self._grow(max(missing, int(GROWTH * len(self.arrays.segments))))
         append(self.arrays, self.room, self.histories, indices, token_ids, offsets, likely, self._recent)
+
+    def _grow(self, more: int) -> None:
+        """Makes room for that many more segments. Where memory is short, what the model said is forgotten
+        first, and no longer kept.
+        """
+        try:
+            self.arrays, self.room = _grown(self.arrays, self.room, more)
+        except MemoryError:
+            if not self.num_likely:
+                raise
+            logger.warning("memory is short: drafts are made without what the model said at each place")
+            self.arrays = self.arrays._replace(likely_PM=unknown(len(self.arrays.tokens), 0))
+            self._grow(more)
+
+    @property
+    def num_likely(self) -> int:
+        """How many of the model's likeliest tokens are kept for each place."""
+        return int(self.arrays.likely_PM.shape[1])
 
     def finish(self, index: int) -> None:
         """Ends a history, which stays as an example for others if it is not too long to be kept."""

@@ -25,12 +25,12 @@ PRICE_MARKUP = 1.2
 # decoding.
 MIN_GAIN = 0.04
 TRIAL_STEPS = 4  # steps that draft after a pause before the next pause is decided
-# The gain is a mean over about this many of the latest steps that drafted. With 16, single rows of sampled text,
-# whose gain differs much from step to step, paused where drafting paid.
+# The gain is a mean over about this many of the latest steps that drafted. With 16, single rows of sampled
+# text, whose gain differs much from step to step, paused where drafting paid.
 MEMORY_STEPS = 64
 MAX_PAUSE = 128  # steps
-# From a pause of this length on, what the model says is kept in KEPT_STEPS steps of each pause: keeping it always
-# took 2 to 4 % of a small model's steps.
+# From a pause of this length on, what the model says is kept in KEPT_STEPS steps of each pause: keeping it
+# always took 2 to 4 % of a small model's steps.
 SHORT_PAUSE = 8
 KEPT_STEPS = 4
 # A step that finds nothing to verify loses drafting time only. The pause after it is at most as long as it
