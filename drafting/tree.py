@@ -80,7 +80,7 @@ class CandidateTrees(DraftTrees):
     """
 
     survival: NDArray[np.float32]
-    weighed: tuple[NDArray[np.void], Int32, Int64, NDArray[np.bool_]] | None = None
+    weighed: tuple[NDArray[np.void], Int32, Int64, NDArray[np.bool_], Int32] | None = None
 
 
 def certain(trees: DraftTrees) -> CandidateTrees:

@@ -15,7 +15,7 @@ from drafting.adaptive import layout, search
 from drafting.adaptive.arena import TokenArena, group_number, history_indices
 from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.earnings import Earnings
-from drafting.adaptive.features import NUM_FEATURES
+from drafting.adaptive.features import NUM_NOISY, NUM_PLAIN
 from drafting.adaptive.layout import Int64, Model, Records, Scratch, WeighedCandidates
 from drafting.bigram import empty_table, learn_packed, packed_table, recycle_successors
 from drafting.compiled import compiled
@@ -135,7 +135,9 @@ class AdaptiveProposer:
         )
         nodes, survival = _nodes_of(scratch.candidates, candidate_offsets, offsets)
         noisy = self.arena.histories["temperature"][history_indices(states)] > 0
-        weighed = WeighedCandidates(scratch.candidates, scratch.features_GF, candidate_offsets, noisy)
+        weighed = WeighedCandidates(
+            scratch.candidates, scratch.features_GF, candidate_offsets, noisy, scratch.noisy_GF
+        )
         return CandidateTrees(**nodes._asdict(), offsets=offsets, survival=survival, weighed=weighed)
 
     def learn(
@@ -224,7 +226,8 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
         pointers=np.zeros((max_nodes + 1) * layout.MAX_POINTERS, layout.POINTER),
         nodes=np.zeros(max_nodes + 1, layout.NODE),
         candidates=np.empty(num_candidates, layout.CANDIDATE),
-        features_GF=np.empty((num_candidates, NUM_FEATURES), np.int32),
+        features_GF=np.empty((num_candidates, NUM_PLAIN), np.int32),
+        noisy_GF=np.empty((num_candidates, NUM_NOISY), np.int32),
         context=np.zeros(layout.MAX_MATCH, np.int32),
         recent=np.zeros(layout.MAX_MATCH, np.int32),
         follows_all=np.ones(1, np.bool_),

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from drafting.adaptive.features import (
     FIRST_BIAS,
     FIRST_EXTRA,
-    FIRST_NOISY,
     NUM_BIASES,
     NUM_BUCKETS,
     NUM_HASHES,
@@ -126,13 +125,14 @@ def _learn(
                 if weighed.noisy[b]:
                     share = _share(likely_NM[t], candidate.token) if len(likely_NM) > 0 else outcome
                     error = share - candidate.plain
-                    _move(scores, seen, features, 0, NUM_PLAIN, SHARE_RATE, NOISY_BIASES, error)
+                    _move(scores, seen, features, NUM_PLAIN, SHARE_RATE, NOISY_BIASES, error)
                     error = outcome - candidate.probability
                     if candidate.probability > 0:
-                        _move(scores, seen, features, FIRST_NOISY, NUM_NOISY, NOISY_RATE, NOISY_BIASES, error)
+                        noisy = weighed.noisy_GF[at]
+                        _move(scores, seen, noisy, NUM_NOISY, NOISY_RATE, NOISY_BIASES, error)
                 else:
                     error = outcome - candidate.probability
-                    _move(scores, seen, features, 0, candidate.num_features, FIRST_RATE, 1.0, error)
+                    _move(scores, seen, features, candidate.num_features, FIRST_RATE, 1.0, error)
                 at += 1
             node = next_node
             if node < 0:
@@ -155,15 +155,14 @@ def _move(
     scores: NDArray[np.float32],
     seen: NDArray[np.float32],
     features: Int32,
-    first: int,
     count: int,
     first_rate: float,
     bias_scale: float,
     error: float,
 ) -> None:
-    """Moves the weights and biases of a candidate: those of `count` features from `first` on."""
+    """Moves the weights and biases of a candidate's first `count` features."""
     for i in range(count):
-        entry = features[first + i]
+        entry = features[i]
         if FIRST_BIAS <= i < FIRST_EXTRA:
             rate = bias_scale * BIAS_RATES[i - FIRST_BIAS]
         else:

@@ -37,11 +37,9 @@ NUM_TABLES = 11
 NUM_PLAIN = NUM_TABLES + NUM_BIASES
 # Rows whose noise is known have tables of their own. Once the noise is added, their candidates are judged
 # again, by the same features in tables of their own and by two more.
-FIRST_NOISY = NUM_PLAIN
 NOISY_LEAD = NUM_PLAIN  # how far its score is above that of its best sibling, and the node's longest match
 NOISY_LEVEL = NUM_PLAIN + 1  # its score, and the node's longest match
 NUM_NOISY = NUM_PLAIN + 2
-NUM_FEATURES = NUM_PLAIN + NUM_NOISY
 NUM_MODES = 3  # greedy; noisy, before the noise is added; noisy, after
 NUM_BUCKETS = 64
 NUM_HASHES = 1 << 16
@@ -120,20 +118,27 @@ def set_score_buckets(features: Int32, mode: int, lead: float, score: float, lon
 
 @compiled_lean
 def set_noisy_features(
-    candidate: Any, features: Int32, lead: float, level: float, longest: int, last: int, pair: int
+    candidate: Any,
+    features: Int32,
+    noisy: Int32,
+    lead: float,
+    level: float,
+    longest: int,
+    last: int,
+    pair: int,
 ) -> None:
     """Writes the features of a candidate whose score holds the noise of the draw.
 
-    level: how far its score is above what tokens that are no candidates have together.
+    features: those that it has without noise. level: how far its score is above what tokens that are no
+    candidates have together.
     """
-    own = features[FIRST_NOISY:]
     for i in range(NUM_PLAIN):
-        own[i] = features[i] + WEIGHTS_OF_MODE
+        noisy[i] = features[i] + WEIGHTS_OF_MODE
     first = NUM_MODES * WEIGHTS_OF_MODE
     length = MATCH_CLASS[longest]
-    own[NOISY_LEAD] = first + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
-    own[NOISY_LEVEL] = first + NUM_BUCKETS + _class(level, NOISY_LEVELS) * NUM_MATCH_CLASSES + length
-    set_biases(own, candidate.token, candidate.kind + 2 * NUM_KINDS, mix(last, 2), pair)
+    noisy[NOISY_LEAD] = first + _class(lead, LEADS) * NUM_MATCH_CLASSES + length
+    noisy[NOISY_LEVEL] = first + NUM_BUCKETS + _class(level, NOISY_LEVELS) * NUM_MATCH_CLASSES + length
+    set_biases(noisy, candidate.token, candidate.kind + 2 * NUM_KINDS, mix(last, 2), pair)
 
 
 @compiled_lean

@@ -131,7 +131,8 @@ class Model(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Memory that growing trees needs. candidates and features_GF hold those of all trees of a step.
+    """Memory that growing trees needs. candidates, features_GF and noisy_GF hold those of all trees of a
+    step.
 
     follows_all bool [1]: whether the chain of all histories is followed. context int32 [MAX_MATCH]: the last
     tokens of a history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them.
@@ -144,6 +145,7 @@ class Scratch(NamedTuple):
     nodes: Records
     candidates: Records
     features_GF: Int32
+    noisy_GF: Int32
     context: Int32
     recent: Int32
     follows_all: NDArray[np.bool_]
@@ -155,12 +157,14 @@ class Scratch(NamedTuple):
 
 
 class WeighedCandidates(NamedTuple):
-    """Every candidate that was weighed in a step: CANDIDATE [G], with features int32 [G, NUM_FEATURES].
+    """Every candidate that was weighed in a step: CANDIDATE [G], with features int32 [G, NUM_PLAIN].
 
-    Sequence b owns those from offsets[b] to offsets[b + 1] - 1. noisy bool [B]: whether its noise is known.
+    Sequence b owns those from offsets[b] to offsets[b + 1] - 1. noisy bool [B]: whether its noise is known;
+    then noisy_GF int32 [G, NUM_NOISY] has the features that candidates have with it.
     """
 
     candidates: Records
     features_GF: Int32
     offsets: Int64
     noisy: NDArray[np.bool_]
+    noisy_GF: Int32

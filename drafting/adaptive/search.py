@@ -27,9 +27,8 @@ import numpy as np
 from drafting.adaptive.chains import mix, write_recent
 from drafting.adaptive.features import (
     FIRST_EXTRA,
-    FIRST_NOISY,
-    NUM_FEATURES,
     NUM_KINDS,
+    NUM_NOISY,
     NUM_PLAIN,
     set_biases,
     set_buckets,
@@ -162,11 +161,12 @@ def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int,
         candidate.probability = 0.0
         if candidate.score > best - HOPELESS:
             features = scratch.features_GF[child]
+            noisy = scratch.noisy_GF[child]
             lead = candidate.score - (second if candidate.score == best else best)
-            set_noisy_features(candidate, features, lead, candidate.score - rest, longest, last, pair)
+            set_noisy_features(candidate, features, noisy, lead, candidate.score - rest, longest, last, pair)
             score = np.float32(0.0)
-            for i in range(FIRST_NOISY, NUM_FEATURES):
-                score += scores[features[i]]
+            for i in range(NUM_NOISY):
+                score += scores[noisy[i]]
             candidate.probability = np.exp(score)
             total += candidate.probability
     for child in range(first, first + count):
