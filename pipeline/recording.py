@@ -136,4 +136,5 @@ def transcript_of(request: Request, completion: Completion) -> "Transcript":
             np.where(is_possible, completion.logprobs.top, 0).astype(np.float32),
         ),
         sampling=request.sampling,
+        prediction_ids=request.prediction_ids,
     )

@@ -62,7 +62,7 @@ class Row:
     def __init__(self, transcript: Transcript, prompt_is_cached: bool) -> None:
         self.group = transcript.group
         self.sampling = transcript.sampling
-        self.prediction_ids: tuple[int, ...] = ()
+        self.prediction_ids = transcript.prediction_ids
         self.num_prompt = len(transcript.prompt_ids)
         said = transcript.likely
         self.likely = None if said is None else pack(said.ids, said.logprobs)

@@ -47,7 +47,8 @@ class Transcript:
     """A recorded output: what was asked, and what came.
 
     group: rows that resemble each other. likely: what the model said at the place of each output token, [T,
-    M]; None = not recorded. sampling: how the output was drawn; None = unknown.
+    M]; None = not recorded. sampling: how the output was drawn; None = unknown. prediction_ids: what the
+    output was expected to become.
     """
 
     id: str
@@ -56,11 +57,13 @@ class Transcript:
     output_ids: Int32
     likely: Likely | None = None
     sampling: Sampling | None = None
+    prediction_ids: tuple[int, ...] = ()
 
     @property
     def max_id(self) -> int:
-        """The highest token id in it, those of the likeliest tokens included."""
-        highest = max(self.prompt_ids.max(initial=0), self.output_ids.max(initial=0))
+        """The highest token id in it, those of the likeliest tokens and of the prediction included."""
+        expected = max(self.prediction_ids, default=0)
+        highest = max(expected, self.prompt_ids.max(initial=0), self.output_ids.max(initial=0))
         return int(highest if self.likely is None else max(highest, self.likely.ids.max(initial=0)))
 
 
@@ -97,6 +100,8 @@ def to_line(transcript: Transcript) -> str:
         ]
     if transcript.sampling is not None:
         fields["sampling"] = vars(transcript.sampling)
+    if transcript.prediction_ids:
+        fields["prediction"] = transcript.prediction_ids
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -113,6 +118,7 @@ def _parse(line: bytes, encode: Encode | None) -> Transcript:
     if not len(prompt_ids):
         raise ValueError("the prompt is empty; it must have at least one token")
     output_ids = _token_ids(fields, "output", encode)
+    expected = fields.get("prediction") is not None
     return Transcript(
         id=str(fields.get("id")),
         group=str(fields.get("group", "")),
@@ -120,6 +126,7 @@ def _parse(line: bytes, encode: Encode | None) -> Transcript:
         output_ids=output_ids,
         likely=_likely(fields.get("logprobs"), len(output_ids)),
         sampling=_sampling(fields.get("sampling")),
+        prediction_ids=tuple(_token_ids(fields, "prediction", encode).tolist()) if expected else (),
     )
 
 
