@@ -103,9 +103,7 @@ def tokens_of(table: UInt32) -> list[list[int]]:
     return np.where(table == UNKNOWN, NO_TOKEN, (table >> LOGPROB_BITS).astype(np.int64)).tolist()
 
 
-@given(
-    st.lists(st.integers(0, 5), max_size=60), st.lists(st.integers(0, 5), max_size=60), st.integers(0, 4)
-)
+@given(st.lists(st.integers(0, 5), max_size=60), st.lists(st.integers(0, 5), max_size=60), st.integers(0, 4))
 def test_a_packed_table_learns_from_text_what_a_plain_one_does(
     text: list[int], more: list[int], num_successors: int
 ) -> None:
