@@ -88,7 +88,7 @@ def test_a_prediction_runs_on_beyond_the_arena_that_there_was() -> None:
 def test_no_other_row_drafts_from_a_prediction(group: str) -> None:
     drafter = proposer()
     owner = begun(drafter, ids(1, 2), 7, 8, 9, 6, group=group)
-    other = begun(drafter, ids(1, 2, 7, 8, 9), group=group)
+    other = begun(drafter, ids(3, 7, 8, 9), group=group)
     third = begun(drafter, ids(3, 8, 9), 4, 5, group=group)
     assert nodes(drafter, other) == []
     assert nodes(drafter, third) == [(4, 0, "prediction"), (5, 1, "prediction")]
