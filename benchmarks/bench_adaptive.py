@@ -5,7 +5,7 @@ alternation. No Ray.
     python -m benchmarks.bench_adaptive --running 16 --sets hostile # one cell of it
     python -m benchmarks.bench_adaptive --model FOLDER --prompts FILE.jsonl --fixed
 
-Sets: greedy; sampled (temperature 0.8); hostile (prompts of random tokens, temperature 2: nothing can be
+Sets: greedy; sampled (temperature 0.8); sampled1 (temperature 1); hostile (prompts of random tokens, temperature 2: nothing can be
 guessed). Lengths differ and a new prompt starts where one has ended, as in a job. One torch thread, float32.
 Before each run what was learned from texts is forgotten, or a prompt's second run would find the answers of
 its first; calibration and costs are kept, as a worker keeps them. The criterion is never_slower: the lower
@@ -35,7 +35,7 @@ from engine.request import Request
 from engine.stats import EngineStats
 
 DEMO = Path(__file__).parent.parent / "demo"
-SETS = {"greedy": 0.0, "sampled": 0.8, "hostile": 2.0}
+SETS = {"greedy": 0.0, "sampled": 0.8, "sampled1": 1.0, "hostile": 2.0}
 FIXED = ((1, 4), (2, 4), (5, 4), (10, 4), (10, 10))
 
 

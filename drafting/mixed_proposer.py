@@ -84,9 +84,9 @@ class MixedProposer:
         """The paper drafts from tokens alone."""
         return 0
 
-    def wants_successors(self) -> bool:
+    def wants_successors(self) -> int:
         """The paper's tables stay as they were built, so no successors are of use."""
-        return False
+        return 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """The fill order is fixed, whatever comes of it."""

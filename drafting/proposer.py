@@ -78,8 +78,10 @@ class Proposer(Protocol):
         Asked once per step.
         """
 
-    def wants_successors(self) -> bool:
-        """Whether `recycle` would take anything in this step. Asked at most once per step."""
+    def wants_successors(self) -> int:
+        """How many of the likeliest tokens `recycle` would take in this step; 0 = none. Asked at most once
+        per step.
+        """
 
     def recycle(self, token_ids: NDArray[np.int32], likely: UInt32) -> None:
         """Takes in what the model said, packed [R, M], after tokens [R] that ran through it."""

@@ -73,6 +73,10 @@ class StepController(Protocol):
         is priced.
         """
 
+    @property
+    def keeps_likely(self) -> bool:
+        """Whether it may pay to keep what the model says in this step."""
+
     def choose(self, candidates: CandidateTrees) -> DraftTrees:
         """The nodes to verify in this step."""
 
@@ -88,6 +92,7 @@ class VerifyAll:
     num_pauses = 0
     min_survival = 0.0
     price = 0.0
+    keeps_likely = True
 
     def wants_drafts(self, plain: Callable[[], StepShape], num_sequences: int) -> bool:
         """Every step drafts."""
@@ -140,9 +145,9 @@ class NoSpeculation:
         """What the model says is of no use."""
         return 0
 
-    def wants_successors(self) -> bool:
+    def wants_successors(self) -> int:
         """No successors are of use."""
-        return False
+        return 0
 
     def recycle(self, token_ids: Int32, likely: UInt32) -> None:
         """No table takes successors in."""
@@ -173,7 +178,6 @@ class Speculation:
         self.choose = controller.choose
         self.observe = controller.observe
         self.reward = proposer.reward
-        self.wants_likely = proposer.wants_likely
         self.wants_successors = proposer.wants_successors
         self.recycle = proposer.recycle
 
@@ -188,6 +192,10 @@ class Speculation:
         is priced.
         """
         return self.controller.price
+
+    def wants_likely(self) -> int:
+        """How many of the likeliest tokens at each place are kept of this step."""
+        return self.proposer.wants_likely() if self.controller.keeps_likely else 0
 
     def propose(self, sequences: Many[DraftedSequence], max_depths: Int32) -> CandidateTrees | None:
         """Candidate trees that are not deeper than max_depths [B]; None where no sequence has room for a

@@ -223,17 +223,21 @@ class Engine:
     @phase("learn")
     def _learn(self, step: Step) -> None:
         """Tells the proposer which nodes were accepted, what the model said, and which tokens came."""
-        count = self.speculation.wants_likely() if step.ending else 0
-        said = likeliest_successors(step.logits, count) if count else None
+        kept = self.speculation.wants_likely() if step.ending else 0
+        recycled = 0
         if len(step.trees.token_ids):
             self.speculation.reward(step.trees.sources[step.verified.nodes])
-            if said is not None and self.speculation.wants_successors():
-                token_ids = step.plan.packed.token_ids[step.plan.packed.logits_indices].astype(np.int32)
-                self.speculation.recycle(token_ids, said)
-        if step.candidates is None and said is None:
+            recycled = self.speculation.wants_successors()
+        if step.candidates is None and not kept:
             return
+        said = likeliest_successors(step.logits, max(kept, recycled)) if kept or recycled else None
+        if said is not None and recycled:
+            token_ids = step.plan.packed.token_ids[step.plan.packed.logits_indices].astype(np.int32)
+            self.speculation.recycle(token_ids, said)
         tokens = [event.token_ids for event in step.events]
-        likely = None if said is None else said[rows_of_tokens(step.trees, step.verified, tokens)]
+        likely = None
+        if said is not None and kept:
+            likely = said[rows_of_tokens(step.trees, step.verified, tokens)]
         if step.candidates is not None:
             self.speculation.learn(step.sequences, step.candidates, tokens, likely)
         elif likely is not None:

@@ -70,9 +70,9 @@ class KnownTexts:
         """Nothing depends on what the model says."""
         return 0
 
-    def wants_successors(self) -> bool:
+    def wants_successors(self) -> int:
         """There is no table."""
-        return False
+        return 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """Nothing depends on what was accepted."""

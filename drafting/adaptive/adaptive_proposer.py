@@ -61,6 +61,7 @@ class AdaptiveProposer:
         self.bigram: UInt32 = packed_table(bigram, tables.bigram_logprobs)
         # A history's prediction, by the indices of both.
         self._predictions: dict[int, int] = {}
+        self._num_noisy = 0  # running sequences whose noise is known
         self._home = home
         self._num_learned = 0
         if home:
@@ -85,6 +86,7 @@ class AdaptiveProposer:
             for name in ("temperature", "top_p", "top_k", "min_p"):
                 history[name] = getattr(sampling, name)
             history["seed"] = sampling.seed & 0xFFFFFFFFFFFFFFFF
+            self._num_noisy += sampling.temperature > 0
         if len(prediction_ids):
             self._predict(state, np.array(prediction_ids, np.int32))
         return state
@@ -157,14 +159,18 @@ class AdaptiveProposer:
             self._save(self._home)
 
     def wants_likely(self) -> int:
-        """How many of the likeliest tokens at each place `extend` and `learn` would take in now."""
-        return self.num_likely
+        """How many of the likeliest tokens at each place `extend` and `learn` would take in now.
 
-    def wants_successors(self) -> bool:
-        """Whether recycle would take anything; not while next to no accepted node comes from the bigram
+        None while no row runs whose noise is known: without noise they gain less than they cost
+        (docs/lab-notes.md).
+        """
+        return self.num_likely if self._num_noisy else 0
+
+    def wants_successors(self) -> int:
+        """How many successors recycle would take; 0 while next to no accepted node comes from the bigram
         table.
         """
-        return self._earnings.uses((layout.BIGRAM,), MIN_SHARE_OF_BIGRAM)
+        return NUM_LIKELY if self._earnings.uses((layout.BIGRAM,), MIN_SHARE_OF_BIGRAM) else 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """Takes in the sources of the nodes that were accepted in a step that verified some."""
@@ -180,15 +186,17 @@ class AdaptiveProposer:
 
     def finish(self, state: int) -> None:
         """Ends a sequence; others may draft from it. The state must not be used again."""
-        self._forget_prediction(state)
+        self._leave(state)
         self.arena.finish(state)
 
     def drop(self, state: int) -> None:
         """Forgets a sequence that is given up. The state must not be used again."""
-        self._forget_prediction(state)
+        self._leave(state)
         self.arena.drop(state)
 
-    def _forget_prediction(self, state: int) -> None:
+    def _leave(self, state: int) -> None:
+        """What is known of a running sequence alone is forgotten."""
+        self._num_noisy -= bool(self.arena.histories["temperature"][state] > 0)
         if state in self._predictions:
             self.arena.drop(self._predictions.pop(state))
 

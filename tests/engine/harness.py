@@ -196,8 +196,8 @@ class ChainProposer:
     def wants_likely(self) -> int:
         return 0
 
-    def wants_successors(self) -> bool:
-        return False
+    def wants_successors(self) -> int:
+        return 0
 
     def reward(self, sources: Any) -> None:
         pass
