@@ -119,8 +119,8 @@ class ScriptedProposer:
     def wants_likely(self) -> int:
         return 0
 
-    def wants_successors(self) -> bool:
-        return False
+    def wants_successors(self) -> int:
+        return 0
 
     def recycle(self, *args: Any) -> None:
         pass

@@ -64,7 +64,7 @@ class SameDraft:
         return 0
 
     def wants_successors(self):
-        return False
+        return 0
 
     def recycle(self, token_ids, likely):
         pass
