@@ -78,7 +78,7 @@ def rows_of_tokens(trees: DraftTrees, verified: Verified, tokens: Many[tuple[int
     An output may end inside of a path, and then takes less of it.
     """
     if not len(trees.token_ids):
-        return np.array([row for row, some in enumerate(tokens) if some])
+        return np.array([row for row, some in enumerate(tokens) if some], np.int64)
     rows, _, ends = _paths(trees, verified)
     places = np.arange(len(rows)) - np.repeat(ends[:-1], np.diff(ends))
     taken = np.repeat([len(some) for some in tokens], np.diff(ends))

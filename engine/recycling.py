@@ -38,7 +38,7 @@ def likeliest_successors(logits: Tensor, count: int) -> UInt32:
 
 @compiled
 def _likeliest(logits: NDArray[np.float32], count: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    ids = np.zeros((len(logits), count), np.int32)
+    ids = np.full((len(logits), count), -1, np.int32)
     logprobs = np.full((len(logits), count), -np.inf, np.float32)
     powers = np.empty(BLOCK, np.float32)
     exponents = np.empty(BLOCK, np.int32)

@@ -85,6 +85,7 @@ class RequestChoice:
     group: str = ""
     logprobs: int | None = None
     speculate: bool = True
+    prediction_ids: tuple[int, ...] = ()
     arrives: int = 0
     aborted: int | None = None
     comes_back: bool = False

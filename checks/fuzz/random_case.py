@@ -42,6 +42,8 @@ def random_case(seed: int, number: int) -> Case:
     requests = [_with_stops(rng, *known) for known in zip(requests, texts, strict=True)]
     requests = [_with_times(rng, request) for request in requests]
     refused = [rng.randint(0, LAST_STEP) for _ in range(rng.choice((0, 0, 0, 2)))]
+    rng = random.Random(f"{seed} predictions {number}")
+    requests = [_with_prediction(rng, *known) for known in zip(requests, texts, strict=True)]
     return Case(model, _engine(rng, max_context), tuple(sorted(eos_ids)), tuple(requests), tuple(refused))
 
 
@@ -172,6 +174,15 @@ def _with_stops(rng: random.Random, request: RequestChoice, text: tuple[int, ...
     if kind == "check fails":
         return replace(request, check_fails=place + 1)
     return request
+
+
+def _with_prediction(rng: random.Random, request: RequestChoice, text: tuple[int, ...]) -> RequestChoice:
+    """Half of the requests say what they will become: rightly, in part, too much, or anything."""
+    noise = tuple(rng.choices(range(VOCABULARY), k=rng.randint(1, 2 * MAX_CONTEXT)))
+    place = rng.randrange(len(text))
+    changed = tuple(token if rng.random() < 0.8 else rng.randrange(VOCABULARY) for token in text)
+    kinds = (text, changed, text[place:], text[:place] + noise, text + text, noise)
+    return replace(request, prediction_ids=rng.choice(kinds)) if rng.random() < 0.5 else request
 
 
 def _with_times(rng: random.Random, request: RequestChoice) -> RequestChoice:

@@ -51,6 +51,7 @@ class Life:
             self._stop_check if self.is_checked else None,
             choice.logprobs,
             choice.speculate,
+            choice.prediction_ids,
         )
 
     @property

@@ -83,6 +83,8 @@ def _with_less(request: RequestChoice) -> Iterator[RequestChoice]:
         yield replace(request, stop_ids=stop_ids)
     for stop_words in _without_part(request.stop_words):
         yield replace(request, stop_words=stop_words)
+    for prediction_ids in _without_part(request.prediction_ids):
+        yield replace(request, prediction_ids=prediction_ids)
     for arrives in _smaller(request.arrives, 0):
         yield replace(request, arrives=arrives)
     for aborted in _smaller(request.aborted or 0, request.arrives):

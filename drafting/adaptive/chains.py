@@ -100,8 +100,11 @@ def append(
             for chain in range(NUM_CHAINS):
                 if size >= ORDERS[chain] and is_on(chain, history.group):
                     head = head_of(arena.heads_CH, chain, history.id, history.group, recent)
-                    arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
-                    arena.heads_CH[chain, head] = place
+                    # A row that was forgotten may have said the same at this place: its link stays, as one to
+                    # the place itself would list it again and again, and hide what came before.
+                    if arena.heads_CH[chain, head] != place:
+                        arena.chains_CP[chain, place] = arena.heads_CH[chain, head]
+                        arena.heads_CH[chain, head] = place
             recent[2] = recent[1]
             recent[1] = recent[0]
             recent[0] = token_ids[t]

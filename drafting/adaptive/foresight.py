@@ -208,31 +208,41 @@ def _filter(growth: Growth, first: int, count: int) -> None:
     candidates = growth.scratch.candidates
     history = growth.history
     steepness = 1.0 / history.temperature
-    total = 0.0
-    largest = 0.0
-    for child in range(first, first + count):
-        total += candidates[child].share ** steepness
-        largest = max(largest, candidates[child].share)
-    least = history.min_p * largest**steepness
-    before = 0.0
+    max_rank = history.top_k if history.top_k > 0 else count
+    last = np.float32(math.inf)  # the smallest share that top_k leaves
+    total = 0.0  # top_p is a part of what top_k leaves
     rank = 0
+    while rank < max_rank and last > 0:
+        last, number = _next_share(candidates, first, count, last)
+        total += number * last**steepness
+        rank += number
     bar = np.float32(math.inf)
+    before = 0.0
+    least = 0.0
     while True:
-        best = NONE
-        for child in range(first, first + count):
-            if candidates[child].share < bar and (
-                best == NONE or candidates[child].share > candidates[best].share
-            ):
-                best = child
-        if best == NONE or candidates[best].share <= 0:
-            return
-        bar = candidates[best].share
-        power = bar**steepness
-        is_kept = (history.top_k == 0 or rank < history.top_k) and before < history.top_p * total
-        if not is_kept or power < least:
+        share, number = _next_share(candidates, first, count, bar)
+        power = share**steepness
+        if before == 0:
+            least = history.min_p * power
+        if share <= 0 or share < last or before >= history.top_p * total or power < least:
             break
-        before += power
-        rank += 1
+        before += number * power
+        bar = share
     for child in range(first, first + count):
-        if candidates[child].share <= bar:
+        if candidates[child].share < bar:
             candidates[child].share = 0.0
+
+
+@compiled_lean
+def _next_share(candidates: Records, first: int, count: int, bar: np.float32) -> tuple[np.float32, int]:
+    """The largest share below a bar, and how many candidates have it; 0 where there is none."""
+    largest = np.float32(0.0)
+    number = 0
+    for child in range(first, first + count):
+        share = candidates[child].share
+        if share < bar:
+            if share > largest:
+                largest = share
+                number = 0
+            number += share == largest
+    return largest, number

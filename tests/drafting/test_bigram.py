@@ -1,8 +1,20 @@
 """Bigram tables and the drafts chained from them, and the unigram list."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from drafting.bigram import NO_TOKEN, empty_table, fill_bigram_drafts, learn_successors
+from drafting.bigram import (
+    BY_RANK,
+    NO_TOKEN,
+    empty_table,
+    fill_bigram_drafts,
+    learn_packed,
+    learn_successors,
+    packed_table,
+    recycle_successors,
+)
+from drafting.likely import LOGPROB_BITS, NUM_LEVELS, UNKNOWN, UInt32
 from drafting.tree import Int32
 from drafting.unigram import fill_unigram_drafts, nearest_to_mean
 
@@ -84,3 +96,49 @@ def test_unigram_drafts_are_single_tokens_where_any_are_allowed() -> None:
     fill_unigram_drafts(ids(8, 9), ids(2, 0), drafts, lengths)
     assert lengths.tolist() == [[1, 1, 0], [0, 0, 0]]
     assert drafts[0, :2, 0].tolist() == [8, 9]
+
+
+def tokens_of(table: UInt32) -> list[list[int]]:
+    """The successors of a packed table, NO_TOKEN where there is none."""
+    return np.where(table == UNKNOWN, NO_TOKEN, (table >> LOGPROB_BITS).astype(np.int64)).tolist()
+
+
+@given(st.lists(st.integers(0, 5), max_size=60), st.lists(st.integers(0, 5), max_size=60), st.integers(0, 4))
+def test_a_packed_table_learns_from_text_what_a_plain_one_does(
+    text: list[int], more: list[int], num_successors: int
+) -> None:
+    plain = empty_table(6, num_successors)
+    table = packed_table(plain, None)
+    for part in (text, more):
+        learn_successors(plain, ids(*part))
+        learn_packed(table, ids(*part))
+        assert tokens_of(table) == plain.tolist()
+    known = table != UNKNOWN
+    ranks = np.broadcast_to(np.arange(num_successors), table.shape)[known]
+    levels = (table & (NUM_LEVELS - 1))[known] / 256
+    np.testing.assert_allclose(levels, -BY_RANK[ranks], atol=1 / 256)
+
+
+def test_where_only_the_order_is_known_log_probabilities_follow_from_the_rank() -> None:
+    # 0.4, 0.4 / 2^1.3 = 0.1625, 0.4 / 3^1.3 = 0.0959: logarithms -0.9163, -1.8174, -2.3445, in 256ths.
+    packed = packed_table(np.array([[7, 4, 9]], np.int32), None)
+    assert packed.tolist() == [[7 * 4096 + 235, 4 * 4096 + 465, 9 * 4096 + 600]]
+
+
+def test_log_probabilities_that_are_known_are_kept() -> None:
+    packed = packed_table(np.array([[7, -1]], np.int32), np.array([[-0.25, 0.0]], np.float32))
+    assert packed.tolist() == [[7 * 4096 + 64, UNKNOWN]]
+
+
+def test_what_the_model_says_takes_the_place_of_what_was_known_and_of_equal_tokens_the_last_counts() -> None:
+    table = packed_table(np.array([[1, 2, 3], [4, 5, 6]], np.int32), None)
+    before = table[1].tolist()
+    said = np.array([[9, 8], [7, 6], [5, 4]], np.uint32)
+    recycle_successors(table, ids(0, 0, 2), said)  # 2 has no row
+    assert table.tolist() == [[7, 6, UNKNOWN], before], "a rank that the model did not name is none"
+
+
+def test_of_more_than_a_row_holds_the_likeliest_are_kept() -> None:
+    table = packed_table(np.array([[1]], np.int32), None)
+    recycle_successors(table, ids(0), np.array([[9, 8, 7]], np.uint32))
+    assert table.tolist() == [[9]]

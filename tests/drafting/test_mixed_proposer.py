@@ -1,11 +1,12 @@
 """The paper's fill order, and what it gives when replayed over recorded outputs."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drafting.bigram import empty_table
+from drafting.bigram import empty_table, learn_successors
 from drafting.config import MixedConfig
 from drafting.mixed_proposer import MixedProposer
 from drafting.replay.replay_counts import ReplayCounts, figures_of
@@ -100,7 +101,7 @@ class ScriptedProposer:
     def __init__(self, *drafts: list[int]) -> None:
         self.drafts = list(drafts)
 
-    def start(self, token_ids: Int32, group: str = "") -> int:
+    def start(self, *args: Any) -> int:
         return 0
 
     def propose(self, states: Any, max_depths: Int32, min_survival: float) -> CandidateTrees:
@@ -115,6 +116,9 @@ class ScriptedProposer:
     def reward(self, sources: Any) -> None:
         pass
 
+    def wants_likely(self) -> int:
+        return 0
+
     def wants_successors(self) -> int:
         return 0
 
@@ -127,7 +131,8 @@ class ScriptedProposer:
 
 def replay(rows: list[Transcript], drafter: Any, table: Int32 | None = None) -> dict[str, ReplayCounts]:
     """The counts by group when every node is verified."""
-    return Job(None, 1, NO_LIMIT, Speculation(drafter, VerifyAll()), table).run(rows).groups
+    read_text = None if table is None else partial(learn_successors, table)
+    return Job(None, 1, NO_LIMIT, Speculation(drafter, VerifyAll()), read_text).run(rows).groups
 
 
 def test_calls_tokens_and_nodes_are_counted_as_the_design_says() -> None:

@@ -4,12 +4,9 @@ recycled and kept.
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
 from drafting.adaptive.cost_model import StepShape
-from engine.recycling import likeliest_successors
 from engine.step_profile import profile_steps
 from tests.engine.harness import adaptive_proposer, greedy_cases, make_engine, run_under_load, with_price
 from tests.tiny_models import tiny_model
@@ -116,13 +113,6 @@ def test_aborted_rows_leave_nothing_in_the_proposer():
         engine.abort(case.name)
     room = proposer.arena.room
     assert room.num_free[0] == len(room.free)
-
-
-def test_the_likeliest_successors_are_those_of_topk_best_first():
-    logits = torch.randn(7, 300, generator=torch.Generator().manual_seed(0))
-    assert likeliest_successors(logits, 8).tolist() == logits.topk(8).indices.tolist()
-    assert likeliest_successors(torch.tensor([[1.0, 3.0, 2.0]]), 8).tolist() == [[1, 2, 0]]
-    assert likeliest_successors(torch.tensor([[1.0, 3.0, 2.0]], dtype=torch.bfloat16), 2).dtype == np.int32
 
 
 def test_a_profile_has_steps_of_one_and_of_all_sequences_and_leaves_the_engine_as_it_was():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.tables import load_table, load_tables, save_table
+from drafting.likely import Likely
+from drafting.tables import load_likely, load_table, load_tables, save_table
 from engine import draft_tables as tables
 from engine.draft_tables import bigram_of, build_bigram, load_or_build_tables, unigram_of
 from engine.model.fingerprint import folder_fingerprint
@@ -35,14 +36,16 @@ def model_folder(tmp_path: Path) -> Path:
 
 def test_each_token_gets_its_likeliest_successors_best_first() -> None:
     table = build_bigram(logits_of_successor, vocab_size=40, num_successors=3)
-    assert table is not None and table.dtype == np.int32
-    assert (table[0].tolist(), table[39].tolist()) == ([1, 2, 3], [0, 1, 2])
-    assert table.shape == (40, 3)
+    assert table is not None and table.ids.dtype == np.int32
+    assert (table.ids[0].tolist(), table.ids[39].tolist()) == ([1, 2, 3], [0, 1, 2])
+    assert table.ids.shape == table.logprobs.shape == (40, 3)
+    # The logits are 0, -1, -2 ...: the sum of the probabilities' ratios is 1 / (1 - 1/e) = e^0.4587.
+    np.testing.assert_allclose(table.logprobs[[0, 39]], [[-0.4587, -1.4587, -2.4587]] * 2, atol=1e-4)
 
 
 def test_prefix_tokens_come_before_each_token() -> None:
     table = build_bigram(logits_of_successor, vocab_size=40, num_successors=1, prefix_ids=(0,))
-    assert table is not None and table[5].tolist() == [16]
+    assert table is not None and table.ids[5].tolist() == [16]
 
 
 def test_prefix_tokens_outside_the_vocabulary_are_refused() -> None:
@@ -67,9 +70,10 @@ def test_the_models_table_is_what_the_model_answers_to_one_token() -> None:
     model = tiny_model("llama")
     table = bigram_of(model, 4)
     own = tiny_model("llama", attention="eager")
-    logits = own(input_ids=torch.tensor([[17], [3]])).logits[:, -1]
-    assert table is not None and table.shape == (97, 4)
-    assert table[[17, 3]].tolist() == logits.topk(4).indices.tolist()
+    logprobs, ids = own(input_ids=torch.tensor([[17], [3]])).logits[:, -1].log_softmax(-1).topk(4)
+    assert table is not None and table.ids.shape == (97, 4)
+    assert table.ids[[17, 3]].tolist() == ids.tolist()
+    np.testing.assert_allclose(table.logprobs[[17, 3]], logprobs.detach().numpy(), atol=1e-5)
     assert model.config._attn_implementation == "ngram_tree", "the engine's attention is put back"
 
 
@@ -87,6 +91,21 @@ def test_a_saved_table_is_loaded_only_for_what_it_was_made_from(tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["bigram.npz"]
 
 
+def test_a_table_is_saved_with_its_log_probabilities_and_a_file_of_older_code_has_none(
+    tmp_path: Path,
+) -> None:
+    table = Likely(np.array([[1, 2]], np.int32), np.array([[-0.25, -1.5]], np.float32))
+    save_table(tmp_path, "bigram", table, "weights 1")
+    found = load_tables(tmp_path)
+    assert (found.bigram.tolist(), found.bigram_logprobs.tolist()) == ([[1, 2]], [[-0.25, -1.5]])
+    assert load_likely(tmp_path, "bigram", "weights 1").logprobs.tolist() == [[-0.25, -1.5]]
+    assert load_likely(tmp_path, "bigram", "weights 2") is None
+    save_table(tmp_path, "bigram", table.ids, "weights 1")
+    found = load_tables(tmp_path)
+    assert (found.bigram.tolist(), found.bigram_logprobs) == ([[1, 2]], None)
+    assert load_likely(tmp_path, "bigram", "weights 1") is None, "it is built again"
+
+
 def test_of_many_workers_one_builds(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,9 +113,9 @@ def test_of_many_workers_one_builds(
     found = []
     all_started = threading.Barrier(4)
 
-    def build(model: object, num_successors: int, prefix_ids: tuple[int, ...]) -> np.ndarray:
+    def build(model: object, num_successors: int, prefix_ids: tuple[int, ...]) -> Likely:
         built.append(num_successors)
-        return np.full((3, 2), 7, np.int32)
+        return Likely(np.full((3, 2), 7, np.int32), np.zeros((3, 2), np.float32))
 
     def worker() -> None:
         all_started.wait()

@@ -12,7 +12,17 @@ from drafting.adaptive.adaptive_proposer import SAVE_EVERY, AdaptiveProposer
 from drafting.adaptive.calibration import Calibration
 from drafting.adaptive.controller import choose
 from drafting.adaptive.earnings import PROBE_EVERY
-from drafting.adaptive.features import NUM_BUCKETS, NUM_FEATURES, NUM_TABLES, SAID, set_biases
+from drafting.adaptive.features import (
+    FIRST_BIAS,
+    NUM_BIASES,
+    NUM_BUCKETS,
+    NUM_FEATURES,
+    NUM_SOURCES,
+    SAID,
+    TABLE_OF_VOTER,
+    set_biases,
+)
+from drafting.likely import Likely, pack
 from drafting.tables import Tables
 from drafting.tree import CandidateTrees, Int32
 
@@ -97,7 +107,8 @@ def test_a_text_that_said_the_same_token_is_no_gap() -> None:
     candidates = found(drafter, 1, 2, 3, 4, 5, 1, 2, 3, 4, depth=1)
     assert candidates.matches.tolist() == [4]
     assert candidates.weighed is not None
-    assert candidates.weighed[1][0, layout.GAP] == layout.GAP * NUM_BUCKETS, "no vote past a gap"
+    table = TABLE_OF_VOTER[layout.GAP]
+    assert candidates.weighed[1][0, table] == table * NUM_BUCKETS, "no vote past a gap"
 
 
 def test_candidates_are_told_apart_by_how_often_their_row_has_said_them() -> None:
@@ -105,11 +116,12 @@ def test_candidates_are_told_apart_by_how_often_their_row_has_said_them() -> Non
     drafter.drop(drafter.start(ids(*[7] * 300)))  # another row's, in the slot that is used next
     candidates = found(drafter, 6, 2, 5, 3, 5, 1, 5, 0, depth=1)
     assert candidates.weighed is not None
-    candidates, features_GF, offsets = candidates.weighed
+    candidates, features_GF, offsets, _ = candidates.weighed
     buckets = features_GF[: offsets[1], SAID] - SAID * NUM_BUCKETS
     bucket_of = dict(zip(candidates["token"][: offsets[1]].tolist(), buckets.tolist(), strict=True))
-    # Four buckets, one for each source, for: never, once, twice, 3 or 4 times.
-    assert bucket_of == {5: 4 * 3 + layout.BIGRAM, 6: 4 * 1 + layout.BIGRAM, 7: 4 * 0 + layout.BIGRAM}
+    # Six buckets, one for each source, for: never, once, twice, 3 or 4 times.
+    assert NUM_SOURCES == 6
+    assert bucket_of == {5: 6 * 3 + layout.BIGRAM, 6: 6 * 1 + layout.BIGRAM, 7: 6 * 0 + layout.BIGRAM}
 
 
 def test_what_rows_have_said_is_kept_apart_for_more_rows_than_there_was_room_for() -> None:
@@ -126,7 +138,8 @@ def test_biases_tell_kinds_of_candidates_apart() -> None:
     features = np.zeros((3, NUM_FEATURES), np.int32)
     for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
         set_biases(features[number], token, kind, 11, 12)
-    same = features[:, NUM_TABLES:] == features[0, NUM_TABLES:]
+    biases = features[:, FIRST_BIAS : FIRST_BIAS + NUM_BIASES]
+    same = biases == biases[0]
     # In order: the last token, it and the kind, the two last and the kind, the candidate and the kind, the
     # last and the candidate, all.
     assert same[1].tolist() == [True, False, False, False, True, False]
@@ -240,7 +253,8 @@ def test_the_bigram_is_chained_from_every_leaf_and_recycled() -> None:
         (2, 1, "bigram"),
         (3, 2, "bigram"),
     }
-    drafter.recycle(ids(0, 9), np.array([[3, 1, 2], [1, 2, 3]], np.int32))  # 9 is no token of this table
+    said = Likely(np.array([[3, 1, 2], [1, 2, 3]], np.int32), np.log(np.full((2, 3), 0.3, np.float32)))
+    drafter.recycle(ids(0, 9), pack(*said))  # 9 is no token of this table
     assert sorted(first(found(drafter, 0, depth=1))) == [1, 3]
 
 
@@ -349,7 +363,7 @@ def test_other_rows_are_looked_through_only_now_and_then_while_nothing_comes_of_
     drafter = proposer()
     finished(drafter, 5, 6, 7, 8)
     assert (7, 0, "corpus") in nodes(found(drafter, 1, 5, 6))
-    for _ in range(20):
+    for _ in range(60):
         drafter.reward(np.array([layout.OWN] * 50, np.uint8))
     looks = [(7, 0, "corpus") in nodes(found(drafter, 1, 5, 6)) for _ in range(2 * PROBE_EVERY)]
     assert looks.count(True) == 2

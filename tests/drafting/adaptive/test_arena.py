@@ -10,16 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting.adaptive.arena import TokenArena
+from drafting.adaptive.arena import TokenArena, group_number
 from drafting.adaptive.layout import OWNER_TOKENS, SEGMENT_TOKENS
 from drafting.adaptive.segments import place_after, place_before
 
 LIMIT = 1 << 15
+# What 8 likely tokens add to the bytes of a place: 8 x 4, and as much for the places that growing adds in
+# advance, a quarter at most.
+BYTES_OF_LIKELY = 32 + 8
 
 
 def begin(arena: TokenArena, length: int, group: str = "") -> int:
     """A running history of `length` tokens."""
-    index = arena.add(group)
+    index = arena.add(group_number(group))
     arena.append(np.array([index]), np.arange(length, dtype=np.int32), np.array([0, length]))
     return index
 
@@ -40,19 +43,29 @@ def num_used_places(arena: TokenArena) -> int:
 
 
 @pytest.mark.parametrize(
-    ("length", "most"), [(1, 200), (2, 110), (3, 75), (6, 75), (16, 65), (100, 55), (3000, 55)]
-)
-def test_a_token_takes_few_bytes_however_short_its_row_is(length: int, most: int) -> None:
-    arena = TokenArena(LIMIT)
-    fill(arena, length, 2 * LIMIT)
-    assert arena.num_bytes / num_used_places(arena) < most
+    ("length", "most", "most_with_likely"),
+    [
+        (1, 200, 356), (2, 110, 188), (3, 75, 127), (6, 75, 127), (16, 65, 114), (100, 55, 96),
+        (3000, 55, 98),
+    ],
+)  # fmt: skip
+def test_a_token_takes_few_bytes_however_short_its_row_is(
+    length: int, most: int, most_with_likely: int
+) -> None:
+    for num_likely, limit in ((0, most), (8, most_with_likely)):
+        arena = TokenArena(LIMIT, num_likely)
+        fill(arena, length, 2 * LIMIT)
+        assert arena.num_bytes / num_used_places(arena) < limit
 
 
+@pytest.mark.parametrize("num_likely", [0, 8])
 @pytest.mark.parametrize("length", [1, 2, 6, 16, 100, 5000])
-def test_all_finished_rows_together_take_the_bytes_that_the_limit_allows(length: int) -> None:
-    arena = TokenArena(LIMIT)
+def test_all_finished_rows_together_take_the_bytes_that_the_limit_allows(
+    length: int, num_likely: int
+) -> None:
+    arena = TokenArena(LIMIT, num_likely)
     fill(arena, length, 2 * LIMIT)
-    assert arena.num_bytes < 52 * LIMIT
+    assert arena.num_bytes < (52 + (BYTES_OF_LIKELY if num_likely else 0)) * LIMIT
 
 
 def test_the_bytes_that_are_counted_are_those_that_are_taken() -> None:
@@ -195,7 +208,7 @@ def test_rows_are_what_was_said_whatever_shares_their_segments(rng: Random, limi
     for _ in range(60):
         action = rng.random()
         if action < 0.3 or not recorded.running:
-            index = recorded.arena.add(rng.choice(["", "a", "b"]))
+            index = recorded.arena.add(rng.choice([0, 1, 2]))
             recorded.running[index] = []
             recorded.extend(index, rng.choices(range(5), k=rng.randint(0, longest)))
         index = rng.choice(list(recorded.running))

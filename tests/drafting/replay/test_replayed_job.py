@@ -39,11 +39,11 @@ class SameDraft:
         self.texts: dict[int, list[int]] = {}
         self.finished: list[list[int]] = []
 
-    def start(self, token_ids, group=""):
+    def start(self, token_ids, *args):
         self.texts[len(self.texts)] = token_ids.tolist()
         return len(self.texts) - 1
 
-    def extend(self, states, token_ids, offsets):
+    def extend(self, states, token_ids, offsets, likely=None):
         for number, state in enumerate(states):
             self.texts[state] += token_ids[offsets[number] : offsets[number + 1]].tolist()
 
@@ -54,16 +54,19 @@ class SameDraft:
         survival = np.full(2 * count, self.survival, np.float32)
         return CandidateTrees(depths + 5, depths - 1, depths, none, none, 2 * np.arange(count + 1), survival)
 
-    def learn(self, states, candidates, token_ids, offsets):
+    def learn(self, states, candidates, token_ids, offsets, likely=None):
         self.extend(states, token_ids, offsets)
 
     def reward(self, sources):
         pass
 
+    def wants_likely(self):
+        return 0
+
     def wants_successors(self):
         return 0
 
-    def recycle(self, token_ids, successors):
+    def recycle(self, token_ids, likely):
         pass
 
     def finish(self, state):
