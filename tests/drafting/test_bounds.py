@@ -25,7 +25,7 @@ def weighed_tokens(bigram: Int32 | None) -> set[tuple[int, bool]]:
     state = proposer.start(np.array([*PASSAGE, *PASSAGE, *PASSAGE[:20]], np.int32))
     trees = proposer.propose([state], np.array([20], np.int32))
     assert trees.weighed is not None
-    candidates, _, offsets, _ = trees.weighed
+    candidates, _, offsets, _, _ = trees.weighed
     return {(int(c["token"]), bool(c["rank"] >= 0)) for c in candidates[: offsets[1]]}
 
 

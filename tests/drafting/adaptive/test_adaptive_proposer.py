@@ -16,7 +16,7 @@ from drafting.adaptive.features import (
     FIRST_BIAS,
     NUM_BIASES,
     NUM_BUCKETS,
-    NUM_FEATURES,
+    NUM_PLAIN,
     NUM_SOURCES,
     SAID,
     TABLE_OF_VOTER,
@@ -116,7 +116,7 @@ def test_candidates_are_told_apart_by_how_often_their_row_has_said_them() -> Non
     drafter.drop(drafter.start(ids(*[7] * 300)))  # another row's, in the slot that is used next
     candidates = found(drafter, 6, 2, 5, 3, 5, 1, 5, 0, depth=1)
     assert candidates.weighed is not None
-    candidates, features_GF, offsets, _ = candidates.weighed
+    candidates, features_GF, offsets, _, _ = candidates.weighed
     buckets = features_GF[: offsets[1], SAID] - SAID * NUM_BUCKETS
     bucket_of = dict(zip(candidates["token"][: offsets[1]].tolist(), buckets.tolist(), strict=True))
     # Six buckets, one for each source, for: never, once, twice, 3 or 4 times.
@@ -135,7 +135,7 @@ def test_what_rows_have_said_is_kept_apart_for_more_rows_than_there_was_room_for
 
 
 def test_biases_tell_kinds_of_candidates_apart() -> None:
-    features = np.zeros((3, NUM_FEATURES), np.int32)
+    features = np.zeros((3, NUM_PLAIN), np.int32)
     for number, (token, kind) in enumerate([(7, 3), (7, 8), (5, 3)]):
         set_biases(features[number], token, kind, 11, 12)
     biases = features[:, FIRST_BIAS : FIRST_BIAS + NUM_BIASES]
