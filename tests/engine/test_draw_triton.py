@@ -32,6 +32,7 @@ def test_the_kernel_draws_by_the_same_rule(device, interpret):
     assert " passed" in done.stdout
 
 
+@pytest.mark.slow
 @needs_triton
 @pytest.mark.parametrize("logits", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("capability", [75, 80, 90, 100])

@@ -31,6 +31,12 @@ SAMPLED = [
 ]  # fmt: skip
 PREDICTIONS = ("none", "right", "wrong", "random", "longer than the room", "beginning late", "mixed")
 
+SLOW = ("none", "random", "beginning late", "mixed")
+
+
+def slow(value: Any) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
+
 
 def requests(count: int = 12) -> list[Request]:
     """Every second pair of rows shares a group."""
@@ -91,8 +97,8 @@ def assert_equal(done: list[Completion]) -> None:
     assert tuple(completion.token_ids for completion in done) == texts()
 
 
-@pytest.mark.parametrize("page_size", [1, 4, 16])
-@pytest.mark.parametrize("kind", PREDICTIONS)
+@pytest.mark.parametrize("page_size", [slow(1), 4, slow(16)])
+@pytest.mark.parametrize("kind", [slow(kind) if kind in SLOW else kind for kind in PREDICTIONS])
 def test_a_prediction_changes_no_text_also_after_a_preemption(kind: str, page_size: int) -> None:
     engine = engine_of("adaptive", page_size, cache_tokens=128)
     done = completed(engine, kind)
@@ -108,8 +114,8 @@ def test_a_prediction_means_nothing_to_other_modes(mode: str) -> None:
     assert_equal(completed(engine_of(mode), "right"))
 
 
-@pytest.mark.parametrize("page_size", [1, 4, 16])
-@pytest.mark.parametrize("max_running", [1, 3, 16])
+@pytest.mark.parametrize("page_size", [slow(1), 4, slow(16)])
+@pytest.mark.parametrize("max_running", [slow(1), slow(3), 16])
 def test_reference_texts_change_no_text(max_running: int, page_size: int) -> None:
     engine = engine_of("adaptive", page_size, max_running, cache_tokens=128)
     proposer = engine.speculation.proposer

@@ -229,6 +229,7 @@ def test_a_worker_without_a_gpu_decodes_on_the_cpu() -> None:
     assert record.decoding_like_a_worker(ModelConfig(device="cuda:1"), PoolConfig()).device == "cuda:1"
 
 
+@pytest.mark.slow
 def test_ray_is_not_even_loaded(flags: Callable[..., list[str]], tmp_path: Path) -> None:
     command = [*flags("--limit=1"), f"--out={tmp_path}/out"]
     code = f"import sys; from jobs import record; print(record.main({command!r}), 'ray' in sys.modules)"
