@@ -61,6 +61,7 @@ class AdaptiveProposer:
         # A history's prediction, by the indices of both.
         self._predictions: dict[int, int] = {}
         self._num_noisy = 0  # running sequences whose noise is known
+        self._has_references = False
         self._home = home
         self._num_learned = 0
         if home:
@@ -102,6 +103,7 @@ class AdaptiveProposer:
     def teach(self, token_ids: Int32) -> None:
         """Takes in a reference text, which stays for good."""
         if len(token_ids):
+            self._has_references = True
             self.arena.keep_for_good(token_ids)
 
     def extend(
@@ -120,7 +122,7 @@ class AdaptiveProposer:
             self._scratch = _scratch(self.max_nodes, 2 * len(states))
         scratch = self._scratch
         # The chain through all histories is not followed where it does not earn its time.
-        scratch.follows_all[0] = self._earnings.uses((layout.ALL, layout.REFERENCE), MIN_SHARE_OF_CORPUS)
+        scratch.follows[:] = (self._earnings.uses(layout.ALL, MIN_SHARE_OF_CORPUS), self._has_references)
         both = np.zeros((2, len(states) + 1), np.int64)
         candidate_offsets, offsets = both
         search.propose(
@@ -171,7 +173,7 @@ class AdaptiveProposer:
         """How many successors recycle would take; 0 while next to no accepted node comes from the bigram
         table.
         """
-        return NUM_LIKELY if self._earnings.uses((layout.BIGRAM,), MIN_SHARE_OF_BIGRAM) else 0
+        return NUM_LIKELY if self._earnings.uses(layout.BIGRAM, MIN_SHARE_OF_BIGRAM) else 0
 
     def reward(self, sources: NDArray[np.uint8]) -> None:
         """Takes in the sources of the nodes that were accepted in a step that verified some."""
@@ -230,7 +232,7 @@ def _scratch(max_nodes: int, num_sequences: int) -> Scratch:
         noisy_GF=np.empty((num_candidates, NUM_NOISY), np.int32),
         context=np.zeros(layout.MAX_MATCH, np.int32),
         recent=np.zeros(layout.MAX_MATCH, np.int32),
-        follows_all=np.ones(1, np.bool_),
+        follows=np.ones(2, np.bool_),
         places_WC=np.zeros((layout.WALK, layout.NUM_WALKS), np.int32),
         votes_CV=np.zeros(votes, np.float32),
         longest_CV=np.zeros(votes, np.int32),

@@ -123,7 +123,8 @@ def _learn(
                 if outcome > 0:
                     next_node = candidate.node
                 if weighed.noisy[b]:
-                    share = _share(likely_NM[t], candidate.token) if len(likely_NM) > 0 else outcome
+                    is_known = len(likely_NM) > 0 and likely_NM[t, 0] != UNKNOWN
+                    share = _share(likely_NM[t], candidate.token) if is_known else outcome
                     error = share - candidate.plain
                     _move(scores, seen, features, NUM_PLAIN, SHARE_RATE, NOISY_BIASES, error)
                     error = outcome - candidate.probability

@@ -14,7 +14,8 @@ from drafting.adaptive.layout import (
     NUM_SAID,
     ORDERS,
     OWN,
-    PREDICTIONS,
+    REFERENCE,
+    REFERENCES,
     SCOPES,
     Arena,
     Int64,
@@ -52,7 +53,11 @@ def head_of(heads_CH: Int32, chain: int, own: int, group: int, recent: Int32) ->
 def is_on(chain: int, group: int) -> bool:
     """Whether the histories of a group are on a chain."""
     scope = SCOPES[chain]
-    return scope == OWN or (group > 0 if scope == GROUP else group != PREDICTIONS)
+    if scope == GROUP:
+        return group > 0
+    if scope == REFERENCE:
+        return group == REFERENCES
+    return scope == OWN or group >= 0
 
 
 @compiled_lean

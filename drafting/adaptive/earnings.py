@@ -16,15 +16,15 @@ class Earnings:
 
     def __init__(self, num_sources: int) -> None:
         self._accepted = np.full(num_sources, PRIOR)
-        self._num_asked: dict[tuple[int, ...], int] = {}
+        self._num_asked = [0] * num_sources
 
     def add(self, sources: NDArray[np.uint8]) -> None:
         """Takes in the sources of the nodes that were accepted in a step that verified some."""
         self._accepted *= 1.0 - 1.0 / MEMORY_STEPS
         self._accepted += np.bincount(sources, minlength=len(self._accepted))
 
-    def uses(self, sources: tuple[int, ...], min_share: float) -> bool:
-        """Whether sources are used now: together they give min_share of the accepted nodes, or are probed."""
-        self._num_asked[sources] = self._num_asked.get(sources, 0) + 1
-        earned = sum(float(self._accepted[source]) for source in sources)
-        return earned >= min_share * self._accepted.sum() or self._num_asked[sources] % PROBE_EVERY == 0
+    def uses(self, source: int, min_share: float) -> bool:
+        """Whether a source is used now: it gives min_share of the accepted nodes, or it is probed."""
+        self._num_asked[source] += 1
+        earns = bool(self._accepted[source] >= min_share * self._accepted.sum())
+        return earns or self._num_asked[source] % PROBE_EVERY == 0

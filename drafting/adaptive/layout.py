@@ -38,15 +38,16 @@ GAP = 5
 NUM_VOTERS = 6
 
 # Chain c links each place to the earlier one that followed the same ORDERS[c] tokens in the scope SCOPES[c].
-# The chain of all histories holds the reference texts too.
-ORDERS = (3, 1, 2, 2)
-SCOPES = (OWN, OWN, GROUP, ALL)
-NUM_CHAINS = 4
+# Reference texts have a chain of their own: links of the others lead through places that are forgotten and
+# written anew, and what is behind those is lost.
+ORDERS = (3, 1, 2, 2, 2)
+SCOPES = (OWN, OWN, GROUP, ALL, REFERENCE)
+NUM_CHAINS = 5
 MAX_ORDER = 3
 # Walks w follow the chain WALKS[w]. The last two follow those of the history's prediction.
-WALKS = (0, 1, 2, 3, 0, 1)
-NUM_WALKS = 6
-PREDICTION_WALKS = 4  # from here on
+WALKS = (0, 1, 2, 3, 4, 0, 1)
+NUM_WALKS = 7
+PREDICTION_WALKS = 5  # from here on
 WALK = 16  # links of a chain that are followed for the root of a tree
 SHORT_WALK = 8  # links that are followed for another node, and for matches before the last token
 MAX_POINTERS = NUM_WALKS * (WALK + SHORT_WALK) + 1  # occurrences that a node keeps
@@ -134,11 +135,11 @@ class Scratch(NamedTuple):
     """Memory that growing trees needs. candidates, features_GF and noisy_GF hold those of all trees of a
     step.
 
-    follows_all bool [1]: whether the chain of all histories is followed. context int32 [MAX_MATCH]: the last
-    tokens of a history, newest first; recent int32 [MAX_MATCH]: the last tokens as a node sees them.
-    places_WC int32 [WALK, NUM_WALKS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN, NUM_VOTERS];
-    totals_V float32 [NUM_VOTERS]. slots int32 [NUM_SLOTS]: the children of a node by the low bits of their
-    token ids.
+    follows bool [2]: whether the chains of all histories, and of reference texts, are followed. context int32
+    [MAX_MATCH]: the last tokens of a history, newest first; recent int32 [MAX_MATCH]: the last tokens as a
+    node sees them. places_WC int32 [WALK, NUM_WALKS]. votes_CV float32 and longest_CV int32 [MAX_CHILDREN,
+    NUM_VOTERS]; totals_V float32 [NUM_VOTERS]. slots int32 [NUM_SLOTS]: the children of a node by the low
+    bits of their token ids.
     """
 
     pointers: Records
@@ -148,7 +149,7 @@ class Scratch(NamedTuple):
     noisy_GF: Int32
     context: Int32
     recent: Int32
-    follows_all: NDArray[np.bool_]
+    follows: NDArray[np.bool_]
     places_WC: Int32
     votes_CV: NDArray[np.float32]
     longest_CV: Int32

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from drafting.adaptive.chains import head_of
 from drafting.adaptive.layout import (
+    ALL,
     GROUP,
     MAX_MATCH,
     NONE,
@@ -17,8 +18,6 @@ from drafting.adaptive.layout import (
     OWNER_TOKENS,
     PREDICTION,
     PREDICTION_WALKS,
-    REFERENCE,
-    REFERENCES,
     SCOPES,
     SHORT_WALK,
     WALK,
@@ -87,7 +86,9 @@ def _is_walked(growth: Growth, walk: int) -> bool:
     scope = SCOPES[WALKS[walk]]
     if scope == OWN:
         return True
-    return bool(growth.history.group > 0) if scope == GROUP else bool(growth.scratch.follows_all[0])
+    if scope == GROUP:
+        return bool(growth.history.group > 0)
+    return bool(growth.scratch.follows[0 if scope == ALL else 1])
 
 
 @compiled_lean
@@ -173,14 +174,13 @@ def _keep(growth: Growth, recent: Int32, gap: int, size: int, walk: int, first: 
             scope = PREDICTION if w >= PREDICTION_WALKS else SCOPES[chain]
             match = _match(arena, growth.history, place, scope, recent, gap, size)
             if match >= ORDERS[chain] and (chain != 1 or match < ORDERS[0]):
-                group = arena.owners[place // OWNER_TOKENS].group
                 if gap:
                     place = place_after(arena, place) if arena.tokens[place] != recent[0] else NONE
                 if place >= 0 and arena.tokens[place] >= 0:
                     pointer = growth.scratch.pointers[last]
                     pointer.place = place
                     pointer.match = match
-                    pointer.scope = REFERENCE if group == REFERENCES else scope
+                    pointer.scope = scope
                     pointer.gap = gap
                     last += 1
     return last
