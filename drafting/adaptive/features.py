@@ -28,8 +28,8 @@ SAID = 6  # how often the history has said the token, and the candidate's source
 # Then biases.
 FIRST_BIAS = 7
 NUM_BIASES = 6
-# Then tables 7 to 10, where a node has such occurrences or knows what the model said: the other two voters,
-# and
+# Then tables 7 to 10, where the row has a prediction or there are reference texts, or where it is known what
+# the model said: those two voters, and what follows here. Other candidates have only the features before.
 FIRST_EXTRA = FIRST_BIAS + NUM_BIASES
 LEAD = 9  # how far its score is above that of its best sibling, and the node's longest match
 LEVEL = 10  # its score, and the node's longest match
