@@ -25,9 +25,6 @@ from drafting.compiled import compiled
 
 Floats = NDArray[np.float64]
 MEMORY_STEPS = 32.0  # a scale follows about this many of the latest measured steps
-# While drafting pays, few plain steps are measured, one in 64 or so. Where the machine has become faster or
-# slower since, what nodes add would be taken for too little or too much as long as their scale remembers.
-PLAIN_MEMORY_STEPS = 8.0
 PRIOR_STEPS = 4.0  # the first value of a scale counts for this many measured steps
 MAX_SURPRISE = 2.0  # one step moves a scale by at most this factor: a shared machine stalls now and then
 NUM_TERMS = 6  # terms of the formula above
@@ -119,12 +116,11 @@ class Scale:
     """The ratio of what was measured to what was predicted, over the latest steps."""
 
     value: float = 1.0
-    memory_steps: float = MEMORY_STEPS
     predicted: float = 0.0
 
     def observe(self, predicted: float, measured: float) -> None:
         """Takes in one step, whose prediction must not contain this scale."""
-        before = (1.0 - 1.0 / self.memory_steps) * (self.predicted or PRIOR_STEPS * predicted)
+        before = (1.0 - 1.0 / MEMORY_STEPS) * (self.predicted or PRIOR_STEPS * predicted)
         self.value = (before * self.value + measured) / (before + predicted)
         self.predicted = before + predicted
 
@@ -188,7 +184,7 @@ class CostModel:
         if load_class(shape.sequences) not in self.scales:
             near = self._scales(shape)
             self.scales[load_class(shape.sequences)] = Scales(
-                Scale(near.plain.value, PLAIN_MEMORY_STEPS), Scale(near.nodes.value)
+                Scale(near.plain.value), Scale(near.nodes.value)
             )
         scales = self._scales(shape)
         plain = self._profiled(shape.plain)
@@ -246,7 +242,7 @@ def _from_json(content: dict[str, Any]) -> CostModel:
         raise ValueError("a step takes no time")
     model = CostModel(Profile(shapes, content["seconds"], stairs), coefficients, dict(content["about"]))
     for load, (plain, nodes) in content["scales"].items():
-        model.scales[int(load)] = Scales(Scale(float(plain), PLAIN_MEMORY_STEPS), Scale(float(nodes)))
+        model.scales[int(load)] = Scales(Scale(float(plain)), Scale(float(nodes)))
     return model
 
 

@@ -60,22 +60,12 @@ def test_between_two_stairs_further_nodes_are_free():
 def test_measured_steps_correct_the_profile_and_one_stall_does_not():
     slower = model()
     slower.observe(shape(4, 0, 64), 10.0)
-    assert slower.seconds(shape(4, 0, 64)) < 1.25 * seconds(shape(4, 0, 64))
+    assert slower.seconds(shape(4, 0, 64)) < 1.2 * seconds(shape(4, 0, 64))
     for _ in range(300):
         slower.observe(shape(4, 0, 64), 1.5 * seconds(shape(4, 0, 64)))
         slower.observe(shape(4, 2, 64), 1.5 * seconds(shape(4, 2, 64)))
     assert slower.seconds(shape(4, 0, 64)) == pytest.approx(1.5 * seconds(shape(4, 0, 64)), rel=0.1)
     assert slower.node_seconds(shape(4, 0, 64), 8)[8] > 1.2 * model().node_seconds(shape(4, 0, 64), 8)[8]
-
-
-def test_a_machine_that_has_become_faster_is_noticed_by_a_few_plain_steps():
-    """While drafting pays, only one step in 64 or so is plain and measured."""
-    once_slow = model()
-    for _ in range(100):
-        once_slow.observe(shape(1, 0, 64), 2 * seconds(shape(1, 0, 64)))
-    for _ in range(16):
-        once_slow.observe(shape(1, 0, 64), seconds(shape(1, 0, 64)))
-    assert once_slow.seconds(shape(1, 0, 64)) == pytest.approx(seconds(shape(1, 0, 64)), rel=0.15)
 
 
 def test_a_cost_model_comes_back_from_its_file(tmp_path):
