@@ -1,14 +1,15 @@
 """The model bigram: for every token its likeliest successors, and drafts made by chaining them.
 
 A table is int32 [V, R]: R successors by rank, NO_TOKEN where fewer are known. It may come from a model or
-from text.
+from text. Mode adaptive has it packed, with log-probabilities (drafting/likely.py), and writes it anew as the
+model speaks.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from drafting.compiled import compiled
-from drafting.likely import LEVELS_PER_NAT, LOGPROB_BITS, UNKNOWN, UInt32, pack, token_of
+from drafting.likely import LEVELS_PER_NAT, LOGPROB_BITS, MAX_ID, UNKNOWN, UInt32, pack, token_of
 from drafting.tree import Int32
 
 NO_TOKEN = -1
@@ -49,7 +50,7 @@ def learn_packed(table_VR: UInt32, token_ids: Int32) -> None:
     for i in range(len(token_ids) - 1):
         successors = table_VR[token_ids[i]]
         token = token_ids[i + 1]
-        for rank in range(len(successors)):
+        for rank in range(len(successors) if token <= MAX_ID else 0):
             earlier = NO_TOKEN if successors[rank] == UNKNOWN else token_of(successors[rank])
             level = np.uint32(-BY_RANK[min(rank, len(BY_RANK) - 1)] * LEVELS_PER_NAT)
             successors[rank] = np.uint32(token << LOGPROB_BITS) | level

@@ -51,6 +51,9 @@ def unknown(num_places: int, count: int) -> UInt32:
     return np.full((num_places, count), UNKNOWN, np.uint32)
 
 
+NOTHING_SAID = unknown(0, 0)  # of any places
+
+
 @compiled
 def pack(ids_NM: Int32, logprobs_NM: Float32) -> UInt32:
     """Packed entries [N, M]; from the first negative or too large id on, a place's entries are UNKNOWN."""

@@ -17,8 +17,8 @@ from drafting.compiled import compiled, compiled_lean, compiled_sums
 from drafting.likely import UInt32, pack
 
 BLOCK = 256
-LOG2_E = np.float32(1.4426950408889634)
-LN_2 = 0.6931471805599453
+LN_2 = math.log(2.0)
+LOG2_E = np.float32(1.0 / LN_2)
 # 2^f for f in [-0.5, 0.5], to 6e-4: a drafter needs no more.
 POWERS = tuple(np.float32(LN_2**n / math.factorial(n)) for n in range(4))
 
@@ -31,9 +31,17 @@ def likeliest_successors(logits: Tensor, count: int) -> UInt32:
     if logits.device.type == "cpu":
         # torch.topk and logsumexp take several times as long as one pass over a row that is in the cache.
         return pack(*_likeliest(logits.float().numpy(), count))
+    return pack(*likeliest_with_torch(logits, count))
+
+
+def likeliest_with_torch(logits: Tensor, count: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The ids of the `count` likeliest tokens of each row, best first, and their log-probabilities [R,
+    count], on any device; -1 for a token that cannot come.
+    """
     values, ids = logits.topk(count, dim=-1)
+    ids = ids.masked_fill(values == -torch.inf, -1)
     logprobs = values.float() - logits.float().logsumexp(-1, keepdim=True)
-    return pack(ids.to(torch.int32).cpu().numpy(), logprobs.cpu().numpy())
+    return ids.to(torch.int32).cpu().numpy(), logprobs.cpu().numpy()
 
 
 @compiled

@@ -8,7 +8,6 @@ broken run.
 """
 
 import os
-import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from actors.worker import WorkerJob
 from drafting.config import SpeculationConfig
 from engine.config import GenerationConfig, ModelConfig
 from jobs.config import parse
+from jobs.exit_code import exit_code
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.order import in_order
 from pipeline.plan import Plan, carried_schema, make_plan
@@ -69,19 +69,7 @@ def main(argv: list[str]) -> int:
     """Runs the job; 0 = every row is in the output, 1 = the job failed, 2 = the settings or the input are
     wrong.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray job stop` and cluster managers send it
-    try:
-        run(parse(OfflineConfig, argv))
-    except KeyboardInterrupt:
-        print("stopped; the same command continues this run", file=sys.stderr)
-        return 130
-    except JobFailed as error:
-        print(f"failed: {error}; the same command continues this run", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(parse(OfflineConfig, argv)), "the same command continues this run")
 
 
 def run(config: OfflineConfig) -> None:

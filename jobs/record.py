@@ -14,7 +14,6 @@ error is named and left out. The file is written whole or not at all.
 import asyncio
 import gzip
 import shlex
-import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
@@ -30,6 +29,7 @@ from engine.config import MAX_LOGPROBS, GenerationConfig, ModelConfig
 from engine.model.fingerprint import model_fingerprint
 from engine.settings import check, setting
 from jobs.config import parse
+from jobs.exit_code import exit_code
 from jobs.offline import OfflineConfig, check_model, plan_rows
 from pipeline.config import InputConfig, OutputConfig
 from pipeline.order import in_order
@@ -81,24 +81,11 @@ class RecordJobConfig:
 
 def main(argv: list[str]) -> int:
     """Runs the job; 0 = recorded, 1 = the engine failed, 2 = the settings or the input are wrong."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for line in record(parse(RecordJobConfig, argv)):
-            print(line)
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    except JobFailed as error:
-        print(f"failed: {error}; nothing was written", file=sys.stderr)
-        return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: record(parse(RecordJobConfig, argv)), "nothing was written")
 
 
-def record(config: RecordJobConfig) -> list[str]:
-    """Writes the file; returns what was recorded, and the command that replays it."""
+def record(config: RecordJobConfig) -> None:
+    """Writes the file; prints what was recorded, and the command that replays it."""
     job = config.job
     model = check_model(job)
     speculation = check_corpus(job.speculation)
@@ -124,10 +111,8 @@ def record(config: RecordJobConfig) -> list[str]:
             raise ValueError(f"all {total.num_rows:,} rows have errors; nothing was written")
     recorded = f"{total.num_rows - total.num_errors:,} rows, {num_transcripts:,} transcripts"
     left_out = f"; {total.num_errors:,} rows with errors were left out" if total.num_errors else ""
-    return [
-        f"{out}: {recorded}, {total.num_generated_tokens:,} tokens{left_out}",
-        f"next: {replay_command(job, out)}",
-    ]
+    print(f"{out}: {recorded}, {total.num_generated_tokens:,} tokens{left_out}")
+    print(f"next: {replay_command(job, out)}")
 
 
 def write(rows: AsyncGenerator[RecordedRow, None], stream: Stream, progress: ProgressLine) -> int:

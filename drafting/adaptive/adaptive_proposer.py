@@ -164,7 +164,7 @@ class AdaptiveProposer:
     def wants_likely(self) -> int:
         """How many of the likeliest tokens at each place `extend` and `learn` would take in now.
 
-        None while no row runs whose noise is known: without noise they gain less than they cost
+        0 while no row runs whose noise is known: without noise they gain less than they cost
         (docs/lab-notes.md).
         """
         return self.arena.num_likely if self._num_noisy else 0

@@ -31,11 +31,10 @@ from drafting.adaptive.layout import (
     Room,
 )
 from drafting.adaptive.segments import close, num_places, release, withdraw
-from drafting.likely import UInt32, unknown
+from drafting.likely import NOTHING_SAID, UInt32, unknown
 from drafting.tree import Int32
 
 logger = logging.getLogger(__name__)
-NOTHING_SAID = unknown(0, 0)
 FIRST_SEGMENTS = 256
 FIRST_HISTORIES = 16
 GROWTH = 0.25  # of the segments there are: room that is never used costs at most this share

@@ -8,6 +8,10 @@ the scores of its siblings and 0, the score of "none of these". After a step the
 every candidate whose parent came true is scored, verified or not: each of its weights and biases moves by
 (outcome - probability) x rate, where the outcome is 1 if the candidate came true and else 0. A bucket's rate
 falls as it is seen, but never below MIN_RATE, so what was learned long ago fades.
+
+A row whose noise is known teaches twice. What a candidate has before the noise (`plain`) begins from its
+share, and is compared with what the model gave it, where that is known. What it has after the noise
+(`probability`) is compared with the outcome. Each has weights of its own.
 """
 
 import os
@@ -31,7 +35,7 @@ from drafting.adaptive.features import (
 )
 from drafting.adaptive.layout import Int64, WeighedCandidates
 from drafting.compiled import compiled_lean
-from drafting.likely import PROBABILITIES, UNKNOWN, UInt32, level_of, token_of, unknown
+from drafting.likely import NOTHING_SAID, PROBABILITIES, UNKNOWN, UInt32, level_of, token_of
 from drafting.tree import Int32
 
 FIRST_RATE = 0.3
@@ -44,7 +48,6 @@ NOISY_BIASES = 0.5
 MIN_RATE = 0.01
 RATE_FALLS_AT = 20.0  # after this many sightings a bucket has half of the first rate
 BIAS_RATES = (0.1, 0.1, 0.15, 0.15, 0.3, 0.3)
-NOTHING_SAID = unknown(0, 0)
 
 
 class Calibration:

@@ -96,8 +96,8 @@ def append(
         for t in range(offsets[i], offsets[i + 1]):
             place = new_place(arena, room, history)
             arena.tokens[place] = token_ids[t]
-            for i in range(num_known):
-                arena.likely_PM[place, i] = likely_NM[t, i]
+            for rank in range(num_known):
+                arena.likely_PM[place, rank] = likely_NM[t, rank]
             if num_known < num_likely:
                 arena.likely_PM[place, num_known] = UNKNOWN
             counter = token_ids[t] & (NUM_SAID - 1)

@@ -204,27 +204,31 @@ def add_noise(growth: Growth, number: int, first: int, count: int) -> None:
 
 @compiled_lean
 def _filter(growth: Growth, first: int, count: int) -> None:
-    """Takes the share of the candidates that the row's filters will probably remove."""
+    """Takes the share of the candidates that the row's filters will probably remove.
+
+    Shares are compared with the largest, which has a power of 1: at a low temperature, powers of the shares
+    themselves would all be 0.
+    """
     candidates = growth.scratch.candidates
     history = growth.history
     steepness = 1.0 / history.temperature
     max_rank = history.top_k if history.top_k > 0 else count
+    largest, _ = _next_share(candidates, first, count, np.float32(math.inf))
     last = np.float32(math.inf)  # the smallest share that top_k leaves
     total = 0.0  # top_p is a part of what top_k leaves
     rank = 0
     while rank < max_rank and last > 0:
         last, number = _next_share(candidates, first, count, last)
-        total += number * last**steepness
+        total += number * (last / largest) ** steepness if last > 0 else 0.0
         rank += number
     bar = np.float32(math.inf)
     before = 0.0
-    least = 0.0
     while True:
         share, number = _next_share(candidates, first, count, bar)
-        power = share**steepness
-        if before == 0:
-            least = history.min_p * power
-        if share <= 0 or share < last or before >= history.top_p * total or power < least:
+        if share <= 0 or share < last or before >= history.top_p * total:
+            break
+        power = (share / largest) ** steepness
+        if power < history.min_p:
             break
         before += number * power
         bar = share

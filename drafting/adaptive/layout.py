@@ -19,7 +19,7 @@ SEGMENT_TOKENS = 64  # places of a segment
 OWNER_TOKENS = 4  # places that one record of their owner speaks for: histories begin at multiples of this
 MAX_MATCH = 32  # tokens that are compared backwards
 MAX_CHILDREN = 24  # candidates that follow one node
-NUM_SLOTS = 256
+NUM_SLOTS = 256  # a power of two, far more than the children that lie in it
 MAX_CANDIDATES = 512  # candidates of one tree
 NUM_SAID = 1 << 12  # counters of the tokens that a history has said
 

@@ -110,7 +110,7 @@ def _weigh_shares(growth: Growth, number: int, last: int, pair: int, first: int,
     best = second = 0.0
     if is_extended:
         set_plain_scores(candidates, first, count)
-        best, second = two_best(candidates, first, count)
+        best, second = _two_best(candidates, first, count)
     for child in range(count):
         candidate = candidates[first + child]
         features = scratch.features_GF[first + child]
@@ -154,7 +154,7 @@ def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int,
     longest = scratch.nodes[number].longest
     rest = np.log(_rest(candidates, first, count))
     add_noise(growth, number, first, count)
-    best, second = two_best(candidates, first, count)
+    best, second = _two_best(candidates, first, count)
     total = np.float32(1.0)
     for child in range(first, first + count):
         candidate = candidates[child]
@@ -174,7 +174,7 @@ def _weigh_scores(growth: Growth, number: int, last: int, pair: int, first: int,
 
 
 @compiled_lean
-def two_best(candidates: Records, first: int, count: int) -> tuple[float, float]:
+def _two_best(candidates: Records, first: int, count: int) -> tuple[float, float]:
     """The two highest scores."""
     best = -np.inf
     second = -np.inf

@@ -18,7 +18,7 @@ def test_a_worker_teaches_the_corpus_once_as_output_text(
     def teach(self: AdaptiveProposer, token_ids) -> None:
         taught.append(bytes(token_ids.tolist()))
 
-    monkeypatch.setattr(AdaptiveProposer, "teach", teach, raising=False)
+    monkeypatch.setattr(AdaptiveProposer, "teach", teach)
     (tmp_path / "old.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     speculation = SpeculationConfig(corpus_path=str(tmp_path / "old.jsonl"))
     loop = start_loop(ModelConfig(path=str(tiny_folder)), speculation, str(tmp_path / "tables"))
@@ -29,7 +29,7 @@ def test_a_worker_teaches_the_corpus_once_as_output_text(
 def test_ids_of_another_models_vocabulary_do_not_start_an_engine(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AdaptiveProposer, "teach", lambda self, token_ids: None, raising=False)
+    monkeypatch.setattr(AdaptiveProposer, "teach", lambda self, token_ids: None)
     (tmp_path / "old.jsonl").write_text('{"output": [5, 99999]}\n')
     speculation = SpeculationConfig(corpus_path=str(tmp_path / "old.jsonl"))
     with pytest.raises(

@@ -14,7 +14,7 @@ from drafting.bigram import (
     packed_table,
     recycle_successors,
 )
-from drafting.likely import LOGPROB_BITS, NUM_LEVELS, UNKNOWN, UInt32
+from drafting.likely import LOGPROB_BITS, MAX_ID, NUM_LEVELS, UNKNOWN, UInt32
 from drafting.tree import Int32
 from drafting.unigram import fill_unigram_drafts, nearest_to_mean
 
@@ -123,6 +123,14 @@ def test_where_only_the_order_is_known_log_probabilities_follow_from_the_rank() 
     # 0.4, 0.4 / 2^1.3 = 0.1625, 0.4 / 3^1.3 = 0.0959: logarithms -0.9163, -1.8174, -2.3445, in 256ths.
     packed = packed_table(np.array([[7, 4, 9]], np.int32), None)
     assert packed.tolist() == [[7 * 4096 + 235, 4 * 4096 + 465, 9 * 4096 + 600]]
+
+
+def test_an_id_too_large_to_be_packed_is_left_out() -> None:
+    table = packed_table(np.full((2, 2), -1, np.int32), None)
+    learn_packed(table, ids(1, MAX_ID + 1))
+    assert table[1].tolist() == [UNKNOWN, UNKNOWN]
+    learn_packed(table, ids(1, MAX_ID))
+    assert table[1, 0] >> LOGPROB_BITS == MAX_ID
 
 
 def test_log_probabilities_that_are_known_are_kept() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from drafting.likely import LOGPROB_BITS, NUM_LEVELS, UNKNOWN
-from engine.recycling import BLOCK, likeliest_successors
+from drafting.likely import LOGPROB_BITS, NUM_LEVELS, UNKNOWN, pack
+from engine.recycling import BLOCK, likeliest_successors, likeliest_with_torch
 
 INF = float("inf")
 # Packing rounds to a 256th, by half of that at most; powers are computed to 6e-4.
@@ -68,6 +68,16 @@ def test_a_row_that_is_not_finite_harms_no_other(row):
     assert found[[0, 2]].tolist() == [alone[0].tolist()] * 2
     known = found[1][found[1] != UNKNOWN]
     assert (known >> LOGPROB_BITS < 300).all()
+
+
+def test_the_way_of_other_devices_names_the_same_tokens():
+    logits = torch.randn(5, 300, generator=torch.Generator().manual_seed(4))
+    logits[0, 7:] = -INF
+    theirs = pack(*likeliest_with_torch(logits, 8))
+    ours = likeliest_successors(logits, 8)
+    assert ids_of(theirs) == ids_of(ours)
+    assert ((theirs == UNKNOWN) == (ours == UNKNOWN)).all()
+    np.testing.assert_allclose(logprobs_of(theirs), logprobs_of(ours), atol=2 * TOLERANCE)
 
 
 def test_no_rows_give_no_rows():

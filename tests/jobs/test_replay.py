@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drafting.adaptive.adaptive_proposer import AdaptiveProposer
 from jobs.replay import main
 
 ROOT = Path(__file__).parents[2]
@@ -124,9 +123,7 @@ def test_text_is_read_with_a_tokenizer(tmp_path: Path) -> None:
     assert (figures["calls"], figures["tokens"]) == (1, 3)
 
 
-def test_a_corpus_is_taught_before_the_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not hasattr(AdaptiveProposer, "teach"):
-        monkeypatch.setattr(AdaptiveProposer, "teach", taught_as_a_row, raising=False)
+def test_a_corpus_is_taught_before_the_replay(tmp_path: Path) -> None:
     output = np.random.default_rng(0).permutation(400).tolist()
     row = {"id": "a", "group": "g", "prompt": [output[0], output[1]], "output": output[2:]}
     transcripts = write(tmp_path / "a.jsonl", row)
@@ -137,11 +134,6 @@ def test_a_corpus_is_taught_before_the_replay(tmp_path: Path, monkeypatch: pytes
     )
     assert plain["tokens_per_call"] < 1.1, "every token occurs once"
     assert taught["tokens_per_call"] > 1.5
-
-
-def taught_as_a_row(proposer: Any, token_ids: Any) -> None:
-    """In place of a proposer that cannot be taught yet: a text becomes a finished row."""
-    proposer.finish(proposer.start(token_ids))
 
 
 def test_a_corpus_of_text_needs_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,6 +192,24 @@ def test_a_step_that_proposed_nothing_is_not_judged() -> None:
     assert controller.load.num_drafted == 0
 
 
+def kept_steps(pause: int) -> int:
+    """In how many steps of a pause what the model says is kept."""
+    controller = Controller(machine())
+    controller.wants_drafts(lambda: PLAIN, 4)
+    controller.load.pause = controller.load.plain_left = pause
+    controller._num_plain = 0
+    kept = 0
+    for _ in range(pause):
+        assert not controller.wants_drafts(lambda: PLAIN, 4)
+        kept += controller.keeps_likely
+    return kept
+
+
+def test_what_the_model_says_is_kept_while_drafting_pays_and_less_the_longer_it_has_not() -> None:
+    assert drafting(Controller(machine())).keeps_likely
+    assert [kept_steps(pause) for pause in (1, 4, 8, 16, 128)] == [1, 4, 4, 4, 4]
+
+
 def test_prompts_do_not_teach_what_steps_cost() -> None:
     controller = drafting(Controller(machine()), WITH_PROMPTS)
     before = controller.cost.seconds(PLAIN)

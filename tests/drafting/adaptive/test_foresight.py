@@ -228,3 +228,13 @@ def test_a_fresh_calibration_knows_nothing_of_noise_but_the_leads() -> None:
     weights = Calibration().weights
     assert not weights[NUM_TABLES : NUM_MODES * NUM_TABLES].any()
     assert (np.diff(weights[NUM_MODES * NUM_TABLES, :56:4]) > 0).all(), "a larger lead is likelier"
+
+
+@pytest.mark.parametrize("settings", [{"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}])
+def test_filters_at_the_lowest_temperatures_leave_the_likeliest_token(settings: dict[str, Any]) -> None:
+    # 0.5 and less to the power of 1e6 are 0: what counts is how much less they are than the largest.
+    drafter = proposer()
+    tell(drafter, ids(1, 2, 3), 4, shares(t9=0.5, t4=0.2, t5=0.1))
+    found = candidates(drafter, ids(1, 2, 3), Sampling(1e-6, seed=3, **settings), 3)
+    assert max(found, key=lambda token: found[token]["score"]) == 9
+    assert found[9]["probability"] > 0

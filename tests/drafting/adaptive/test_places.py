@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drafting.adaptive.arena import TokenArena
+from drafting.adaptive import arena
+from drafting.adaptive.arena import FIRST_SEGMENTS, TokenArena
+from drafting.adaptive.layout import SEGMENT_TOKENS, Arena, Room
 from drafting.adaptive.segments import place_after
 from drafting.likely import UNKNOWN, UInt32
 
@@ -124,3 +126,38 @@ def test_an_arena_that_keeps_nothing_takes_what_was_said_and_drops_it() -> None:
     arena.append(np.array([index]), np.array([7], np.int32), np.array([0, 1]), np.array([[5]], np.uint32))
     assert arena.arrays.tokens[arena.histories["first"][index]] == 7
     assert arena.arrays.likely_PM.shape[1] == 0
+
+
+def test_where_memory_is_short_what_was_said_is_forgotten_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded = Recorded(1000)
+    first = recorded.begin()
+    recorded.extend(first, [5, 6, 7], np.array([[1, 2], [3, 4], [5, 6]], np.uint32))
+    grown = arena._grown
+
+    def with_little_memory(old: Arena, room: Room, more: int) -> tuple[Arena, Room]:
+        if old.likely_PM.shape[1]:
+            raise MemoryError
+        return grown(old, room, more)
+
+    monkeypatch.setattr(arena, "_grown", with_little_memory)
+    text = list(range(FIRST_SEGMENTS * SEGMENT_TOKENS))
+    index = recorded.begin()
+    recorded.extend(index, text, np.full((len(text), 2), 9, np.uint32))
+    assert recorded.arena.num_likely == 0
+    assert "memory is short" in caplog.text
+    tokens = recorded.arena.arrays.tokens
+    place = int(recorded.arena.histories["first"][first])
+    assert tokens[place : place + 3].tolist() == [5, 6, 7], "the texts themselves stay"
+    assert int(recorded.arena.histories["length"][index]) == len(text)
+
+
+def test_memory_that_is_short_even_without_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(old: Arena, room: Room, more: int) -> tuple[Arena, Room]:
+        raise MemoryError
+
+    recorded = Recorded(1000)
+    monkeypatch.setattr(arena, "_grown", without_memory)
+    with pytest.raises(MemoryError):
+        recorded.extend(recorded.begin(), [1] * FIRST_SEGMENTS * SEGMENT_TOKENS, None)

@@ -127,6 +127,15 @@ def test_a_reference_text_is_drafted_from_and_stays_when_texts_are_forgotten() -
     assert tokens[tokens >= 0].tolist().count(7) == 1
 
 
+def test_a_reference_text_is_found_after_rows_that_repeated_it_were_forgotten() -> None:
+    drafter = proposer(corpus_tokens=8)
+    drafter.teach(ids(5, 6, 7, 8))
+    drafter.finish(begun(drafter, ids(2, 5, 6, 7)))
+    for number in range(600):  # their places are written anew
+        drafter.finish(begun(drafter, ids(100 + number, 50, 51, 52)))
+    assert nodes(drafter, begun(drafter, ids(9, 5, 6))) == [(7, 0, "reference"), (8, 1, "reference")]
+
+
 def test_a_reference_text_and_what_a_row_said_are_told_apart() -> None:
     drafter = proposer()
     drafter.teach(ids(5, 6, 7))

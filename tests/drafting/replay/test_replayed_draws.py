@@ -104,3 +104,9 @@ def test_text_alone_gives_what_it_gives_a_proposer_that_keeps_nothing_of_the_mod
     assert figure == pytest.approx(4.0 if temperature == 0 else 1.3043478), "as before there was any of it"
     greedy = [replace(row, sampling=Sampling(seed=5)) for row in text_only]
     assert tokens_per_call(greedy) == figure, "a seed without temperature says nothing"
+
+
+def test_a_prediction_of_a_recording_is_drafted_from() -> None:
+    plain = [replace(row, likely=None, sampling=None) for row in rows(1.0, 12)]
+    expecting = [replace(row, prediction_ids=tuple(row.output_ids.tolist())) for row in plain]
+    assert tokens_per_call(expecting) > 2 * tokens_per_call(plain)

@@ -171,15 +171,23 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     logprobs = np.array([[-0.123449, -2.5], [2e-5, 0], [0, 0]], np.float32)
     sampling = Sampling(0.8, 0.95, 0, 0.01, 2**64 - 1)
     tokens = np.array([7, 8, 9], np.int32)
-    transcript = Transcript("0-3/1", "chat", np.array([5], np.int32), tokens, Likely(ids, logprobs), sampling)
+    transcript = Transcript(
+        "0-3/1", "chat", np.array([5], np.int32), tokens, Likely(ids, logprobs), sampling, (7, 11)
+    )
     bare = Transcript("0-4", "", np.array([5], np.int32), tokens)
     path = tmp_path / "a.jsonl"
     path.write_text(f"{to_line(transcript)}\n{to_line(bare)}\n")
     found, other = read_transcripts(path)
     assert (found.id, found.group, found.sampling) == ("0-3/1", "chat", sampling)
+    assert (found.prediction_ids, found.max_id) == ((7, 11), 11)
     assert found.prompt_ids.tolist() == [5]
     assert found.output_ids.tolist() == [7, 8, 9]
     assert found.likely is not None
     assert found.likely.ids.tolist() == ids.tolist()
     np.testing.assert_allclose(found.likely.logprobs, [[-0.1234, -2.5], [0, 0], [0, 0]], rtol=1e-6)
-    assert (other.likely, other.sampling) == (None, None)
+    assert (other.likely, other.sampling, other.prediction_ids) == (None, None, ())
+
+
+def test_a_wrong_prediction_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="prediction holds -1; a token id is an integer from 0"):
+        read(tmp_path, prediction=[-1])
